@@ -1,0 +1,5 @@
+"""``python -m productrec``."""
+
+from productrec.cli import main
+
+main()

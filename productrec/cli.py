@@ -1,0 +1,231 @@
+"""The command line: parse, call a stage, print, map an error to its exit code.
+
+Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from productrec import __version__
+from productrec.errors import ProductrecError
+
+DEFAULT_TTA = "full"
+TTA_PRESETS = ("plain", "flip", "five_crops", "scales", "full")
+
+app = typer.Typer(
+    name="productrec",
+    help="Tell near-identical products apart: from a competition's files to a scored submission.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; pipelines/ has some to run and copy.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="settings to change, for instance loss.metric=soft_triple"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+    if traceback:
+        os.environ["PRODUCTREC_TRACEBACK"] = "1"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to play in.")] = Path("demo"),
+    skus: Annotated[int, typer.Option(help="Products to draw.")] = 40,
+    train_images: Annotated[int, typer.Option(help="Training images of a product, on average.")] = 24,
+    val_images: Annotated[int, typer.Option(help="Validation images of a product.")] = 5,
+    test_images: Annotated[int, typer.Option(help="Test images of a product.")] = 10,
+    difficulty: Annotated[float, typer.Option(help="From 0, easy, to 1, hard.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="Decides every drawing and every weight.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the demo's recipe.")
+    ] = None,
+) -> None:
+    """Draw a competition and play it to the end: a few minutes, nothing needed but this."""
+    from productrec.stages.demo import run_demo
+
+    run_demo(
+        out,
+        skus=skus,
+        train_images=train_images,
+        val_images=val_images,
+        test_images=test_images,
+        difficulty=difficulty,
+        seed=seed,
+        overrides=overrides or [],
+    )
+
+
+@app.command()
+def ingest(
+    source: Annotated[Path, typer.Argument(help="Folder of the competition's files.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the image table; default data/NAME of the source.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="auto, fgvc_json, csv or folders.")] = "auto",
+    images: Annotated[Path | None, typer.Option(help="Image folder, where it is not in the source.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="CSV column of image ids.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="CSV column of labels.")] = None,
+    sample: Annotated[str | None, typer.Option(help="File name of the sample submission in the source.")] = None,
+    validation_fraction: Annotated[float, typer.Option(help="Share held out of train where there is no val.")] = 0.1,
+    verify: Annotated[bool, typer.Option(help="Decode every image once.")] = True,
+    seed: Annotated[int, typer.Option(help="Decides what is held out.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a table of another source.")] = False,
+) -> None:
+    """Read a competition's files into an image table."""
+    from productrec.recipe import build_recipe
+    from productrec.stages.ingest import report, run_ingest
+
+    given = {
+        "format": format,
+        "images": images,
+        "id_column": id_column,
+        "label_column": label_column,
+        "validation_fraction": validation_fraction,
+        "verify": verify,
+    }
+    data = build_recipe({"name": "ingest", "data": given}).data
+    folder = out or Path("data") / source.resolve().name
+    report(run_ingest(source, folder, data=data, sample=sample, seed=seed, replace=replace))
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+) -> None:
+    """Train a recipe's model (or each of its members) on its image table."""
+    from productrec.recipe import load_recipe
+    from productrec.stages.run import train_recipe
+
+    train_recipe(load_recipe(recipe, overrides or []), resume=resume)
+
+
+@app.command()
+def predict(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN|RECIPE... [KEY=VALUE]...", help="Run folders, or a recipe.")
+    ],
+    tta: Annotated[
+        str | None, typer.Option(help=f"Average over views: {', '.join(TTA_PRESETS)}; --tta alone is {DEFAULT_TTA}.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the ensemble of several runs.")] = None,
+) -> None:
+    """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble."""
+    from productrec.stages.run import load_runs, predict_runs, print_scores
+
+    overrides = [text for text in runs if "=" in text and not Path(text).exists()]
+    targets = [Path(text) for text in runs if text not in overrides]
+    if tta is not None:
+        overrides.append(f"predict.tta={tta}")
+    found, folder = load_runs(targets, overrides)
+    print_scores(predict_runs(found, out=out or folder, weights=_parse_weights(weights)))
+
+
+@app.command()
+def ensemble(
+    members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
+    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1.")] = None,
+) -> None:
+    """Blend predictions that are there already."""
+    from productrec.stages.run import ensemble_predictions, print_scores
+
+    print_scores(ensemble_predictions(members, out, weights=_parse_weights(weights)))
+
+
+@app.command()
+def submit(
+    source: Annotated[Path, typer.Argument(metavar="RUN|PROBABILITIES|RECIPE", help="What to submit.")],
+    competition: Annotated[str | None, typer.Option(help="Contract: a bundled name or a YAML file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default submissions/NAME.csv.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Sample submission to agree with; default the source's.")
+    ] = None,
+) -> None:
+    """Write the CSV that a competition accepts, checked against its sample submission."""
+    from productrec.stages.run import submit_target
+
+    submit_target(source, competition=competition, out=out, sample=sample)
+
+
+@app.command()
+def run(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
+    from productrec.recipe import load_recipe
+    from productrec.stages.run import run_recipe
+
+    run_recipe(load_recipe(recipe, overrides or []))
+
+
+@app.command()
+def settings(contains: Annotated[str, typer.Argument(help="Show only keys that hold this text.")] = "") -> None:
+    """List every setting of a recipe with its default and meaning."""
+    from productrec.console import print_table
+    from productrec.recipe import list_settings
+
+    rows = [(key, default, meaning) for key, (default, meaning) in list_settings().items() if contains in key]
+    print_table("settings of a recipe", ("key", "default", "meaning"), rows, wrap_last=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at the machine: what works, what does not, and what to do about it."""
+    from productrec.console import print_table
+    from productrec.stages.doctor import run_doctor
+
+    findings = run_doctor(Path.cwd())
+    rows = [
+        (one.what, one.state, f"{one.seen}. {one.mend}".rstrip(". ") + ("." if one.mend else "")) for one in findings
+    ]
+    print_table("doctor", ("", "state", "seen"), rows, wrap_last=True)
+    if any(one.state == "fault" for one in findings):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; ends the process with the exit code of what happened."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(args=_complete_tta(given), prog_name="productrec")
+    except ProductrecError as error:
+        if os.environ.get("PRODUCTREC_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _complete_tta(arguments: list[str]) -> list[str]:
+    """``--tta`` without a preset means the default one; the parser knows no options with an optional value."""
+    completed = []
+    for place, argument in enumerate(arguments):
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        completed.append(f"--tta={DEFAULT_TTA}" if argument == "--tta" and following not in TTA_PRESETS else argument)
+    return completed
+
+
+def _parse_weights(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"must be numbers with commas between them, as 2,1,1; got {text!r}") from None

@@ -1,0 +1,1 @@
+"""What a competition wants, and the files that are made for it."""

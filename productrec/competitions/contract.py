@@ -1,0 +1,162 @@
+"""A competition's contract: what its files look like, what may be trained on and what its CSV must hold.
+
+The ingest stage asks it for the source format, training for the permitted splits, `writer` for the CSV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from productrec.errors import DataError, SubmissionError
+
+_SUFFIXES = (".yaml", ".yml")
+_EXPECTED = {  # pydantic's kinds of error in our words
+    "missing": "given",
+    "string_type": "text (in quotes, where it looks like a number)",
+    "string_too_short": "at least one character",
+    "int_type": "a whole number",
+    "greater_than_equal": "at least 1",
+    "tuple_type": "a list, such as [train]",
+    "too_short": "a list that is not empty",
+}
+
+
+class Contract(BaseModel):
+    """What one competition gives and wants; read from a YAML by `load_contract`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="the short name, as the command line takes it")
+    title: str = Field(min_length=1, description="the name in words")
+    source_format: Literal["fgvc_json", "csv", "folders", "auto"] = Field(
+        "auto", description="how the competition's files are laid out; auto looks at them"
+    )
+    sample_submission: str | None = Field(
+        None,
+        min_length=1,
+        description="the file name of the sample submission among the source files; null: there is none",
+    )
+    trainable_splits: tuple[Literal["train", "val"], ...] = Field(
+        min_length=1, description="the list of splits that the rules let a model be trained on"
+    )
+    metric: Literal["top_k_error", "top_1_accuracy"] = Field(description="what the competition scores")
+    metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
+    id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
+    prediction_column: str = Field(min_length=1, description="the header of the submission's column of labels")
+    labels_per_image: int = Field(1, strict=True, ge=1, description="how many labels each row of the submission holds")
+    label_separator: str = Field(" ", min_length=1, description="what stands between the labels of one row")
+    label_as: Literal["id", "name"] = Field(
+        "id", description="how a label is written: id, the competition's own class id; name, the class's name"
+    )
+    unknown_label: str | None = Field(
+        None, min_length=1, description="what a product of no known class is called; null: no such label"
+    )
+    upload_slug: str | None = Field(
+        None, min_length=1, description="the competition's name where submissions are uploaded; null: no upload"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.id_column == self.prediction_column:
+            raise ValueError(f"prediction_column must differ from id_column; got {self.id_column!r} for both")
+        if self.metric == "top_1_accuracy" and self.metric_k != 1:
+            raise ValueError(f"metric_k must be 1 for top_1_accuracy; got {self.metric_k}")
+        if self.metric_k > self.labels_per_image:
+            raise ValueError(
+                f"metric_k must be at most labels_per_image; got {self.metric_k} and {self.labels_per_image}"
+            )
+        if any(mark in self.label_separator for mark in "\r\n"):
+            raise ValueError(f"label_separator must hold no line break; got {self.label_separator!r}")
+        if self.labels_per_image > 1 and self.unknown_label and self.label_separator in self.unknown_label:
+            raise ValueError(f"unknown_label must not hold the label_separator; got {self.unknown_label!r}")
+        return self
+
+
+def list_contracts() -> list[str]:
+    """Names of the contracts that come with the package, sorted."""
+    files = resources.files("productrec.competitions").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def load_contract(name_or_path: str) -> Contract:
+    """Read a bundled contract by its name, or one's own from the path of a ``.yaml`` file.
+
+    Raises:
+        SubmissionError: no such name or file, not YAML, or a key is unknown, missing or of the wrong type.
+    """
+    if name_or_path.endswith(_SUFFIXES):
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise SubmissionError(
+                f"{name_or_path}: must be a contract's YAML file; got an error reading it ({reason}). "
+                f"Name an existing file, or one of {', '.join(list_contracts())}."
+            ) from None
+        return _parse(text, where=name_or_path)
+    known = list_contracts()
+    if name_or_path not in known:
+        nearest = get_close_matches(name_or_path.lower(), known, n=1, cutoff=0.5)
+        raise SubmissionError(
+            f"competition: name must be one of {', '.join(known)}, or a path to a .yaml file; got {name_or_path!r}. "
+            + (f"Did you mean {nearest[0]}?" if nearest else "Name one of these, or write a contract of your own.")
+        )
+    text = (resources.files("productrec.competitions") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    return _parse(text, where=f"competition {name_or_path}")
+
+
+def check_training_splits(contract: Contract, splits: Iterable[str], *, forced: bool) -> None:
+    """Refuse to train on a split that the competition's rules forbid, unless it is forced.
+
+    Raises:
+        DataError: one of ``splits`` is not among the contract's ``trainable_splits`` and ``forced`` is false.
+    """
+    forbidden = sorted(set(splits) - set(contract.trainable_splits))
+    if forbidden and not forced:
+        raise DataError(
+            f"{contract.title}: training splits must be among {', '.join(contract.trainable_splits)}, by its rules; "
+            f"got {', '.join(forbidden)}. Leave that out, or force it for a model that will not be submitted."
+        )
+
+
+def _parse(text: str, *, where: str) -> Contract:
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SubmissionError(f"{where}: must be YAML; got {reason}. Mend the file at that place.") from None
+    if not isinstance(raw, dict):
+        raise SubmissionError(
+            f"{where}: must be a mapping of keys to values; got {type(raw).__name__}. "
+            f"Copy the form of a bundled contract: {', '.join(list_contracts())}."
+        )
+    unknown = [str(key) for key in raw if key not in Contract.model_fields]
+    if unknown:  # told before anything else: a misspelt key also makes its right spelling look missing
+        fields = list(Contract.model_fields)
+        nearest = get_close_matches(unknown[0].lower(), fields, n=1, cutoff=0.5)
+        raise SubmissionError(
+            f"{where}: keys must be known ones; got {', '.join(map(repr, unknown))}. "
+            + (f"Did you mean {nearest[0]}?" if nearest else f"Known are {', '.join(fields)}.")
+        )
+    try:
+        return Contract.model_validate(raw)
+    except ValidationError as error:
+        raise SubmissionError(f"{where}: {_describe(error)}") from None
+
+
+def _describe(error: ValidationError) -> str:
+    """The first problem that pydantic found, in one line of the house's form."""
+    first: Any = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return f"{first['ctx']['error']}. Change what disagrees."
+    key = str(first["loc"][0])
+    got = "nothing" if first["type"] == "missing" else repr(first["input"])
+    expected = _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    return f"{key} must be {expected}; got {got}. It is {Contract.model_fields[key].description}."

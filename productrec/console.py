@@ -1,0 +1,93 @@
+"""What a person sees in the terminal: lines, tables and progress bars, all through one rich console on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+class Bar(Protocol):
+    """A running progress bar."""
+
+    def advance(self, count: int, **fields: str) -> None:
+        """Move on by ``count`` items; ``fields`` are shown behind the bar."""
+        ...
+
+
+@cache
+def get_console() -> Console:
+    """The console that progress and notes go to: standard error, so that standard output stays for results."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """Print one line of what is going on."""
+    get_console().print(message, markup=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Print one line about something that was mended or left out."""
+    get_console().print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+
+
+def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap_last: bool = False) -> Table:
+    """A plain table, the first column left-aligned and figures right-aligned; ``wrap_last`` for a last column of text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        text = number == 0 or wrap_last
+        wrapped = wrap_last and number == len(columns) - 1
+        table.add_column(column, justify="left" if text else "right", no_wrap=not wrapped, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap_last: bool = False) -> None:
+    """Print a table of results on standard output."""
+    from rich.console import Console
+
+    Console(highlight=False).print(build_table(title, columns, rows, wrap_last=wrap_last))
+
+
+@contextlib.contextmanager
+def show_progress(label: str, total: int, unit: str = "images") -> Iterator[Bar]:
+    """A progress bar with rate and time left; on a stream that is no terminal only its last state is printed."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: object) -> Text:
+            rate = getattr(task, "finished_speed", None) or getattr(task, "speed", None) or 0.0
+            return Text(f"{rate:,.0f} {unit}/s")
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:>,.0f}/{task.total:,.0f}"),
+        RateColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=get_console(),
+        refresh_per_second=4,
+        transient=get_console().is_terminal,
+    )
+    with progress:
+        task = progress.add_task(label, total=total, note="")
+
+        class RunningBar:
+            def advance(self, count: int, **fields: str) -> None:
+                note = "  ".join(f"{name} {value}" for name, value in fields.items())
+                progress.update(task, advance=count, **({"note": note} if note else {}))
+
+        yield RunningBar()

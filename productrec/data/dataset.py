@@ -1,0 +1,133 @@
+"""Datasets and loaders: rows of the image table to uint8 batches; normalisation waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from productrec.data.decode import decode_image, read_image_bytes
+from productrec.data.samplers import Batch, EpochSampler
+from productrec.data.transforms import Augmentation
+from productrec.data.views import View, cut_views
+from productrec.errors import DataError
+
+
+class ViewBatch(NamedTuple):
+    """Some images, cut for every view.
+
+    ``rows``: positions in the dataset; ``cuts``: one (B, S, S, 3) uint8 tensor a distinct cut; ``broken``: messages of
+    the images that could not be decoded, by row (their pixels are zeros and must not be used).
+    """
+
+    rows: torch.Tensor
+    cuts: list[torch.Tensor]
+    broken: dict[int, str]
+
+
+class TrainingImages(Dataset[tuple[np.ndarray, int]]):
+    """Augmented squares with their class position, addressed by (epoch, row)."""
+
+    def __init__(self, paths: Sequence[str], labels: np.ndarray, augmentation: Augmentation, seed: int) -> None:
+        # NumPy arrays, not lists: loader processes share them without touching a reference count per string.
+        self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
+        self._labels = labels
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
+        epoch, row = key
+        path = _as_text(self._paths[row])
+        pixels = decode_image(read_image_bytes(path), path)
+        seed = int(np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0])
+        return self._augmentation(pixels, seed), int(self._labels[row])
+
+
+class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
+    """The cuts of each image that a set of views needs, addressed by row."""
+
+    def __init__(self, paths: Sequence[str], views: Sequence[View], side_px: int) -> None:
+        self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
+        self._cuts = tuple(dict.fromkeys(view.cut for view in views))
+        self._side_px = side_px
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, row: int) -> tuple[int, list[np.ndarray], str | None]:
+        path = _as_text(self._paths[row])
+        try:
+            pixels, problem = decode_image(read_image_bytes(path), path), None
+        except DataError as error:
+            pixels, problem = np.zeros((8, 8, 3), np.uint8), str(error)
+        return row, cut_views(pixels, self._cuts, self._side_px), problem
+
+
+def build_training_loader(
+    dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
+) -> DataLoader[tuple[np.ndarray, int]]:
+    """Batches of images (B, S, S, 3) uint8 and labels (B,) int64, in the sampler's order."""
+    batches: Iterable[Batch] = sampler
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]  # typed for plain indices; ours carry the epoch
+        num_workers=workers,
+        collate_fn=_collate_training,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global random state
+    )
+
+
+def build_view_loader(
+    dataset: ViewedImages, *, batch_size: int, workers: int, pin_memory: bool, persistent: bool = False
+) -> DataLoader[tuple[int, list[np.ndarray], str | None]]:
+    """`ViewBatch`es over the whole dataset, in order, the last one smaller."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate_views,
+        pin_memory=pin_memory,
+        persistent_workers=persistent and workers > 0,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
+    """Loader processes: ``wanted``, or for -1 all cores but one beside a GPU, half of them where the CPU also computes."""
+    if wanted >= 0:
+        return wanted
+    return max(1, min(16, cores - 1 if on_gpu else cores // 2))
+
+
+def _collate_training(items: list[tuple[np.ndarray, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.from_numpy(np.stack([pixels for pixels, _ in items]))
+    return images, torch.tensor([label for _, label in items], dtype=torch.int64)
+
+
+def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> ViewBatch:
+    rows = torch.tensor([row for row, _, _ in items], dtype=torch.int64)
+    cuts = [torch.from_numpy(np.stack(pixels)) for pixels in zip(*(cuts for _, cuts, _ in items), strict=True)]
+    return ViewBatch(rows, cuts, {row: problem for row, _, problem in items if problem is not None})
+
+
+def _as_text(path: np.bytes_ | np.str_) -> str:
+    return path.decode("ascii") if isinstance(path, bytes) else str(path)
+
+
+def _start_worker(number: int) -> None:
+    # One core a worker: OpenCV's own threads would fight with the other workers.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,157 @@
+"""Read a source folder, whatever its layout, into the rows of an image table; each layout has a reader of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from productrec.data.table import CLASS_COLUMNS, IMAGE_COLUMNS, build_frame
+from productrec.errors import DataError, describe_offenders
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SAMPLE_NAME = "sample_submission.csv"
+
+
+@dataclass
+class SourceRows:
+    """What a reader found: one entry an image, in the source's order, and what is known of the classes."""
+
+    image_id: list[str] = field(default_factory=list)
+    label: list[int | None] = field(default_factory=list)
+    split: list[str] = field(default_factory=list)
+    url: list[str | None] = field(default_factory=list)
+    title: list[str | None] = field(default_factory=list)
+    path: list[str | None] = field(default_factory=list)
+    class_names: dict[int, str] = field(default_factory=dict)
+    class_paths: dict[int, str] = field(default_factory=dict)
+    class_descriptions: dict[int, str] = field(default_factory=dict)
+
+    def add(
+        self,
+        image_id: str,
+        split: str,
+        label: int | None,
+        *,
+        url: str | None = None,
+        title: str | None = None,
+        path: str | None = None,
+    ) -> None:
+        """Append one image."""
+        self.image_id.append(image_id)
+        self.split.append(split)
+        self.label.append(label)
+        self.url.append(url)
+        self.title.append(title)
+        self.path.append(path)
+
+    def build_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The image rows (paths and states still to be found) and the classes, sorted by id."""
+        images = build_frame(
+            IMAGE_COLUMNS,
+            {name: getattr(self, name) for name in ("image_id", "label", "split", "url", "title", "path")},
+        )
+        ids = sorted(
+            {label for label in self.label if label is not None} | set(self.class_names) | set(self.class_paths)
+        )
+        classes = build_frame(
+            CLASS_COLUMNS,
+            {
+                "id": ids,
+                "name": [self.class_names.get(class_id, str(class_id)) for class_id in ids],
+                "path": [self.class_paths.get(class_id) for class_id in ids],
+                "description": [self.class_descriptions.get(class_id) for class_id in ids],
+            },
+        )
+        return images, classes
+
+
+def detect_format(source: Path) -> str:
+    """Which layout ``source`` has: ``fgvc_json``, ``csv`` or ``folders``.
+
+    Raises:
+        DataError: no such folder, or none of the layouts.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: must be the folder that holds the competition's files; no such folder.")
+    if (source / "train.json").is_file():
+        return "fgvc_json"
+    if (source / "train.csv").is_file():
+        return "csv"
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in source.iterdir()):
+        return "folders"
+    raise DataError(
+        f"{source}: must hold train.json (iMaterialist, FGVC), train.csv (Kaggle) or one folder a class; "
+        f"got {describe_offenders(sorted(entry.name for entry in source.iterdir()))}."
+    )
+
+
+def find_image_root(source: Path, given: Path | None) -> Path:
+    """The folder image paths are relative to: ``given``, else ``source`` itself.
+
+    Raises:
+        DataError: ``given`` is no folder.
+    """
+    if given is not None and not given.is_dir():
+        raise DataError(f"{given}: must be the folder of the images; no such folder.")
+    return given or source
+
+
+class FileFinder:
+    """Finds an image's file by its id or name, listing each folder once (a million ``stat`` calls would be slow)."""
+
+    def __init__(self, root: Path, folders: Iterable[str]) -> None:
+        self._folders = [folder for folder in folders if (root / folder).is_dir()]
+        self._root = root
+        self._listed: dict[str, set[str]] = {}
+
+    def find(self, name: str, split: str) -> str | None:
+        """Path of ``name`` relative to the root (with an image suffix added where it has none), or None.
+
+        A name that would lead outside the root is not looked for.
+        """
+        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
+            return None
+        for folder in self._folders:
+            if folder in ("train", "val", "test") and folder != split:
+                continue
+            for suffix in ("", *IMAGE_SUFFIXES):
+                path = os.path.normpath(os.path.join(folder, name + suffix))
+                if os.path.basename(path) in self._list(os.path.dirname(path)):
+                    return Path(path).as_posix()
+        return None
+
+    def _list(self, folder: str) -> set[str]:
+        if folder not in self._listed:
+            try:
+                with os.scandir(self._root / folder) as entries:
+                    self._listed[folder] = {entry.name for entry in entries if not entry.is_dir()}
+            except OSError:
+                self._listed[folder] = set()
+        return self._listed[folder]
+
+
+IMAGE_FOLDERS = ("images", "train", "val", "test", "train_images", "val_images", "test_images", ".")
+
+
+def find_paths(images: pd.DataFrame, root: Path) -> pd.Series:
+    """Path of each row relative to ``root``, empty where there is no file.
+
+    Raises:
+        DataError: not one image was found.
+    """
+    finder = FileFinder(root, IMAGE_FOLDERS)
+    names = [
+        str(known) if isinstance(known, str) else image_id
+        for known, image_id in zip(images["path"], images["image_id"], strict=True)
+    ]
+    found = [finder.find(name, split) for name, split in zip(names, images["split"], strict=True)]
+    if not any(found):
+        raise DataError(
+            f"{root}: holds none of the {len(images)} images the source lists (looked in {', '.join(IMAGE_FOLDERS)}). "
+            "Put the image files there, or name their folder with --images."
+        )
+    return pd.Series(found, index=images.index, dtype="str")

@@ -1,0 +1,60 @@
+"""Looks at every image file once: is it there, does it decode, how large is it, what is its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from productrec.data.decode import check_image, read_image_bytes
+from productrec.errors import DataError
+
+_CHUNK_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class ImageState:
+    """What was found of one file; ``digest`` is the SHA-256 of its bytes, the size is in pixels, upright."""
+
+    status: str
+    width: int | None = None
+    height: int | None = None
+    digest: str | None = None
+
+
+def inspect_image(path: str | Path | None, *, verify: bool = True) -> ImageState:
+    """State of one file: missing, broken or ok. Without ``verify`` a file that exists counts as ok."""
+    if path is None or not os.path.exists(path):
+        return ImageState("missing")
+    if not verify:
+        return ImageState("ok")
+    try:
+        data = read_image_bytes(path)
+    except DataError:
+        return ImageState("broken")
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        width, height = check_image(data, path)
+    except DataError:
+        return ImageState("broken", digest=digest)
+    return ImageState("ok", width, height, digest)
+
+
+def inspect_images(
+    paths: Sequence[str | None],
+    *,
+    workers: int,
+    verify: bool = True,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> list[ImageState]:
+    """States of many files, in order; threads suffice, since Pillow decodes without the interpreter's lock."""
+    states: list[ImageState] = []
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for start in range(0, len(paths), _CHUNK_IMAGES):
+            chunk = paths[start : start + _CHUNK_IMAGES]
+            states += pool.map(lambda path: inspect_image(path, verify=verify), chunk)
+            on_progress(len(chunk))
+    return states

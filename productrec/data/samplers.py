@@ -1,0 +1,110 @@
+"""Samplers: which rows make up each batch of an epoch, from (seed, epoch) alone, so that a resume finds the same order."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from productrec.errors import RecipeError
+
+Batch = list[tuple[int, int]]
+
+
+class EpochSampler:
+    """Yields the batches of one epoch as lists of (epoch, row), from a given batch on.
+
+    The epoch travels with the row because loader processes outlive an epoch and augmentation depends on it.
+    """
+
+    def __init__(self, labels: np.ndarray, *, batch_size: int, images_per_class: int | None, seed: int) -> None:
+        """``labels``: (N,) class positions; ``images_per_class``: K for PK batches, None for shuffled ones.
+
+        Raises:
+            RecipeError: K does not divide the batch, or there are fewer images than one batch holds.
+        """
+        check_batch(batch_size, images_per_class)
+        self._labels = labels
+        self._batch_size = batch_size
+        self._images_per_class = images_per_class
+        self._seed = seed
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return max(1, len(self._labels) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = np.random.default_rng([self._seed, self.epoch])
+        if self._images_per_class is None:
+            batches: Sequence[np.ndarray] = draw_shuffled_batches(len(self._labels), self._batch_size, generator)
+        else:
+            batches = draw_pk_batches(self._labels, self._batch_size, self._images_per_class, generator)
+        for batch in batches[self.first_batch :]:
+            yield [(self.epoch, int(row)) for row in batch]
+
+
+def check_batch(batch_size: int, images_per_class: int | None) -> None:
+    """Refuse a batch that cannot be made of whole classes."""
+    if images_per_class is not None and batch_size % images_per_class:
+        raise RecipeError(
+            f"PK sampler: images_per_class must divide batch_size; got {images_per_class} and {batch_size}. "
+            f"Use a batch_size of {batch_size - batch_size % images_per_class or images_per_class}."
+        )
+
+
+def draw_shuffled_batches(count: int, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Every row at most once, in random order, in full batches; fewer rows than a batch make one smaller batch."""
+    order = generator.permutation(count)
+    batches = max(1, count // batch_size)
+    return [order[start * batch_size : (start + 1) * batch_size] for start in range(batches)]
+
+
+def draw_pk_batches(
+    labels: np.ndarray, batch_size: int, images_per_class: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Batches of P distinct classes times K images (Hermans et al. 2017, arXiv 1703.07737), as many as fill an epoch.
+
+    Each class's images are shuffled and dealt in groups of K (a class with fewer than K repeats some of its own); each
+    batch draws P classes with probability proportional to the groups they have left, so that an epoch sees nearly every
+    image once and no class twice in a batch. With fewer than P classes some stand in a batch twice.
+
+    Args:
+        labels: (N,) class positions.
+        batch_size: P times K.
+        images_per_class: K.
+        generator: where randomness comes from.
+
+    Returns:
+        N // batch_size arrays of batch_size rows, at least one.
+    """
+    order = np.argsort(labels, kind="stable")
+    classes, starts = np.unique(labels[order], return_index=True)
+    rows_of = np.split(order, starts[1:])
+    groups: list[list[np.ndarray]] = [[] for _ in classes]
+    wanted = batch_size // images_per_class
+    left = np.array([-(-len(rows) // images_per_class) for rows in rows_of], dtype=np.float64)
+    batches = []
+    for _ in range(max(1, len(labels) // batch_size)):
+        chosen: list[int] = []
+        while len(chosen) < wanted:
+            # Gumbel's trick: the largest keys are a draw without replacement, proportional to what is left.
+            weights = left if (left > 0).sum() >= min(wanted, len(classes)) else left + 1e-6
+            with np.errstate(divide="ignore"):
+                keys = np.log(weights) + generator.gumbel(size=len(classes))
+            chosen += np.argsort(-keys, kind="stable")[: wanted - len(chosen)].tolist()
+        batch = []
+        for number in chosen:
+            if not groups[number]:
+                groups[number] = _deal(rows_of[number], images_per_class, generator)
+            batch.append(groups[number].pop())
+            left[number] = max(left[number] - 1, 0.0)
+        batches.append(np.concatenate(batch))
+    return batches
+
+
+def _deal(rows: np.ndarray, size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    shuffled = generator.permutation(rows)
+    short = -len(rows) % size
+    if short:
+        shuffled = np.concatenate([shuffled, generator.choice(rows, short, replace=len(rows) < short)])
+    return list(shuffled.reshape(-1, size))

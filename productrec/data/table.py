@@ -1,0 +1,184 @@
+"""The image table: one row for every image id of the source, whatever its image's state; what every later stage reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from productrec.artifacts import check_files, load_manifest, write_artifact
+from productrec.errors import DataError, describe_offenders
+
+KIND = "image table"
+SPLITS = ("train", "val", "test")
+IMAGE_COLUMNS = {
+    "image_id": "str",
+    "path": "str",
+    "label": "Int64",
+    "split": "str",
+    "fold": "Int64",
+    "group": "str",
+    "title": "str",
+    "box": "str",
+    "width": "Int64",
+    "height": "Int64",
+    "digest": "str",
+    "url": "str",
+    "status": "str",
+}
+CLASS_COLUMNS = {"id": "Int64", "name": "str", "path": "str", "description": "str"}
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Images and classes of one source.
+
+    ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing);
+    ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, where it has one.
+    """
+
+    images: pd.DataFrame
+    classes: pd.DataFrame
+    root: Path
+    sample: Path | None
+    fingerprint: str
+
+    def select(self, splits: Collection[str], *, usable: bool = True) -> pd.DataFrame:
+        """Rows of ``splits`` in the table's order; only those whose image can be read unless ``usable`` is false."""
+        rows = self.images[self.images["split"].isin(list(splits))]
+        return rows[rows["status"] == "ok"] if usable else rows
+
+    def get_paths(self, rows: pd.DataFrame) -> list[str]:
+        """Absolute image paths of ``rows``."""
+        root = str(self.root)
+        return [os.path.join(root, path) for path in rows["path"]]
+
+    def get_class_names(self, class_ids: Collection[int]) -> list[str]:
+        """Names of classes, in the order given; the id itself where a class has no name."""
+        names = dict(zip(self.classes["id"].tolist(), self.classes["name"].tolist(), strict=True))
+        return [str(names.get(class_id) or class_id) for class_id in class_ids]
+
+
+def build_frame(columns: Mapping[str, str], rows: Mapping[str, Any]) -> pd.DataFrame:
+    """A frame with exactly ``columns`` and their types; a column that ``rows`` lacks is empty."""
+    length = len(next(iter(rows.values())))
+    frame = pd.DataFrame(index=range(length))
+    for name, kind in columns.items():
+        values = rows.get(name)
+        if values is None:
+            values = [None] * length
+        frame[name] = pd.Series(list(values) if not isinstance(values, pd.Series) else values.to_numpy(), dtype=kind)
+    return frame
+
+
+def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None:
+    """Refuse a table that breaks its promises: unique ids, known splits and labels, something to learn from.
+
+    Raises:
+        DataError: with the count and the first few offenders.
+    """
+    repeated = images.loc[images["image_id"].duplicated(), "image_id"]
+    if len(repeated):
+        raise DataError(
+            f"{where}: image ids must be unique over all splits; {describe_offenders(repeated)} stand more than once. "
+            "Remove the repeated entries from the source files."
+        )
+    unlabelled = images[(images["split"] == "train") & images["label"].isna()]
+    if len(unlabelled):
+        raise DataError(
+            f"{where}: every training image must have a label; {describe_offenders(unlabelled['image_id'])} have none."
+        )
+    unknown = sorted(set(images["label"].dropna().tolist()) - set(classes["id"].tolist()))
+    if unknown:
+        raise DataError(f"{where}: labels must be among the classes; got {describe_offenders(unknown)} that are not.")
+    if not len(images):
+        raise DataError(f"{where}: no images are listed. Check the source folder and its format.")
+
+
+def find_findings(images: pd.DataFrame) -> list[str]:
+    """What a person should know of a valid table: unreadable images, labels without training images, single images."""
+    findings = []
+    for status in ("missing", "broken"):
+        ids = images.loc[images["status"] == status, "image_id"]
+        if len(ids):
+            what = "have no file" if status == "missing" else "cannot be decoded"
+            findings.append(
+                f"{describe_offenders(ids)} of {len(images)} images {what}; they stay in the table as {status!r}."
+            )
+    usable = images[images["status"] == "ok"]
+    trained = usable.loc[usable["split"] == "train", "label"].value_counts()
+    for split in ("val",):
+        labels = set(usable.loc[usable["split"] == split, "label"].dropna().tolist())
+        unseen = sorted(labels - set(trained.index.tolist()))
+        if unseen:
+            findings.append(
+                f"{describe_offenders(unseen)} labels stand in {split} without one readable training image; "
+                "they cannot be predicted and count as errors."
+            )
+    single = sorted(trained.index[trained == 1].tolist())
+    if single:
+        findings.append(
+            f"{describe_offenders(single)} classes have a single training image; it is its own only positive."
+        )
+    return findings
+
+
+def hold_out_validation(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """Move ``fraction`` of each class from train to val, by a draw that depends on the seed and the ids alone.
+
+    A class keeps at least one training image; where ``fraction`` of it is less than half an image, none is moved.
+    """
+    train = images[images["split"] == "train"].sort_values("image_id")
+    moved: list[Any] = []
+    for label, rows in train.groupby("label", sort=True):
+        count = min(int(len(rows) * fraction + 0.5), len(rows) - 1)
+        if count > 0:
+            generator = np.random.default_rng([seed, int(label) % 2**63])
+            moved.extend(rows.index[generator.permutation(len(rows))[:count]])
+    held = images.copy()
+    held.loc[moved, "split"] = "val"
+    return held
+
+
+def save_table(
+    folder: Path,
+    images: pd.DataFrame,
+    classes: pd.DataFrame,
+    *,
+    root: Path,
+    sample: Path | None,
+    inputs: dict[str, str],
+    settings: dict[str, Any],
+) -> None:
+    """Write the table as an artefact; its root and sample are kept relative to ``folder`` so that both can move."""
+    notes: dict[str, Any] = {"root": os.path.relpath(root.resolve(), folder.resolve())}
+    notes["images"] = len(images)
+    notes["classes"] = len(classes)
+    with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
+        images.to_parquet(temporary / "images.parquet", index=False)
+        classes.to_parquet(temporary / "classes.parquet", index=False)
+        if sample is not None:
+            (temporary / "sample_submission.csv").write_bytes(sample.read_bytes())
+
+
+def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
+    """Read an image table; ``root`` names the image folder where it has moved.
+
+    Raises:
+        ArtifactError: no table there, or a damaged one.
+    """
+    manifest = load_manifest(folder, kind=KIND)
+    check_files(folder, manifest)
+    sample = folder / "sample_submission.csv"
+    return ImageTable(
+        images=pd.read_parquet(folder / "images.parquet"),
+        classes=pd.read_parquet(folder / "classes.parquet"),
+        root=(root or folder / str(manifest.notes["root"])).resolve(),
+        sample=sample if sample.exists() else None,
+        fingerprint=manifest.fingerprint,
+    )

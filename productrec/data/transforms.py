@@ -1,0 +1,90 @@
+"""Training augmentation: albumentations presets with a stated intent, or a serialised pipeline; the one user of albumentations."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from productrec.data.views import resize_square
+from productrec.errors import RecipeError
+
+PRESETS = {
+    "none": "resize only",
+    "light": "crops down to half the area and flips: clean studio photographs",
+    "product": "crops down to a third, flips, mild colour: product photographs by phone",
+    "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images a class, long trainings",
+}
+
+
+class Augmentation:
+    """Turns an image of any size into a square for training, by a seed alone: workers and resumes change nothing."""
+
+    def __init__(self, pipeline: A.Compose, side_px: int) -> None:
+        self._pipeline = pipeline
+        self._side_px = side_px
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """Augment ``image`` (H, W, 3) uint8 with the randomness of ``seed``; returns (side_px, side_px, 3) uint8."""
+        self._pipeline.set_random_seed(seed)
+        pixels: np.ndarray = self._pipeline(image=image)["image"]
+        if pixels.shape != (self._side_px, self._side_px, 3):
+            pixels = resize_square(pixels, self._side_px)
+        return np.ascontiguousarray(pixels)
+
+
+def build_augmentation(name: str, side_px: int) -> Augmentation:
+    """A preset by name, or a pipeline that ``albumentations.save`` wrote (YAML or JSON), by file.
+
+    Raises:
+        RecipeError: neither a preset nor a readable pipeline.
+    """
+    if name in PRESETS:
+        return Augmentation(A.Compose(_build_preset(name, side_px)), side_px)
+    path = Path(name)
+    if not path.is_file():
+        raise RecipeError(f"train.augmentation: must be one of {', '.join(PRESETS)} or a file; got {name!r}.")
+    try:
+        loaded = A.load(path, data_format="json" if path.suffix == ".json" else "yaml")
+        pipeline = loaded if isinstance(loaded, A.Compose) else A.Compose([loaded])
+    except Exception as error:  # albumentations raises whatever a wrong file makes it stumble over
+        raise RecipeError(
+            f"{path}: is not a serialised albumentations pipeline ({type(error).__name__}: {error})."
+        ) from None
+    augmentation = Augmentation(pipeline, side_px)
+    try:
+        augmentation(np.zeros((side_px * 2, side_px * 2, 3), np.uint8), 0)
+    except Exception as error:
+        raise RecipeError(
+            f"{path}: must take an RGB uint8 image and give one back ({type(error).__name__}: {error})."
+        ) from None
+    return augmentation
+
+
+def _build_preset(name: str, side_px: int) -> list[Any]:
+    size = (side_px, side_px)
+    if name == "none":
+        return [A.Resize(*size, interpolation=cv2.INTER_AREA)]
+    if name == "light":
+        return [A.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25)), A.HorizontalFlip(p=0.5)]
+    if name == "product":
+        return [
+            A.RandomResizedCrop(size, scale=(0.35, 1.0), ratio=(0.75, 4 / 3)),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.03, 0.03), p=0.8),
+        ]
+    return [
+        A.RandomResizedCrop(size, scale=(0.2, 1.0), ratio=(0.7, 1.4)),
+        A.HorizontalFlip(p=0.5),
+        A.Affine(rotate=(-25, 25), shear=(-8, 8), p=0.5, border_mode=cv2.BORDER_REFLECT_101),
+        A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.04, 0.04), p=0.8),
+        A.CoarseDropout(
+            num_holes_range=(1, 2), hole_height_range=(0.1, 0.35), hole_width_range=(0.1, 0.35), fill="random", p=0.4
+        ),
+    ]

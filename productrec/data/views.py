@@ -1,0 +1,102 @@
+"""Views: the variants of one image that test-time augmentation averages over."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import cv2
+import numpy as np
+
+from productrec.errors import RecipeError
+
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+_EDGE = 0.15
+
+
+@dataclass(frozen=True)
+class View:
+    """One variant: a part of the image (left, top, right, bottom as fractions), its scale, and whether it is mirrored.
+
+    The part is resized to a square of ``scale`` times the network's side.
+    """
+
+    name: str
+    box: Box = WHOLE
+    scale: float = 1.0
+    flip: bool = False
+
+    @property
+    def cut(self) -> tuple[Box, float]:
+        """What has to be cut from the image; mirrored views share their cut with the plain one."""
+        return self.box, self.scale
+
+
+_PLAIN = View("plain")
+_FLIP = View("flip", flip=True)
+_CROPS = (
+    View("centre", (_EDGE / 2, _EDGE / 2, 1 - _EDGE / 2, 1 - _EDGE / 2)),
+    View("top_left", (0.0, 0.0, 1 - _EDGE, 1 - _EDGE)),
+    View("top_right", (_EDGE, 0.0, 1.0, 1 - _EDGE)),
+    View("bottom_left", (0.0, _EDGE, 1 - _EDGE, 1.0)),
+    View("bottom_right", (_EDGE, _EDGE, 1.0, 1.0)),
+)
+_SCALES = (View("scale_0.85", scale=0.85), View("scale_1.25", scale=1.25))
+
+
+def _mirror(views: tuple[View, ...]) -> tuple[View, ...]:
+    return tuple(View(f"{view.name}_flip", view.box, view.scale, True) for view in views)
+
+
+PRESETS: dict[str, tuple[View, ...]] = {
+    "plain": (_PLAIN,),
+    "flip": (_PLAIN, _FLIP),
+    "five_crops": (_PLAIN, _FLIP, *_CROPS),
+    "scales": (_PLAIN, _FLIP, *_SCALES, *_mirror(_SCALES)),
+    "full": (_PLAIN, _FLIP, *_CROPS, *_mirror(_CROPS), *_SCALES, *_mirror(_SCALES)),
+}
+
+
+def get_views(preset: str) -> tuple[View, ...]:
+    """Views of a preset; the plain view is always the first.
+
+    Raises:
+        RecipeError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise RecipeError(f"tta: must be one of {', '.join(PRESETS)}; got {preset!r}.")
+    return PRESETS[preset]
+
+
+def cut_views(
+    image: np.ndarray, cuts: tuple[tuple[Box, float], ...], side_px: int, multiple_px: int = 32
+) -> list[np.ndarray]:
+    """Cut and resize an image once for each of ``cuts``.
+
+    Args:
+        image: (H, W, 3) uint8.
+        cuts: parts and scales, see `View.cut`.
+        side_px: the network's side.
+        multiple_px: sides other than ``side_px`` are rounded to multiples of this, as most backbones want.
+
+    Returns:
+        One (S, S, 3) uint8 a cut.
+    """
+    height, width = image.shape[:2]
+    resized = []
+    for (left, top, right, bottom), scale in cuts:
+        x0, y0 = int(left * width), int(top * height)
+        x1, y1 = max(ceil(right * width), x0 + 1), max(ceil(bottom * height), y0 + 1)
+        side = compute_side_px(side_px, scale, multiple_px)
+        resized.append(resize_square(image[y0:y1, x0:x1], side))
+    return resized
+
+
+def compute_side_px(side_px: int, scale: float, multiple_px: int = 32) -> int:
+    """Side of a scaled view in pixels."""
+    return side_px if scale == 1.0 else max(multiple_px, round(side_px * scale / multiple_px) * multiple_px)
+
+
+def resize_square(image: np.ndarray, side_px: int) -> np.ndarray:
+    """Resize the whole image to a square: area averaging when it shrinks, cubic when it grows."""
+    smaller = min(image.shape[:2]) >= side_px
+    return cv2.resize(image, (side_px, side_px), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)

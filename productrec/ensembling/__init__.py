@@ -1,0 +1,1 @@
+"""Ensembling: several class probabilities become one."""

@@ -1,0 +1,142 @@
+"""Classification metrics: how often, and how surely, the predicted classes hold the true one."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from productrec.errors import DataError, describe_offenders
+
+# Rows ranked at a time: a block of 2,048 rows by 2,019 classes is 16 MB in float32.
+_BLOCK_ROWS = 2048
+
+
+def compute_top_k_error(probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any], k: int) -> float:
+    """Share of rows whose label is not among the k most probable classes.
+
+    Equal probabilities rank by class position, lower first, so the answer never depends on a sort's whim. A label that
+    is not in ``class_ids`` is an error whatever k is. k at or above C is allowed.
+
+    Args:
+        probabilities: (N, C), finite; only their order within a row matters, so logits do as well.
+        class_ids: (C,) integers, the class id of each column, unique.
+        labels: (N,) integers, the true class id of each row.
+        k: how many classes may be named, at least 1.
+
+    Returns:
+        Share in [0, 1], lower is better.
+
+    Raises:
+        DataError: shapes do not fit, no rows, a value that is not finite, class ids that repeat, or k below 1.
+
+    Example:
+        >>> compute_top_k_error(np.array([[0.5, 0.3, 0.2]]), np.array([10, 11, 12]), np.array([12]), k=2)
+        1.0
+    """
+    if k < 1:
+        raise DataError(f"top-k error: k must be at least 1; got {k}. A submission names at least one class.")
+    ranks = compute_label_ranks(probabilities, class_ids, labels, where="top-k error")
+    return float(np.mean(ranks >= min(k, probabilities.shape[1])))
+
+
+def compute_top_1_accuracy(probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any]) -> float:
+    """Share of rows whose most probable class is their label; arguments and errors as :func:`compute_top_k_error`."""
+    return float(np.mean(compute_label_ranks(probabilities, class_ids, labels, where="top-1 accuracy") == 0))
+
+
+def compute_log_loss(
+    probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any], *, floor: float = 2.0**-25
+) -> float:
+    """Mean of -log of the probability given to the label, in nats.
+
+    Probabilities are read as they are, without making rows sum to 1 again. Those below ``floor`` count as ``floor``;
+    the default is where float16, the type they are stored in, rounds to 0. A label that is not in ``class_ids`` was
+    given probability 0 and costs -log(floor), about 17.3.
+
+    Args:
+        probabilities: (N, C) in [0, 1] (up to 1.001, for rounding).
+        class_ids: (C,) integers, the class id of each column, unique.
+        labels: (N,) integers, the true class id of each row.
+        floor: smallest probability counted, in (0, 1].
+
+    Returns:
+        Nats a row, lower is better.
+
+    Raises:
+        DataError: shapes do not fit, no rows, values that are not probabilities, class ids that repeat.
+    """
+    where = "log loss"
+    _check_inputs(where, probabilities, class_ids, labels)
+    if not 0 < floor <= 1:
+        raise DataError(f"{where}: floor must be above 0 and at most 1; got {floor}. The default fits float16.")
+    low, high = float(probabilities.min()), float(probabilities.max())
+    if not (low >= 0 and high <= 1.001):
+        raise DataError(
+            f"{where}: probabilities must be in [0, 1]; got {low} to {high}. Take the softmax of logits first."
+        )
+    positions, known = _find_positions(class_ids, labels)
+    given = np.where(known, probabilities[np.arange(len(labels)), positions].astype(np.float64), 0.0)
+    return float(-np.log(np.clip(given, floor, 1.0)).mean())
+
+
+def compute_label_ranks(
+    probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any], *, where: str = "label ranks"
+) -> NDArray[np.int64]:
+    """How many classes rank before each row's label; C where the label is not among the classes.
+
+    Arguments and errors as :func:`compute_top_k_error`; ``where`` names the caller in an error.
+
+    Returns:
+        (N,) int64, 0 for a label that ranks first.
+    """
+    _check_inputs(where, probabilities, class_ids, labels)
+    positions, known = _find_positions(class_ids, labels)
+    columns = np.arange(probabilities.shape[1])
+    ranks = np.empty(len(labels), dtype=np.int64)
+    for start in range(0, len(labels), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        # NumPy compares float16 one by one; float32 holds the same values and compares many at once.
+        block = probabilities[rows].astype(np.result_type(probabilities, np.float32), copy=False)
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"{where}: probabilities must be finite; got others in rows "
+                f"{describe_offenders(start + np.flatnonzero(~finite))}. Predict these rows again."
+            )
+        own_position = positions[rows, None]
+        own = np.take_along_axis(block, own_position, axis=1)
+        before = (block > own) | ((block == own) & (columns < own_position))
+        ranks[rows] = np.count_nonzero(before, axis=1)
+    ranks[~known] = len(columns)
+    return ranks
+
+
+def _find_positions(class_ids: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Column of each label, and whether it has one; unknown labels get some column, to be masked."""
+    order = np.argsort(class_ids, kind="stable")
+    places = np.searchsorted(class_ids, labels, sorter=order)
+    positions = order[np.minimum(places, len(order) - 1)]
+    return positions, class_ids[positions] == labels
+
+
+def _check_inputs(where: str, probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any]) -> None:
+    if probabilities.ndim != 2 or 0 in probabilities.shape:
+        raise DataError(
+            f"{where}: probabilities must be (N, C) with at least one row and one class; got shape "
+            f"{probabilities.shape}. Check that the split has labelled images."
+        )
+    for name, values, length in (
+        ("class_ids", class_ids, probabilities.shape[1]),
+        ("labels", labels, len(probabilities)),
+    ):
+        if values.shape != (length,) or not np.issubdtype(values.dtype, np.integer):
+            raise DataError(
+                f"{where}: {name} must be {length} integers; got shape {values.shape} of {values.dtype}. "
+                "Take them from the same artefact as the probabilities."
+            )
+    listed, counts = np.unique(class_ids, return_counts=True)
+    if len(listed) < len(class_ids):
+        raise DataError(
+            f"{where}: class_ids must be unique; got repeats of {describe_offenders(listed[counts > 1])}. "
+            "Merge the columns of one class first."
+        )

@@ -1,0 +1,1 @@
+"""Networks: a timm backbone, pooling, an embedding neck and a classification head."""

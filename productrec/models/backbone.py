@@ -1,0 +1,93 @@
+"""The backbone: any timm model as a map from images to a feature map; the one user of timm."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from productrec.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per channel (RGB, of pixels in [0, 1]) that the backbone was made for."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier; whatever its layout, it gives (B, C, H, W) features."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.feature_dim = int(network.num_features)  # type: ignore[arg-type]
+        self._layout = str(getattr(network, "output_fmt", "NCHW"))
+        self._prefix_tokens = int(getattr(network, "num_prefix_tokens", 0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised images to (B, C, H, W) features; tokens (B, T, C) become (B, C, T, 1)."""
+        features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        if features.ndim == 3:
+            tokens = features[:, self._prefix_tokens :] if features.shape[1] > self._prefix_tokens else features
+            return tokens.transpose(1, 2).unsqueeze(-1)
+        if self._layout == "NHWC":
+            return features.permute(0, 3, 1, 2)
+        if features.ndim == 2:
+            return features[..., None, None]
+        return features
+
+
+def build_backbone(
+    name: str, *, pretrained: bool | str, side_px: int, drop_path: float = 0.0
+) -> tuple[Backbone, Normalisation]:
+    """Make a timm model by name.
+
+    Args:
+        name: any name timm lists.
+        pretrained: true for timm's own weights (fetched from their hub), false for random ones, a path for a local
+            ``.safetensors`` or ``.pth`` file (loaded as weights only, never as code).
+        side_px: side of the images it will see; models of a fixed size are built for it.
+        drop_path: stochastic depth rate, where the model has it.
+
+    Raises:
+        TrainingError: no such model (the nearest names are given), or its weights cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise TrainingError(
+            f"model.backbone: timm knows no {name!r}. " + (f"Did you mean {' or '.join(near)}?" if near else "")
+        )
+    overlay = None
+    if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise TrainingError(f"model.pretrained: must be true, false or a weights file; {pretrained!r} is no file.")
+        overlay = {"file": pretrained, "hf_hub_id": None, "url": None, "custom_load": False}
+    options: dict[str, object] = {"drop_path_rate": drop_path} if drop_path else {}
+    network = None
+    for extra in ({"img_size": side_px}, {}):  # vision transformers want to know the size, convolutional nets refuse it
+        try:
+            network = timm.create_model(
+                name, pretrained=bool(pretrained), pretrained_cfg_overlay=overlay, num_classes=0, **options, **extra
+            )
+            break
+        except TypeError as error:
+            if extra:
+                continue
+            raise TrainingError(f"model: {name} cannot be built ({error}). drop_path may not apply to it.") from None
+        except Exception as error:  # a hub that is out of reach raises one of many kinds
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise TrainingError(
+                f"model: weights of {name} cannot be loaded ({reason}). "
+                "Give model.pretrained=false for random weights, or the path of a local file."
+            ) from None
+    assert network is not None
+    config = resolve_model_data_config(network)
+    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    return Backbone(network), Normalisation(mean, std)  # type: ignore[arg-type]

@@ -1,0 +1,111 @@
+"""The recognizer: backbone, pooling, and two heads, an embedding for retrieval and logits for classification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from productrec.models.backbone import Backbone, Normalisation, build_backbone
+from productrec.models.pooling import AveragePooling, GeMPooling
+
+
+class Recognized(NamedTuple):
+    """What the network says of a batch: embeddings (B, D) float32 of unit norm, logits (B, C) float32."""
+
+    embeddings: Tensor
+    logits: Tensor
+
+
+class EmbeddingNeck(nn.Module):
+    """Linear, batch norm, unit norm: (B, F) features to (B, D) embeddings."""
+
+    def __init__(self, feature_dim: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(feature_dim, embedding_dim, bias=False)
+        self.norm = nn.BatchNorm1d(embedding_dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # In float32: unit norm in bfloat16 would be off by up to half a percent.
+        with torch.autocast(features.device.type, enabled=False):
+            return F.normalize(self.norm(self.linear(features.float())), dim=1)
+
+
+class ClassificationHead(nn.Module):
+    """Dropout and a linear layer: (B, F) features to (B, C) logits."""
+
+    def __init__(self, feature_dim: int, class_count: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(feature_dim, class_count)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(features))
+        return logits.float()
+
+
+class Recognizer(nn.Module):
+    """uint8 images in, embeddings and logits out; carries its own normalisation, so that no caller can forget it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: Backbone, pooling: nn.Module, neck: nn.Module, head: nn.Module, normalisation: Normalisation
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.neck = neck
+        self.head = head
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Recognized:
+        """Recognise images.
+
+        Args:
+            images: (B, S, S, 3) uint8 RGB.
+
+        Returns:
+            Embeddings and logits, see `Recognized`.
+        """
+        # NHWC pixels seen as NCHW are already in channels-last memory order: nothing is copied but the conversion.
+        pixels = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        features = self.pooling(self.backbone(pixels))
+        return Recognized(self.neck(features), self.head(features))
+
+    def iterate_head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Named parameters of everything but the backbone."""
+        return ((name, value) for name, value in self.named_parameters() if not name.startswith("backbone."))
+
+
+def build_recognizer(
+    *,
+    backbone: str,
+    pretrained: bool | str,
+    side_px: int,
+    pooling: str,
+    gem_power: float,
+    embedding_dim: int,
+    class_count: int,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Recognizer:
+    """Build the network in channels-last memory order; weights beyond the backbone's are random.
+
+    Raises:
+        TrainingError: the backbone cannot be built.
+    """
+    body, normalisation = build_backbone(backbone, pretrained=pretrained, side_px=side_px, drop_path=drop_path)
+    recognizer = Recognizer(
+        body,
+        GeMPooling(gem_power) if pooling == "gem" else AveragePooling(),
+        EmbeddingNeck(body.feature_dim, embedding_dim),
+        ClassificationHead(body.feature_dim, class_count, dropout),
+        normalisation,
+    )
+    return recognizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

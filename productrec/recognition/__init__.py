@@ -1,0 +1,1 @@
+"""Recognition: neighbours vote, the vote is fused with the classification head."""

@@ -1,0 +1,93 @@
+"""Fusion: head and vote become one probability, with k, power and weight fitted on validation for the competition's metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from productrec.metrics.classification import compute_label_ranks, compute_log_loss
+from productrec.recognition.vote import compute_nearest, compute_softmax, compute_vote
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How head and vote are fused: ``head_weight * head + (1 - head_weight) * vote(k, power)``."""
+
+    k: int = 10
+    power: float = 16.0
+    head_weight: float = 0.5
+
+    def describe(self) -> dict[str, float]:
+        """The settings as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of some queries.
+
+    ``logits``: (Q, C); ``classes``: (Q, K) class position of each neighbour; ``similarities``: (Q, K), descending.
+    """
+
+    logits: np.ndarray
+    classes: np.ndarray
+    similarities: np.ndarray
+
+    def take(self, start: int, stop: int) -> Evidence:
+        """A block of queries."""
+        return Evidence(self.logits[start:stop], self.classes[start:stop], self.similarities[start:stop])
+
+
+def compute_parts(evidence: Evidence, fusion: Fusion) -> dict[str, np.ndarray]:
+    """Probabilities (Q, C) float32 of ``head``, ``nearest``, ``vote`` and ``fused``."""
+    class_count = evidence.logits.shape[1]
+    head = compute_softmax(evidence.logits)
+    vote = compute_vote(evidence.classes, evidence.similarities, class_count, k=fusion.k, power=fusion.power)
+    return {
+        "head": head,
+        "nearest": compute_nearest(evidence.classes, evidence.similarities, class_count),
+        "vote": vote,
+        "fused": fusion.head_weight * head + (1 - fusion.head_weight) * vote,
+    }
+
+
+def fit_fusion(
+    evidence: Evidence,
+    labels: np.ndarray,
+    *,
+    measure: Callable[[np.ndarray], tuple[float, ...]],
+    k_grid: Sequence[int],
+    power_grid: Sequence[float],
+    head_weight_grid: Sequence[float],
+) -> Fusion:
+    """The settings under which ``measure`` is smallest on validation queries; the first in grid order wins a tie.
+
+    Args:
+        evidence: of Q validation queries.
+        labels: (Q,) class positions; -1 (an error whatever is said) where the true class is not among the classes.
+        measure: from the ranks (Q,) of the true classes (0 is best; C where it cannot be found) to what shall be small.
+            Ties of that are broken by the mean log-loss.
+        k_grid: votes to try.
+        power_grid: powers to try.
+        head_weight_grid: weights to try; 1 and 0 stand for one part alone.
+
+    Returns:
+        The best settings.
+    """
+    head = compute_softmax(evidence.logits)
+    class_count = head.shape[1]
+    positions = np.arange(class_count)
+    best: tuple[tuple[float, ...], Fusion] | None = None
+    for k in dict.fromkeys(min(k, evidence.classes.shape[1]) for k in k_grid):
+        for power in power_grid:
+            vote = compute_vote(evidence.classes, evidence.similarities, class_count, k=k, power=power)
+            for head_weight in head_weight_grid:
+                fused = head_weight * head + (1 - head_weight) * vote
+                ranks = compute_label_ranks(fused, positions, labels)
+                value = (*measure(ranks), compute_log_loss(fused, positions, labels))
+                if best is None or value < best[0]:
+                    best = value, Fusion(k, power, head_weight)
+    assert best is not None, "grids are not empty"
+    return best[1]

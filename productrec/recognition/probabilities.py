@@ -1,0 +1,99 @@
+"""Class probabilities: the artefact between recognition, ensembling and submission."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.errors import ArtifactError, describe_offenders
+
+KIND = "class probabilities"
+
+
+@dataclass(frozen=True)
+class ClassProbabilities:
+    """Probabilities of every image of a split.
+
+    ``ids``: (N,); ``class_ids``: (C,); ``values``: (N, C) float16 whose rows sum to 1 within rounding; ``names``: (C,)
+    class names; ``fallback``: ids that got the class prior because their image cannot be read; ``made``: how.
+    """
+
+    folder: Path
+    ids: list[str]
+    class_ids: list[int]
+    names: list[str]
+    values: np.ndarray
+    fallback: list[str]
+    made: dict[str, Any]
+    fingerprint: str
+
+
+@contextmanager
+def write_probabilities(
+    folder: Path,
+    *,
+    ids: Sequence[str],
+    class_ids: Sequence[int],
+    names: Sequence[str],
+    fallback: Sequence[str],
+    made: dict[str, Any],
+    inputs: dict[str, str],
+    settings: dict[str, Any],
+) -> Iterator[np.ndarray]:
+    """Write class probabilities; the block fills the (N, C) float16 memory map it is given.
+
+    Raises:
+        ArtifactError: a row is not finite or does not sum to 1.
+    """
+    notes = {"made": made, "fallback": list(fallback)}
+    with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
+        shape = (len(ids), len(class_ids))
+        path = temporary / "probabilities.npy"
+        # An empty memory map cannot be made; an empty array can.
+        values = np.lib.format.open_memmap(path, "w+", np.float16, shape) if len(ids) else np.empty(shape, np.float16)
+        yield values
+        check_rows(values, ids, str(folder))
+        if isinstance(values, np.memmap):
+            values.flush()
+        else:
+            np.save(path, values)
+        write_json(temporary / "ids.json", list(ids))
+        write_json(temporary / "classes.json", {"ids": list(class_ids), "names": list(names)})
+
+
+def load_probabilities(folder: Path) -> ClassProbabilities:
+    """Read class probabilities; ``values`` is a memory map.
+
+    Raises:
+        ArtifactError: none there, or a file is damaged.
+    """
+    manifest = load_manifest(folder, kind=KIND)
+    check_files(folder, manifest)
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    return ClassProbabilities(
+        folder=folder,
+        ids=json.loads((folder / "ids.json").read_text(encoding="utf-8")),
+        class_ids=[int(class_id) for class_id in classes["ids"]],
+        names=[str(name) for name in classes["names"]],
+        values=np.load(folder / "probabilities.npy", mmap_mode="r"),
+        fallback=list(manifest.notes.get("fallback", [])),
+        made=dict(manifest.notes.get("made", {})),
+        fingerprint=manifest.fingerprint,
+    )
+
+
+def check_rows(values: np.ndarray, ids: Sequence[str], where: str, *, block_rows: int = 4096) -> None:
+    """Refuse probabilities that are not: each row must be finite and sum to 1 within half precision's rounding."""
+    bad: list[str] = []
+    for start in range(0, len(values), block_rows):
+        sums = np.asarray(values[start : start + block_rows], dtype=np.float32).sum(axis=1)
+        bad += [ids[start + row] for row in np.flatnonzero(~(np.abs(sums - 1) < 0.01))]
+    if bad:
+        raise ArtifactError(f"{where}: rows must be finite and sum to 1; {describe_offenders(bad)} do not.")

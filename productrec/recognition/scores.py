@@ -1,0 +1,23 @@
+"""Scores: the figures that ways to predict are compared by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from productrec.metrics.classification import compute_label_ranks
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one way to predict, shares of the images: ``metric_error`` is the error at the competition's own k."""
+
+    top_1_accuracy: float
+    top_3_error: float
+    metric_error: float
+
+
+def compute_scores(probabilities: np.ndarray, class_ids: Sequence[int], labels: np.ndarray, *, metric_k: int) -> Scores:
+    """Scores of probabilities (N, C) in the order of ``class_ids`` (C,) for true class ids ``labels`` (N,)."""
+    ranks = compute_label_ranks(probabilities, np.asarray(class_ids), labels)
+    return Scores(float((ranks == 0).mean()), float((ranks >= 3).mean()), float((ranks >= metric_k).mean()))

@@ -1,0 +1,1 @@
+"""Retrieval: embedding sets on disk and exact nearest neighbours in them."""

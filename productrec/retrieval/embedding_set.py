@@ -1,0 +1,129 @@
+"""Embedding sets: what a network says of the images of one split, on disk, with the fingerprint of how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.errors import ArtifactError, describe_offenders
+
+KIND = "embedding set"
+
+
+@dataclass(frozen=True)
+class EmbeddingSet:
+    """Embeddings of some images.
+
+    ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float16 in the order of
+    ``class_ids``, or None for a set that is only searched in; ``views``: names of the views that were averaged;
+    ``space``: digest of the weights, equal for sets that may be compared; ``broken``: ids whose image could not be read.
+    """
+
+    ids: list[str]
+    embeddings: np.ndarray
+    logits: np.ndarray | None
+    class_ids: list[int]
+    views: list[str]
+    space: str
+    broken: dict[str, str]
+    fingerprint: str
+
+
+class EmbeddingWriter:
+    """Fills an embedding set batch by batch, straight onto the disk."""
+
+    def __init__(self, folder: Path, ids: Sequence[str], dim: int, class_count: int | None) -> None:
+        self._folder = folder
+        self._ids = ids
+        self._embeddings = np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float32, (len(ids), dim))
+        self._logits = None
+        if class_count is not None:
+            self._logits = np.lib.format.open_memmap(folder / "logits.npy", "w+", np.float16, (len(ids), class_count))
+        self._broken: dict[int, str] = {}
+
+    def write(self, rows: np.ndarray, embeddings: np.ndarray, logits: np.ndarray, broken: dict[int, str]) -> None:
+        """Store a batch: positions (B,), embeddings (B, D), logits (B, C), and the rows that have no image to speak of."""
+        self._embeddings[rows] = embeddings
+        if self._logits is not None:
+            # Beyond half precision's range a logit's exact value no longer matters; infinity would.
+            self._logits[rows] = np.clip(logits, -60000, 60000)
+        self._broken.update(broken)
+
+    def finish(self) -> dict[str, str]:
+        """Drop broken rows, write the ids, and return the broken ids with their reasons."""
+        kept = np.array([row not in self._broken for row in range(len(self._ids))], dtype=bool)
+        arrays = {"embeddings.npy": self._embeddings}
+        if self._logits is not None:
+            arrays["logits.npy"] = self._logits
+        for name, array in arrays.items():
+            array.flush()
+            if self._broken:
+                np.save(self._folder / name, np.asarray(array)[kept])
+        write_json(
+            self._folder / "ids.json", [image_id for image_id, keep in zip(self._ids, kept, strict=True) if keep]
+        )
+        return {self._ids[row]: reason for row, reason in sorted(self._broken.items())}
+
+
+@contextmanager
+def write_embedding_set(
+    folder: Path,
+    ids: Sequence[str],
+    *,
+    dim: int,
+    class_ids: Sequence[int],
+    keep_logits: bool,
+    views: Sequence[str],
+    space: str,
+    inputs: dict[str, str],
+    settings: dict[str, Any],
+) -> Iterator[EmbeddingWriter]:
+    """Write an embedding set; the block fills every row through the writer it is given."""
+    notes: dict[str, Any] = {"class_ids": list(class_ids), "views": list(views), "space": space}
+    with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
+        writer = EmbeddingWriter(temporary, ids, dim, len(class_ids) if keep_logits else None)
+        yield writer
+        notes["broken"] = writer.finish()
+
+
+def load_embedding_set(folder: Path) -> EmbeddingSet:
+    """Read an embedding set; the arrays are memory maps.
+
+    Raises:
+        ArtifactError: none there, or a file is damaged.
+    """
+    manifest = load_manifest(folder, kind=KIND)
+    check_files(folder, manifest)
+    logits = folder / "logits.npy"
+    return EmbeddingSet(
+        ids=json.loads((folder / "ids.json").read_text(encoding="utf-8")),
+        embeddings=np.load(folder / "embeddings.npy", mmap_mode="r"),
+        logits=np.load(logits, mmap_mode="r") if logits.exists() else None,
+        class_ids=[int(class_id) for class_id in manifest.notes["class_ids"]],
+        views=list(manifest.notes["views"]),
+        space=str(manifest.notes["space"]),
+        broken=dict(manifest.notes.get("broken", {})),
+        fingerprint=manifest.fingerprint,
+    )
+
+
+def check_embeddings(embeddings: np.ndarray, ids: Sequence[str], where: str) -> None:
+    """Refuse embeddings that cannot be compared.
+
+    Raises:
+        ArtifactError: a row is not finite or not of unit norm; the ids of the first few are named.
+    """
+    norms = np.linalg.norm(embeddings, axis=1)
+    bad = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3))  # written so that NaN is bad too
+    if len(bad):
+        raise ArtifactError(
+            f"{where}: embeddings must be finite and of unit norm; {describe_offenders(ids[row] for row in bad)} are not. "
+            "Embed them again with a checkpoint that is sound."
+        )

@@ -1,0 +1,156 @@
+"""The index: exact inner-product search over a gallery; the one user of FAISS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.errors import ArtifactError
+from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
+
+INDEX_KIND = "index"
+NEIGHBOURS_KIND = "neighbour set"
+
+
+@dataclass(frozen=True)
+class Index:
+    """A searchable gallery: ``labels`` (M,) are the class ids of its rows; ``space`` says whose embeddings it takes."""
+
+    engine: faiss.Index
+    labels: np.ndarray
+    space: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest gallery rows: ``rows`` (Q, K) int64, ``similarities`` (Q, K) float32 descending, ``labels`` (Q, K)."""
+
+    ids: list[str]
+    rows: np.ndarray
+    similarities: np.ndarray
+    labels: np.ndarray
+    fingerprint: str
+
+
+def save_index(
+    folder: Path, gallery: EmbeddingSet, labels: Sequence[int], *, inputs: dict[str, str], settings: dict[str, Any]
+) -> None:
+    """Build the index of a gallery and write it.
+
+    Args:
+        folder: where to.
+        gallery: M embeddings.
+        labels: (M,) class id of each row.
+        inputs: fingerprints for the manifest.
+        settings: likewise.
+
+    Raises:
+        ArtifactError: the gallery is empty, or a row is not finite or not of unit norm.
+    """
+    if not len(gallery.ids):
+        raise ArtifactError(f"{folder}: a gallery must hold at least one image; got none.")
+    check_embeddings(gallery.embeddings, gallery.ids, "gallery")
+    engine = build_engine(gallery.embeddings)
+    notes = {"space": gallery.space}
+    with write_artifact(folder, kind=INDEX_KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
+        faiss.write_index(engine, str(temporary / "index.faiss"))
+        np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
+        write_json(temporary / "gallery.json", gallery.ids)
+
+
+def build_engine(embeddings: np.ndarray) -> faiss.Index:
+    """Exact inner-product search over embeddings (M, D)."""
+    engine = faiss.IndexFlatIP(embeddings.shape[1])
+    engine.add(np.ascontiguousarray(embeddings, dtype=np.float32))
+    return engine
+
+
+def load_index(folder: Path) -> Index:
+    """Read an index; it lies on the GPU where FAISS finds one.
+
+    Raises:
+        ArtifactError: none there, or a file is damaged.
+    """
+    manifest = load_manifest(folder, kind=INDEX_KIND)
+    check_files(folder, manifest)
+    engine = faiss.read_index(str(folder / "index.faiss"))
+    labels = np.load(folder / "labels.npy")
+    return Index(move_to_gpu(engine), labels, str(manifest.notes["space"]), manifest.fingerprint)
+
+
+def move_to_gpu(engine: faiss.Index) -> faiss.Index:
+    """The index on the first GPU, or as it is where FAISS finds none or the GPU refuses it (too full, too old)."""
+    if not count_gpus():
+        return engine
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, engine)
+    except RuntimeError:
+        return engine
+
+
+def count_gpus() -> int:
+    """GPUs that FAISS can search on."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+
+
+def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` most similar gallery rows of each query (all of them, where the gallery is smaller).
+
+    Returns:
+        Rows (Q, K) int64 and similarities (Q, K) float32, descending.
+
+    Raises:
+        ArtifactError: the queries are of another network, or a row is not finite or not of unit norm.
+    """
+    if queries.space != index.space:
+        raise ArtifactError(
+            "index: queries must come from the network that made the gallery; "
+            f"got weights {queries.space[:12]} and {index.space[:12]}. Embed both with one checkpoint."
+        )
+    check_embeddings(queries.embeddings, queries.ids, "queries")
+    found = min(k, len(index.labels))
+    if not len(queries.ids):
+        return np.empty((0, found), np.int64), np.empty((0, found), np.float32)
+    similarities, rows = index.engine.search(np.ascontiguousarray(queries.embeddings, dtype=np.float32), found)
+    if (rows < 0).any():
+        raise ArtifactError(
+            "index: the search gave rows that are not in the gallery; the index is damaged. Build it again."
+        )
+    return rows, similarities
+
+
+def save_neighbours(
+    folder: Path, index: Index, queries: EmbeddingSet, k: int, *, inputs: dict[str, str], settings: dict[str, Any]
+) -> None:
+    """Search and write the neighbour set."""
+    rows, similarities = search_index(index, queries, k)
+    with write_artifact(folder, kind=NEIGHBOURS_KIND, inputs=inputs, settings=settings) as temporary:
+        np.save(temporary / "rows.npy", rows)
+        np.save(temporary / "similarities.npy", similarities)
+        np.save(temporary / "labels.npy", index.labels[rows])
+        write_json(temporary / "ids.json", queries.ids)
+
+
+def load_neighbours(folder: Path) -> Neighbours:
+    """Read a neighbour set.
+
+    Raises:
+        ArtifactError: none there, or a file is damaged.
+    """
+    manifest = load_manifest(folder, kind=NEIGHBOURS_KIND)
+    check_files(folder, manifest)
+    return Neighbours(
+        ids=json.loads((folder / "ids.json").read_text(encoding="utf-8")),
+        rows=np.load(folder / "rows.npy", mmap_mode="r"),
+        similarities=np.load(folder / "similarities.npy", mmap_mode="r"),
+        labels=np.load(folder / "labels.npy", mmap_mode="r"),
+        fingerprint=manifest.fingerprint,
+    )

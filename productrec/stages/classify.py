@@ -1,0 +1,167 @@
+"""Classify: head and neighbours of one run become class probabilities, fused as validation says is best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from productrec.artifacts import is_fresh
+from productrec.competitions.contract import Contract, load_contract
+from productrec.console import warn
+from productrec.data.table import ImageTable, load_table
+from productrec.errors import ArtifactError
+from productrec.recipe import Recipe
+from productrec.recognition.fusion import Evidence, Fusion, compute_parts, fit_fusion
+from productrec.recognition.probabilities import KIND, write_probabilities
+from productrec.recognition.scores import Scores, compute_scores
+from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
+from productrec.retrieval.index import Neighbours, load_neighbours
+from productrec.training.checkpoint import load_checkpoint
+
+PARTS = ("head", "nearest", "vote", "fused")
+_BLOCK_ROWS = 4096
+
+
+def run_classify(run: Path, recipe: Recipe, *, views: str) -> dict[str, Scores]:
+    """Write the class probabilities of validation and test images, ``RUN/predictions/VIEWS/SPLIT``.
+
+    k, power and head weight are fitted on validation for the competition's metric, where there are validation images the
+    run was not trained on; else they keep their defaults, with a warning. An image that cannot be read gets the share of
+    each class among the training images.
+
+    Args:
+        run: the run folder, with embedding and neighbour sets.
+        recipe: grids, contract, table.
+        views: preset of views.
+
+    Returns:
+        Validation scores of head, nearest, vote and fused; empty without validation images.
+
+    Raises:
+        ArtifactError: sets of different networks or images.
+    """
+    table, contract = load_table(recipe.table), load_contract(recipe.competition)
+    trained = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    class_ids = trained.class_ids
+    validation = _load_evidence(run, views, "val", class_ids)
+    scores: dict[str, Scores] = {}
+    fusion = Fusion()
+    if validation is None or "val" in trained.recipe["train"]["splits"]:
+        warn(f"{run.name}: no validation images it was not trained on; fusing by default: {fusion.describe()}")
+    else:
+        evidence, queries = validation
+        labels = _get_labels(table, queries.ids)
+        fusion = fit_fusion(
+            evidence,
+            find_positions(labels, class_ids),
+            measure=build_measure(contract),
+            k_grid=recipe.predict.k_grid,
+            power_grid=recipe.predict.power_grid,
+            head_weight_grid=recipe.predict.head_weight_grid,
+        )
+        parts = compute_parts(evidence, fusion)
+        scores = {name: compute_scores(parts[name], class_ids, labels, metric_k=contract.metric_k) for name in PARTS}
+    prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
+    for split in ("val", "test"):
+        known = validation if split == "val" else _load_evidence(run, views, split, class_ids)
+        if len(table.select([split], usable=False)):
+            _write(run, recipe, table, split, views, known, class_ids, fusion, prior, scores)
+    return scores
+
+
+def build_measure(contract: Contract) -> Callable[[np.ndarray], tuple[float, ...]]:
+    """What a fit makes small: the competition's error, then, between equals, the top-1 error."""
+    return lambda ranks: (float((ranks >= contract.metric_k).mean()), float((ranks >= 1).mean()))
+
+
+def find_positions(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
+    """Position of each label in the class order; -1 for labels that are not in it."""
+    positions = {class_id: position for position, class_id in enumerate(class_ids)}
+    return np.array([positions.get(int(label), -1) for label in labels.ravel()], dtype=np.int64).reshape(labels.shape)
+
+
+def _load_evidence(run: Path, views: str, split: str, class_ids: list[int]) -> tuple[Evidence, EmbeddingSet] | None:
+    folder = run / "embeddings" / views / split
+    if not folder.exists():
+        return None
+    queries = load_embedding_set(folder)
+    neighbours: Neighbours = load_neighbours(run / "neighbours" / views / split)
+    if queries.ids != neighbours.ids or queries.class_ids != class_ids or queries.logits is None:
+        raise ArtifactError(
+            f"{folder}: embedding and neighbour sets must be of the same images and classes; make them again."
+        )
+    if not queries.ids:
+        return None
+    classes = _find_classes(neighbours.labels, class_ids)
+    return Evidence(queries.logits, classes, neighbours.similarities), queries
+
+
+def _find_classes(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
+    ordered = np.array(class_ids)  # ascending
+    places = np.searchsorted(ordered, labels).clip(0, len(ordered) - 1)
+    return np.where(ordered[places] == labels, places, -1)
+
+
+def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
+    labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
+    # A validation image without a label counts as one whose class is unknown.
+    values = [labels[image_id] for image_id in ids]
+    return np.array(
+        [np.iinfo(np.int64).min if value is None or value != value else int(value) for value in values], dtype=np.int64
+    )
+
+
+def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
+    positions = find_positions(table.select(splits)["label"].to_numpy(dtype=np.int64), class_ids)
+    counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
+    return (counts + 1e-9) / (counts + 1e-9).sum()
+
+
+def _write(
+    run: Path,
+    recipe: Recipe,
+    table: ImageTable,
+    split: str,
+    views: str,
+    known: tuple[Evidence, EmbeddingSet] | None,
+    class_ids: list[int],
+    fusion: Fusion,
+    prior: np.ndarray,
+    scores: dict[str, Scores],
+) -> None:
+    ids = table.select([split], usable=False)["image_id"].tolist()
+    known_ids = known[1].ids if known else []
+    rows = {image_id: row for row, image_id in enumerate(ids)}
+    places = np.array([rows[image_id] for image_id in known_ids], dtype=np.int64)
+    fallback = sorted(set(ids) - set(known_ids))
+    inputs = {"table": table.fingerprint}
+    if known:
+        inputs["queries"] = known[1].fingerprint
+        inputs["neighbours"] = load_neighbours(run / "neighbours" / views / split).fingerprint
+    folders = {"fused": run / "predictions" / views / split}
+    if recipe.predict.keep_parts:
+        folders |= {part: run / "predictions" / views / "parts" / part / split for part in PARTS[:-1]}
+    for part, folder in folders.items():
+        settings = {"part": part, "fusion": fusion.describe(), "views": views, "split": split}
+        if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
+            continue
+        with write_probabilities(
+            folder,
+            ids=ids,
+            class_ids=class_ids,
+            names=table.get_class_names(class_ids),
+            fallback=fallback,
+            made={"run": str(run), **settings, "validation": asdict(scores[part]) if scores else None},
+            inputs=inputs,
+            settings=settings,
+        ) as values:
+            values[:] = prior
+            for start in range(0, len(known_ids), _BLOCK_ROWS):
+                assert known is not None
+                parts = compute_parts(known[0].take(start, start + _BLOCK_ROWS), fusion)
+                values[places[start : start + _BLOCK_ROWS]] = parts[part]
+    if fallback and split == "test":
+        warn(f"{len(fallback)} {split} images cannot be read (first: {fallback[0]}); they get the class prior.")

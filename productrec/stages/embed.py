@@ -1,0 +1,177 @@
+"""Embed: a checkpoint looks at gallery, validation and test images, through the plain view and through several."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from productrec.artifacts import is_fresh
+from productrec.console import show_progress, warn
+from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
+from productrec.data.table import ImageTable, load_table
+from productrec.data.views import get_views
+from productrec.errors import ArtifactError, describe_offenders
+from productrec.models.inference import recognise_views
+from productrec.models.recognizer import Recognizer, build_recognizer
+from productrec.recipe import Recipe, build_recipe
+from productrec.retrieval.embedding_set import KIND, load_embedding_set, write_embedding_set
+from productrec.runtime import choose_device, choose_dtype, count_cores
+from productrec.training.checkpoint import Checkpoint, load_checkpoint
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Images to embed: a split, through a preset's views, with or without logits."""
+
+    split: str
+    views: str
+    keep_logits: bool
+
+    def get_folder(self, run: Path) -> Path:
+        """Where the embedding set lands in a run."""
+        return run / "embeddings" / self.views / self.split
+
+
+def run_embed(run: Path, recipe: Recipe) -> list[Wish]:
+    """Embed what prediction needs from a run's checkpoint; sets that are there and unchanged are left alone.
+
+    Args:
+        run: the run folder.
+        recipe: settings of prediction (views, gallery splits, batch size) and where the image table is.
+
+    Returns:
+        What is now on disk.
+
+    Raises:
+        ArtifactError: no checkpoint, or its classes are not the table's.
+    """
+    checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    table = load_table(recipe.table)
+    _check_classes(checkpoint, table)
+    settings = recipe.predict
+    # A gallery split may also be a query split; then it is embedded once for each use.
+    wishes = [Wish(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
+    gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
+    wishes += [Wish(split, gallery_views, False) for split in settings.gallery_splits]
+    device = choose_device(recipe.device)
+    dtype = choose_dtype(recipe.train.precision, device)
+    loaded: list[Recognizer] = []
+    for wish in dict.fromkeys(wishes):
+        missing = [one for one in _with_plain(wish) if not _is_embedded(run, one, checkpoint, table, dtype)]
+        if not missing:
+            continue
+        if not loaded:
+            loaded.append(load_network(checkpoint).to(device))
+        _embed(run, wish, missing, checkpoint, table, loaded[0], recipe, device, dtype)
+    return list(dict.fromkeys(one for wish in wishes for one in _with_plain(wish)))
+
+
+def load_network(checkpoint: Checkpoint) -> Recognizer:
+    """The network of a checkpoint, ready to recognise; no pretrained weights are looked for."""
+    trained = build_recipe(checkpoint.recipe)
+    network = build_recognizer(
+        backbone=trained.model.backbone,
+        pretrained=False,
+        side_px=trained.train.side_px,
+        pooling=trained.model.pooling,
+        gem_power=trained.model.gem_power,
+        embedding_dim=trained.model.embedding_dim,
+        class_count=len(checkpoint.class_ids),
+    )
+    checkpoint.load_weights(network)
+    return network.eval()
+
+
+def _with_plain(wish: Wish) -> tuple[Wish, ...]:
+    """The plain view is embedded on the way, whatever the views."""
+    plain = Wish(wish.split, "plain", wish.keep_logits)
+    return (plain,) if wish.views == "plain" else (plain, wish)
+
+
+def _is_embedded(run: Path, wish: Wish, checkpoint: Checkpoint, table: ImageTable, dtype: torch.dtype) -> bool:
+    folder = wish.get_folder(run)
+    for keep_logits in {wish.keep_logits, True}:  # a set with logits also serves where none are asked
+        settings = _get_settings(Wish(wish.split, wish.views, keep_logits), checkpoint, dtype)
+        if is_fresh(folder, kind=KIND, inputs=_get_inputs(checkpoint, table), settings=settings):
+            return True
+    return False
+
+
+def _get_inputs(checkpoint: Checkpoint, table: ImageTable) -> dict[str, str]:
+    return {"weights": checkpoint.space, "table": table.fingerprint}
+
+
+def _get_settings(wish: Wish, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
+    views = [view.name for view in get_views(wish.views)]
+    side_px = checkpoint.recipe["train"]["side_px"]
+    return {
+        "split": wish.split,
+        "views": views,
+        "logits": wish.keep_logits,
+        "side_px": side_px,
+        "precision": str(dtype),
+    }
+
+
+def _embed(
+    run: Path,
+    wish: Wish,
+    missing: Collection[Wish],
+    checkpoint: Checkpoint,
+    table: ImageTable,
+    network: Recognizer,
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    views = get_views(wish.views)
+    rows = table.select([wish.split])
+    dataset = ViewedImages(table.get_paths(rows), views, checkpoint.recipe["train"]["side_px"])
+    cuts = list(dict.fromkeys(view.cut for view in views))
+    plan = [(cuts.index(view.cut), view.flip) for view in views]
+    workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
+    batch_size = recipe.predict.batch_size
+    loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
+    ids = rows["image_id"].tolist()
+    with ExitStack() as stack:
+        writers = {
+            one: stack.enter_context(
+                write_embedding_set(
+                    one.get_folder(run),
+                    ids,
+                    dim=checkpoint.recipe["model"]["embedding_dim"],
+                    class_ids=checkpoint.class_ids,
+                    keep_logits=one.keep_logits,
+                    views=[view.name for view in get_views(one.views)],
+                    space=checkpoint.space,
+                    inputs=_get_inputs(checkpoint, table),
+                    settings=_get_settings(one, checkpoint, dtype),
+                )
+            )
+            for one in missing
+        }
+        with show_progress(f"embedding {wish.split}, {len(views)} views", len(ids)) as bar:
+            batch: ViewBatch
+            for batch in loader:
+                plain, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
+                for one, writer in writers.items():
+                    seen = plain if one.views == "plain" else together
+                    writer.write(batch.rows.numpy(), seen.embeddings.numpy(), seen.logits.numpy(), batch.broken)
+                bar.advance(len(batch.rows))
+    broken = load_embedding_set(wish.get_folder(run)).broken
+    if broken:
+        warn(f"{describe_offenders(broken)} {wish.split} images could not be read since ingest; they count as broken.")
+
+
+def _check_classes(checkpoint: Checkpoint, table: ImageTable) -> None:
+    known = set(table.classes["id"].tolist())
+    unknown = [class_id for class_id in checkpoint.class_ids if class_id not in known]
+    if unknown:
+        raise ArtifactError(
+            f"{checkpoint.folder}: its classes must be in the image table; {describe_offenders(unknown)} are not. "
+            "Predict with the table the run was trained on."
+        )

@@ -1,0 +1,73 @@
+"""Index: the gallery's embeddings become searchable, and the nearest of every query are written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from productrec.artifacts import is_fresh
+from productrec.data.table import load_table
+from productrec.errors import ArtifactError
+from productrec.recipe import Recipe
+from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
+from productrec.retrieval.index import INDEX_KIND, NEIGHBOURS_KIND, load_index, save_index, save_neighbours
+
+
+def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
+    """Index the gallery and search the validation and test queries of one preset of views.
+
+    Args:
+        run: the run folder, with embedding sets.
+        recipe: gallery splits and number of neighbours.
+        views: preset of the queries; the gallery's is plain for plain, else the recipe's ``gallery_tta``.
+
+    Raises:
+        ArtifactError: an embedding set is missing, or of another network.
+    """
+    table = load_table(recipe.table)
+    gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
+    splits = recipe.predict.gallery_splits
+    sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]
+    index_folder = run / "index" / gallery_views
+    inputs = {f"gallery {split}": one.fingerprint for split, one in zip(splits, sets, strict=True)}
+    settings = {"metric": "inner product", "search": "exact", "splits": list(splits)}
+    if not is_fresh(index_folder, kind=INDEX_KIND, inputs=inputs, settings=settings):
+        gallery = _join(sets)
+        labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
+        save_index(
+            index_folder, gallery, [int(labels[image_id]) for image_id in gallery.ids], inputs=inputs, settings=settings
+        )
+    index = load_index(index_folder)
+    for split in ("val", "test"):
+        folder = run / "embeddings" / views / split
+        if not folder.exists():
+            continue
+        queries = load_embedding_set(folder)
+        if split in splits:
+            raise ArtifactError(
+                f"gallery_splits: {split} must not be in the gallery of its own queries, each image would find itself. "
+                "Leave it out of predict.gallery_splits."
+            )
+        out = run / "neighbours" / views / split
+        found_in = {"index": index.fingerprint, "queries": queries.fingerprint}
+        wanted = {"k": recipe.predict.neighbours}
+        if not is_fresh(out, kind=NEIGHBOURS_KIND, inputs=found_in, settings=wanted):
+            save_neighbours(out, index, queries, recipe.predict.neighbours, inputs=found_in, settings=wanted)
+
+
+def _join(sets: list[EmbeddingSet]) -> EmbeddingSet:
+    if len(sets) == 1:
+        return sets[0]
+    if len({one.space for one in sets}) > 1:
+        raise ArtifactError("gallery: its parts must come from one network; they do not. Embed them again.")
+    return EmbeddingSet(
+        ids=[image_id for one in sets for image_id in one.ids],
+        embeddings=np.concatenate([one.embeddings for one in sets]),
+        logits=None,
+        class_ids=sets[0].class_ids,
+        views=sets[0].views,
+        space=sets[0].space,
+        broken={image_id: reason for one in sets for image_id, reason in one.broken.items()},
+        fingerprint=sets[0].fingerprint,
+    )

@@ -1,0 +1,233 @@
+"""Run: the conductor, the one stage that calls others; plays a recipe from the source folder to the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from productrec.artifacts import write_text
+from productrec.competitions.contract import Contract, load_contract
+from productrec.competitions.writer import Submission
+from productrec.console import print_table, say
+from productrec.data.table import load_table
+from productrec.errors import ArtifactError, RecipeError
+from productrec.recipe import Recipe, build_recipe, load_recipe, save_recipe
+from productrec.recognition.scores import Scores
+from productrec.stages.classify import PARTS, run_classify
+from productrec.stages.embed import run_embed
+from productrec.stages.ensemble import run_ensemble
+from productrec.stages.index import run_index
+from productrec.stages.ingest import report, run_ingest
+from productrec.stages.submit import find_probabilities, run_submit
+from productrec.stages.train import Trained, run_train
+
+TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Where predictions lie (``folder/val`` and ``folder/test``) and their validation scores by run and way."""
+
+    folder: Path
+    scores: dict[str, dict[str, Scores]]
+    ensembled: Scores | None
+
+
+def run_recipe(recipe: Recipe) -> Submission:
+    """Play every stage; what is finished and unchanged is skipped.
+
+    Raises:
+        ProductrecError: whatever a stage raises; the stages before it are kept.
+    """
+    ingest_recipe(recipe)
+    train_recipe(recipe, resume=True)
+    predicted = predict_runs(list_runs(recipe), out=recipe.run_folder)
+    print_scores(predicted)
+    return submit_recipe(recipe, predicted.folder / "test")
+
+
+def ingest_recipe(recipe: Recipe) -> None:
+    """Ingest the recipe's source; without one, the table must be there."""
+    if recipe.data.source is None:
+        load_table(recipe.table)
+        return
+    contract = load_contract(recipe.competition)
+    data = recipe.data
+    if data.format == "auto" and contract.source_format != "auto":
+        data = data.model_copy(update={"format": contract.source_format})
+    report(run_ingest(recipe.data.source, recipe.table, data=data, sample=contract.sample_submission, seed=recipe.seed))
+
+
+def train_recipe(recipe: Recipe, *, resume: bool) -> list[Trained]:
+    """Train the recipe's model, or each of its members in turn."""
+    trained = []
+    members = recipe.resolve_members()
+    for member in members.values():
+        one = run_train(member, resume=resume)
+        what = "is finished already" if one.skipped else f"finished in {one.minutes:.1f} minutes"
+        figures = ", ".join(
+            f"{name} {value:.4f}" for name, value in one.figures.items() if not name.startswith(("train_", "learning"))
+        )
+        say(f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}")
+        trained.append(one)
+    return trained
+
+
+def list_runs(recipe: Recipe) -> dict[Path, Recipe]:
+    """Run folders of a recipe, each with the settings it is predicted with."""
+    return {member.run_folder: member for member in recipe.resolve_members().values()}
+
+
+def load_runs(targets: Sequence[Path], overrides: Sequence[str]) -> tuple[dict[Path, Recipe], Path]:
+    """Runs named on the command line, by run folder or by recipe, and the folder their ensemble lands in.
+
+    Raises:
+        ArtifactError: a folder holds no run.
+    """
+    runs: dict[Path, Recipe] = {}
+    for target in targets:
+        if target.is_dir() and not (target / "recipe.yaml").exists():
+            raise ArtifactError(f"{target}: holds no run (no recipe.yaml). Train one, or name the run folder itself.")
+        path = target / "recipe.yaml" if target.is_dir() else target
+        recipe = load_recipe(path, overrides)
+        if target.is_dir() and not recipe.members:
+            runs[target] = recipe
+        else:
+            runs |= list_runs(recipe)
+    if len(targets) == 1:
+        only = targets[0]
+        return runs, only if only.is_dir() else load_recipe(only, overrides).run_folder
+    first = next(iter(runs))
+    return runs, first.parent / "+".join(folder.name for folder in runs)
+
+
+def predict_runs(runs: Mapping[Path, Recipe], *, out: Path, weights: Sequence[float] | None = None) -> Predicted:
+    """Embed, index and classify each run, through the plain view and the recipe's views, and ensemble them.
+
+    Args:
+        runs: run folders with the settings to predict with.
+        out: folder of the ensemble, where there are several runs.
+        weights: one a run; else the recipes' ``member_weights``.
+
+    Raises:
+        ArtifactError: a run is not trained, or the runs do not speak of the same images and classes.
+    """
+    scores: dict[str, dict[str, Scores]] = {}
+    recipes = list(runs.values())
+    views = recipes[0].predict.tta
+    for folder, recipe in runs.items():
+        run_embed(folder, recipe)
+        ways = dict(run_recipe_views(folder, recipe, "plain"))
+        if recipe.predict.tta != "plain":
+            with_views = run_recipe_views(folder, recipe, recipe.predict.tta)
+            if with_views:
+                ways["tta"] = with_views["fused"]
+        scores[folder.name] = ways
+    if len(runs) == 1:
+        only = next(iter(runs))
+        return Predicted(only / "predictions" / views, scores, None)
+    members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
+    if len(members) != len(runs):
+        raise ArtifactError(
+            f"ensemble: run folders must have different names; got {', '.join(str(run) for run in runs)}."
+        )
+    if weights is None:
+        weights = [recipe.predict.member_weights.get(folder.name, 1.0) for folder, recipe in runs.items()]
+    ensemble_folder = out / "predictions" / views
+    table = load_table(recipes[0].table)
+    metric_k = load_contract(recipes[0].competition).metric_k
+    ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=weights)
+    if not (out / "recipe.yaml").exists():
+        write_text(out / "recipe.yaml", save_recipe(recipes[0]))
+    return Predicted(ensemble_folder, scores, ensembled)
+
+
+def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> dict[str, Scores]:
+    """Index and classify one run through one preset of views."""
+    run_index(folder, recipe, views=views)
+    return run_classify(folder, recipe, views=views)
+
+
+def print_scores(predicted: Predicted, title: str = "validation") -> None:
+    """Print one line a way to predict."""
+    rows = [
+        (TITLES[way] if len(predicted.scores) == 1 else f"{name}: {TITLES[way]}", *_format(ways[way]))
+        for name, ways in predicted.scores.items()
+        for way in (*PARTS, "tta")
+        if way in ways
+    ]
+    if predicted.ensembled is not None:
+        rows.append(("ensembled", *_format(predicted.ensembled)))
+    if rows:
+        print_table(title, ("", "top-1 accuracy %", "top-3 error %"), rows)
+    say(f"class probabilities: {predicted.folder}")
+
+
+def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, sample: Path | None = None) -> Submission:
+    """Write the CSV that the recipe's competition wants from predictions at ``source``."""
+    contract: Contract = load_contract(recipe.competition)
+    if sample is None:
+        sample = recipe.submit.sample or (load_table(recipe.table).sample if recipe.table.exists() else None)
+    target = out or recipe.submit.out or Path("submissions") / f"{recipe.name}.csv"
+    submission = run_submit(find_probabilities(source), target, competition=recipe.competition, sample=sample)
+    checked = (
+        f"agrees with {sample}"
+        if sample
+        else "checked against the contract; there is no sample submission to compare with"
+    )
+    say(f"submission {submission.path}: {submission.rows:,} rows for {contract.title}; {checked}")
+    return submission
+
+
+def submit_target(
+    source: Path, *, competition: str | None = None, out: Path | None = None, sample: Path | None = None
+) -> Submission:
+    """Submit a run folder, a folder of class probabilities, or what a recipe has predicted.
+
+    Raises:
+        ArtifactError: no predictions there.
+        RecipeError: neither a recipe above the folder nor ``competition`` says what is wanted.
+    """
+    if source.is_file():
+        recipe = load_recipe(source)
+        folder = recipe.run_folder
+    else:
+        folder = source
+        found = find_recipe(source)
+        if found is None:
+            if competition is None:
+                raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
+            found = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
+        recipe = found
+    if competition is not None:
+        recipe = recipe.model_copy(update={"competition": competition})
+    return submit_recipe(recipe, folder, out=out, sample=sample)
+
+
+def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Predicted:
+    """Blend predictions that are there already; each member is a run (its newest predictions) or a prediction folder."""
+    folders = [find_probabilities(member).parent for member in members]
+    recipe = find_recipe(folders[0])
+    if recipe is None:
+        raise RecipeError(
+            f"{folders[0]}: lies in no run folder, so the image table is unknown. Name runs or their predictions."
+        )
+    names = dict(zip([str(member) for member in members], folders, strict=True))
+    target = out / "predictions" / "blend"
+    metric_k = load_contract(recipe.competition).metric_k
+    ensembled = run_ensemble(names, target, load_table(recipe.table), metric_k=metric_k, weights=weights)
+    write_text(out / "recipe.yaml", save_recipe(recipe))
+    return Predicted(target, {}, ensembled)
+
+
+def find_recipe(folder: Path) -> Recipe | None:
+    """The recipe of the run that ``folder`` is or lies in, or None."""
+    for above in (folder, *folder.absolute().parents[:4]):
+        if (above / "recipe.yaml").is_file():
+            return load_recipe(above / "recipe.yaml")
+    return None
+
+
+def _format(scores: Scores) -> tuple[str, str]:
+    return f"{100 * scores.top_1_accuracy:.1f}", f"{100 * scores.top_3_error:.1f}"

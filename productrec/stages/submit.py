@@ -1,0 +1,76 @@
+"""Submit: class probabilities become the CSV a competition accepts, and a row of the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from productrec.artifacts import compute_digest, load_manifest
+from productrec.competitions.contract import load_contract
+from productrec.competitions.ledger import LedgerEntry, append_to_ledger, load_ledger
+from productrec.competitions.writer import Submission, write_submission
+from productrec.console import warn
+from productrec.errors import ArtifactError
+from productrec.recognition.probabilities import KIND, load_probabilities
+
+
+def run_submit(source: Path, out: Path, *, competition: str, sample: Path | None) -> Submission:
+    """Write the CSV of some class probabilities and remember it in ``ledger.csv`` beside it (once, if it is unchanged).
+
+    Args:
+        source: a folder of class probabilities, or a run or ensemble folder, whose newest predictions are taken.
+        out: CSV to write; an older one of that name is replaced only by one that has passed every check.
+        competition: contract, by name or file.
+        sample: sample submission to agree with, or None.
+
+    Raises:
+        ArtifactError: no predictions there.
+        SubmissionError: they do not fit the contract or the sample.
+    """
+    contract = load_contract(competition)
+    probabilities = load_probabilities(find_probabilities(source))
+    labels = (
+        probabilities.names if contract.label_as == "name" else [str(class_id) for class_id in probabilities.class_ids]
+    )
+    if probabilities.fallback:
+        warn(
+            f"{len(probabilities.fallback)} of {len(probabilities.ids)} images could not be read and carry the class prior"
+        )
+    submission = write_submission(
+        out,
+        contract=contract,
+        ids=probabilities.ids,
+        probabilities=probabilities.values,
+        class_labels=labels,
+        sample=sample,
+    )
+    ledger = out.parent / "ledger.csv"
+    if any(entry.sha256 == submission.sha256 and entry.file == out.name for entry in load_ledger(ledger)):
+        return submission
+    validation = probabilities.made.get("validation") or {}
+    entry = LedgerEntry(
+        file=out.name,
+        sha256=submission.sha256,
+        competition=contract.name,
+        source=str(probabilities.folder),
+        recipe_digest=compute_digest(probabilities.made),
+        validation_metric=f"top_{contract.metric_k}_error" if validation else "",
+        validation_value=validation.get("metric_error"),
+    )
+    append_to_ledger(ledger, entry)
+    return submission
+
+
+def find_probabilities(source: Path) -> Path:
+    """The class probabilities of the test images at or under ``source``, the newest where there are several.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    if (source / "manifest.json").exists() and load_manifest(source).kind == KIND:
+        return source
+    found = [
+        path.parent for pattern in ("test", "predictions/*/test") for path in source.glob(f"{pattern}/manifest.json")
+    ]
+    if not found:
+        raise ArtifactError(f"{source}: holds no predictions of test images. Run `productrec predict` on it first.")
+    return max(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)

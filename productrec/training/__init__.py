@@ -1,0 +1,1 @@
+"""Training: the loop, the optimiser, and checkpoints that a run resumes from."""

@@ -1,0 +1,99 @@
+"""Checkpoints: weights to recognise with, the complete state to resume from, and what they were trained as."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.errors import ArtifactError
+
+KIND = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model as it lies on disk.
+
+    ``class_ids``: the competition's class ids in the order of the logits; ``recipe``: every resolved setting;
+    ``figures``: validation at the time; ``space``: digest of the weights, equal for everything embedded by them.
+    """
+
+    folder: Path
+    class_ids: list[int]
+    recipe: dict[str, Any]
+    figures: dict[str, float]
+    space: str
+
+    def load_weights(self, network: nn.Module) -> None:
+        """Put the weights into a network of the same architecture.
+
+        Raises:
+            ArtifactError: they do not fit.
+        """
+        try:
+            network.load_state_dict(load_file(self.folder / "weights.safetensors"))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ArtifactError(
+                f"{self.folder}: the weights do not fit the model of their recipe ({reason})."
+            ) from None
+
+    def load_state(self) -> dict[str, Any]:
+        """The complete training state; loaded as tensors and plain values, never as code.
+
+        Raises:
+            ArtifactError: this checkpoint has none, or it cannot be read.
+        """
+        path = self.folder / "state.pt"
+        if not path.exists():
+            raise ArtifactError(f"{self.folder}: holds weights alone; resume from the checkpoint 'last'.")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+
+def save_checkpoint(
+    folder: Path,
+    network: nn.Module,
+    *,
+    class_ids: list[int],
+    recipe: dict[str, Any],
+    table_fingerprint: str,
+    figures: dict[str, float],
+    state: dict[str, Any] | None,
+) -> None:
+    """Write a checkpoint; ``state`` is left out of those that nothing resumes from.
+
+    Raises:
+        StorageError: the disk refused; an earlier checkpoint of that name is as it was.
+    """
+    inputs = {"table": table_fingerprint}
+    with write_artifact(folder, kind=KIND, inputs=inputs, settings=recipe, notes={"figures": figures}) as temporary:
+        weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+        save_file(weights, temporary / "weights.safetensors")
+        write_json(temporary / "classes.json", class_ids)
+        if state is not None:
+            torch.save(state, temporary / "state.pt")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read what a checkpoint is; weights and state follow on demand.
+
+    Raises:
+        ArtifactError: none there, or a file is damaged.
+    """
+    manifest = load_manifest(folder, kind=KIND)
+    check_files(folder, manifest)
+    return Checkpoint(
+        folder=folder,
+        class_ids=[int(class_id) for class_id in json.loads((folder / "classes.json").read_text(encoding="utf-8"))],
+        recipe=manifest.settings,
+        figures=manifest.notes.get("figures", {}),
+        space=manifest.files["weights.safetensors"]["sha256"],
+    )

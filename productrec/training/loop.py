@@ -1,0 +1,204 @@
+"""The training loop: steps, epochs, validation, checkpoints, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from productrec.data.samplers import EpochSampler
+from productrec.errors import Interrupted, TrainingError
+from productrec.models.recognizer import Recognizer
+from productrec.runtime import StopRequest, autocast
+from productrec.training.average import WeightAverage
+from productrec.training.objective import JointLoss
+from productrec.training.optimiser import compute_rate_factor, set_rate
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Progress:
+    """How far a training is: ``epoch`` and ``batch`` name the next one to run; ``best`` is the best validation value."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    best: float | None = None
+    best_epoch: int | None = None
+
+
+class Trainer:
+    """Everything one optimisation step needs, and its complete state."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        objective: JointLoss,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        warmup_steps: int,
+        total_steps: int,
+        gradient_clip: float = 0.0,
+        ema_decay: float = 0.0,
+        compile_network: bool = False,
+    ) -> None:
+        self.recognizer = recognizer
+        self.objective = objective
+        self.optimizer = optimizer
+        self.progress = Progress()
+        self.average = WeightAverage(recognizer, ema_decay) if ema_decay else None
+        self._network: Callable[[Tensor], Any] = torch.compile(recognizer) if compile_network else recognizer
+        self._device, self._dtype = device, dtype
+        self._warmup_steps, self._total_steps = warmup_steps, total_steps
+        self._clip = gradient_clip
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to validate and keep: the averaged one, where there is an average."""
+        return self.recognizer if self.average is None else self.average.network
+
+    def run_step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """One forward, backward and update; returns the loss and its terms as tensors that nobody waited for."""
+        images = images.to(self._device, non_blocking=True)
+        labels = labels.to(self._device, non_blocking=True)
+        factor = compute_rate_factor(self.progress.step, warmup_steps=self._warmup_steps, total_steps=self._total_steps)
+        set_rate(self.optimizer, factor)
+        with autocast(self._device, self._dtype):
+            recognized = self._network(images)
+        loss, terms = self.objective(recognized, labels)
+        self._scaler.scale(loss).backward()
+        if self._clip:
+            self._scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.progress.step)
+        self.progress.step += 1
+        return {"loss": loss.detach(), **terms}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on: tensors and plain values only."""
+        state: dict[str, Any] = {
+            "recognizer": self.recognizer.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "random": torch.get_rng_state(),
+        }
+        if self.average is not None:
+            state["average"] = self.average.network.state_dict()
+        if self._device.type == "cuda":
+            state["random_cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state_dict` gave."""
+        self.recognizer.load_state_dict(state["recognizer"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["random"].cpu())
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"])
+        if self._device.type == "cuda" and "random_cuda" in state:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self._device)
+
+
+def run_training(
+    trainer: Trainer,
+    loader: Iterable[Batch],
+    sampler: EpochSampler,
+    *,
+    epochs: int,
+    validate: Callable[[nn.Module], dict[str, float]] | None,
+    validate_every: int,
+    keep_best_by: str,
+    save: Callable[[str, dict[str, float]], None],
+    on_step: Callable[[int, int, dict[str, float]], None],
+    on_epoch: Callable[[int, dict[str, float]], None],
+    stop: StopRequest,
+    log_every: int = 20,
+) -> None:
+    """Run the epochs that are left.
+
+    Args:
+        trainer: the model and its state; ``trainer.progress`` says where to begin.
+        loader: gives the batches of ``sampler``, whose epoch and first batch are set here.
+        epochs: how many epochs there are in all.
+        validate: figures of a network on validation images, or None where there are none.
+        keep_best_by: the figure that decides the best checkpoint; lower is better for those that end in ``error``.
+        save: called with ``"best"`` or ``"last"`` and the newest figures.
+        on_step: called with epoch, images in the step, and the newest losses every ``log_every`` steps (else empty).
+        on_epoch: called with the epoch and its figures.
+        stop: when its ``wanted`` is set, the state is saved after the step and the loop ends.
+
+    Raises:
+        Interrupted: a stop was asked for; the last checkpoint continues at the next batch.
+        TrainingError: the loss is no longer finite.
+    """
+    progress = trainer.progress
+    sign = -1.0 if keep_best_by.endswith("error") else 1.0
+    figures: dict[str, float] = {}
+    while progress.epoch < epochs:
+        sampler.epoch, sampler.first_batch = progress.epoch, progress.batch
+        trainer.recognizer.train()
+        trainer.objective.train()
+        sums: dict[str, Tensor] = {}
+        count = 0
+        for images, labels in loader:
+            losses = trainer.run_step(images, labels)
+            for name, value in losses.items():
+                sums[name] = sums[name] + value if name in sums else value.clone()
+            count += 1
+            progress.batch += 1
+            # Reading a loss waits for the device, so it is done once in a while.
+            shown = {}
+            if count % log_every == 0 or progress.batch == len(sampler):
+                shown = {name: float(value) for name, value in losses.items()}
+                _check_finite(shown, progress)
+            on_step(progress.epoch, len(labels), shown)
+            if stop.wanted and progress.batch < len(sampler):
+                save("last", figures)
+                raise Interrupted(
+                    f"stopped in epoch {progress.epoch + 1} after batch {progress.batch}; the state is saved."
+                )
+        figures = {f"train_{name}": float(value) / max(1, count) for name, value in sums.items()}
+        figures["learning_rate_factor"] = compute_rate_factor(
+            max(0, progress.step - 1), warmup_steps=trainer._warmup_steps, total_steps=trainer._total_steps
+        )
+        finished = progress.epoch
+        progress.epoch, progress.batch = finished + 1, 0
+        if validate is not None and (progress.epoch % validate_every == 0 or progress.epoch == epochs):
+            figures |= validate(trainer.evaluated)
+            value = figures[keep_best_by]
+            if progress.best is None or sign * value >= sign * progress.best:
+                progress.best, progress.best_epoch = value, finished
+                save("best", figures)
+        elif validate is None:
+            save("best", figures)
+        save("last", figures)
+        on_epoch(finished, figures)
+        if stop.wanted and progress.epoch < epochs:
+            raise Interrupted(f"stopped after epoch {progress.epoch}; the state is saved.")
+
+
+def _check_finite(losses: dict[str, float], progress: Progress) -> None:
+    bad = [name for name, value in losses.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"training: {', '.join(bad)} must be finite; got {losses[bad[0]]} at step {progress.step}. "
+            "Lower train.learning_rate or raise train.warmup_epochs; the last checkpoint is from before."
+        )

@@ -1,0 +1,45 @@
+"""The joint objective: weighted sum of the metric term and the classification term, each also reported apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from productrec.losses.classification import compute_classification_loss
+from productrec.models.recognizer import Recognized
+
+
+class JointLoss(nn.Module):
+    """``metric_weight * metric(embeddings) + classification_weight * cross-entropy(logits)``, in float32."""
+
+    def __init__(
+        self, metric: nn.Module | None, *, metric_weight: float, classification_weight: float, label_smoothing: float
+    ) -> None:
+        super().__init__()
+        self.metric = metric if metric_weight > 0 else None
+        self._metric_weight = metric_weight
+        self._classification_weight = classification_weight
+        self._label_smoothing = label_smoothing
+
+    def forward(self, recognized: Recognized, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,)."""
+        terms: dict[str, Tensor] = {}
+        total = recognized.logits.new_zeros(())
+        if self.metric is not None:
+            metric: Tensor = self.metric(recognized.embeddings, labels)
+            total = total + self._metric_weight * metric
+            terms["metric"] = metric.detach()
+        if self._classification_weight > 0:
+            smoothing = self._label_smoothing
+            classification = compute_classification_loss(recognized.logits, labels, label_smoothing=smoothing)
+            total = total + self._classification_weight * classification
+            terms["classification"] = classification.detach()
+        return total, terms
+
+    def iterate_centres(self) -> Iterator[nn.Parameter]:
+        """Parameters of the metric term."""
+        return iter(self.metric.parameters()) if self.metric is not None else iter(())
+
+
+Objective = Callable[[Recognized, Tensor], tuple[Tensor, dict[str, Tensor]]]

@@ -1,0 +1,124 @@
+"""The run folder: what it was started as, a line an epoch, and the mark that it is finished."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from productrec.artifacts import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    compute_versions,
+    explain_storage_errors,
+    load_manifest,
+    write_json,
+    write_text,
+)
+from productrec.console import say
+from productrec.errors import ArtifactError, describe_offenders
+
+KIND = "run"
+_STARTED = "started.json"
+
+
+def check_run_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> bool:
+    """Whether the run of these settings is finished already; refuses a folder that holds something else.
+
+    Args:
+        folder: the run's.
+        settings: everything that decides the run's content, the table's fingerprint too.
+        resume: whether a run that was stopped may go on.
+
+    Raises:
+        ArtifactError: another run stands there (its differing settings are named), or this one was stopped and
+            ``resume`` is false.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    started = folder / _STARTED
+    if not started.exists():
+        raise ArtifactError(
+            f"{folder}: holds files that are no run. Choose another name (name=...), or empty the folder."
+        )
+    earlier = _flatten(json.loads(started.read_text(encoding="utf-8")))
+    wanted = _flatten(json.loads(json.dumps(settings)))
+    changed = [key for key in dict.fromkeys([*earlier, *wanted]) if earlier.get(key) != wanted.get(key)]
+    if changed:
+        raise ArtifactError(
+            f"{folder}: already holds another run; settings that differ: {describe_offenders(changed)}. "
+            "Give this one another name (name=...), or remove the folder."
+        )
+    if (folder / MANIFEST_NAME).exists():
+        return True
+    if not resume and (folder / "checkpoints" / "last").exists():
+        raise ArtifactError(
+            f"{folder}: holds a run that was stopped. Go on with --resume, or give another name (name=...)."
+        )
+    return False
+
+
+def start_run(folder: Path, settings: dict[str, Any], recipe: str) -> None:
+    """Write what the run is: the recipe as YAML, and the settings that decide its content."""
+    write_text(folder / "recipe.yaml", recipe)
+    write_json(folder / _STARTED, settings)
+
+
+def finish_run(folder: Path, settings: dict[str, Any], figures: dict[str, float]) -> None:
+    """Mark the run as finished, with the figures of its best checkpoint."""
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        "inputs": {"table": settings["table"]},
+        "settings": settings,
+        "files": {},
+        "notes": {"figures": figures},
+        "versions": compute_versions(),
+    }
+    write_json(folder / MANIFEST_NAME, manifest)
+
+
+def load_figures(folder: Path) -> dict[str, float]:
+    """Figures of a finished run's best checkpoint.
+
+    Raises:
+        ArtifactError: no finished run there.
+    """
+    figures: dict[str, float] = load_manifest(folder, kind=KIND).notes["figures"]
+    return figures
+
+
+class RunLog:
+    """``metrics.jsonl`` and ``train.log``: a line an epoch; a resume drops the lines of epochs it runs again."""
+
+    def __init__(self, folder: Path, first_epoch: int) -> None:
+        self._metrics, self._text = folder / "metrics.jsonl", folder / "train.log"
+        kept = []
+        if self._metrics.exists():
+            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            # A kill may have left half a line at the end.
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] < first_epoch]
+        write_text(self._metrics, "".join(kept))
+        self._started = time.monotonic()
+
+    def write(self, epoch: int, figures: dict[str, float]) -> None:
+        """Append the figures of a finished epoch (from 0) and say them."""
+        seconds = round(time.monotonic() - self._started, 1)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "learning_rate_factor")
+        line = f"epoch {epoch + 1}  {shown}"
+        with explain_storage_errors(self._metrics):
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": epoch, "seconds": seconds, **figures}) + "\n")
+            with self._text.open("a", encoding="utf-8") as file:
+                file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')}  {line}\n")
+        say(line)
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {prefix: json.dumps(value)}
+    flat: dict[str, str] = {}
+    for key, below in value.items():
+        flat |= _flatten(below, f"{prefix}.{key}" if prefix else str(key))
+    return flat
