@@ -184,7 +184,8 @@ def load_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
         raise ArtifactError(f"{path}: cannot be read ({error}). Remove the folder and make it again.") from None
     if manifest.format_version > FORMAT_VERSION:
         raise ArtifactError(
-            f"{folder}: format version must be at most {FORMAT_VERSION}; got {manifest.format_version}. Update productrec."
+            f"{folder}: format version must be at most {FORMAT_VERSION}; got {manifest.format_version}. "
+            "Update productrec."
         )
     if kind is not None and manifest.kind != kind:
         raise ArtifactError(

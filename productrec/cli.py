@@ -157,9 +157,7 @@ def submit(
     source: Annotated[Path, typer.Argument(metavar="RUN|PROBABILITIES|RECIPE", help="What to submit.")],
     competition: Annotated[str | None, typer.Option(help="Contract: a bundled name or a YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write; default submissions/NAME.csv.")] = None,
-    sample: Annotated[
-        Path | None, typer.Option(help="Sample submission to agree with; default the source's.")
-    ] = None,
+    sample: Annotated[Path | None, typer.Option(help="Sample submission to agree with; default the source's.")] = None,
 ) -> None:
     """Write the CSV that a competition accepts, checked against its sample submission."""
     from productrec.stages.run import submit_target

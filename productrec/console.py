@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: lines, tables and progress bars, all through one rich console on standard error."""
+"""What a person sees in the terminal: lines, tables and progress bars; progress goes to standard error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def warn(message: str) -> None:
 
 
 def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap_last: bool = False) -> Table:
-    """A plain table, the first column left-aligned and figures right-aligned; ``wrap_last`` for a last column of text."""
+    """A plain table: the first column left-aligned, figures right-aligned; ``wrap_last`` for a last column of text."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -88,6 +88,8 @@ def show_progress(label: str, total: int, unit: str = "images") -> Iterator[Bar]
         class RunningBar:
             def advance(self, count: int, **fields: str) -> None:
                 note = "  ".join(f"{name} {value}" for name, value in fields.items())
-                progress.update(task, advance=count, **({"note": note} if note else {}))
+                progress.update(task, advance=count)
+                if note:
+                    progress.update(task, note=note)
 
         yield RunningBar()

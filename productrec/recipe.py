@@ -129,7 +129,7 @@ class TrainSettings(Settings):
     gradient_clip: NonNegative = Field(5.0, description="largest gradient norm; 0 for no clipping")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
-        description="decay per step of a moving average of the weights, which is then what is validated and kept; 0: off",
+        description="decay per step of the weights' moving average, which is then validated and kept; 0: off",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of activations; losses stay float32"

@@ -83,7 +83,7 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 def set_seed(seed: int) -> None:
-    """Seed Python, NumPy and torch. Data order and augmentation do not depend on it: they derive from (seed, epoch, row)."""
+    """Seed Python, NumPy and torch; data order and augmentation derive from (seed, epoch, row) instead."""
     import random
 
     import numpy as np

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from productrec.data.decode import decode_image, read_image_bytes
-from productrec.data.samplers import Batch, EpochSampler
+from productrec.data.samplers import EpochSampler
 from productrec.data.transforms import Augmentation
 from productrec.data.views import View, cut_views
 from productrec.errors import DataError
@@ -74,10 +74,9 @@ def build_training_loader(
     dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[np.ndarray, int]]:
     """Batches of images (B, S, S, 3) uint8 and labels (B,) int64, in the sampler's order."""
-    batches: Iterable[Batch] = sampler
     return DataLoader(
         dataset,
-        batch_sampler=batches,  # type: ignore[arg-type]  # typed for plain indices; ours carry the epoch
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=_collate_training,
         pin_memory=pin_memory,
@@ -106,7 +105,7 @@ def build_view_loader(
 
 
 def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
-    """Loader processes: ``wanted``, or for -1 all cores but one beside a GPU, half of them where the CPU also computes."""
+    """Loader processes: ``wanted``, or for -1 all cores but one beside a GPU, half of them without."""
     if wanted >= 0:
         return wanted
     return max(1, min(16, cores - 1 if on_gpu else cores // 2))

@@ -1,4 +1,4 @@
-"""The one decoder: bytes of a file to upright RGB pixels, or one clear error; used by ingest, training and prediction."""
+"""The one decoder: bytes of a file to upright RGB pixels, or one clear error."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def read_csv(source: Path, *, id_column: str | None = None, label_column: str | 
     unlabelled = [image_id for _, image_id, label, _ in labelled if not label]
     if unlabelled:
         raise DataError(
-            f"{source}: every row of train.csv and val.csv must have a label; {describe_offenders(unlabelled)} have none."
+            f"{source}: every row of train.csv and val.csv must have a label; "
+            f"{describe_offenders(unlabelled)} have none."
         )
     names = sorted({label for _, _, label, _ in labelled})
     if all(name.isdigit() and str(int(name)) == name for name in names):

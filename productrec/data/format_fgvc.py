@@ -1,4 +1,4 @@
-"""Reader for the JSON of iMaterialist and the other FGVC competitions: train.json, val.json, test.json, product_tree.json."""
+"""Reader for the JSON of iMaterialist and the other FGVC competitions: a file a split, and product_tree.json."""
 
 import csv
 import json

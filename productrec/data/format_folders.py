@@ -45,8 +45,8 @@ def read_folders(source: Path) -> SourceRows:
         rows.class_names[number] = name if leaves[name] == 1 else label
         if categories:
             rows.class_paths[number] = categories
-    for image_id, split, label, relative_path in found:
-        rows.add(image_id, split, None if label is None else numbers[label], path=relative_path)
+    for image_id, split, known_label, relative_path in found:
+        rows.add(image_id, split, None if known_label is None else numbers[known_label], path=relative_path)
     return rows
 
 

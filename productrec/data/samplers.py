@@ -1,4 +1,4 @@
-"""Samplers: which rows make up each batch of an epoch, from (seed, epoch) alone, so that a resume finds the same order."""
+"""Samplers: which rows make up each batch of an epoch, from (seed, epoch) alone: a resume finds the same order."""
 
 from collections.abc import Iterator, Sequence
 

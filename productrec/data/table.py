@@ -1,4 +1,4 @@
-"""The image table: one row for every image id of the source, whatever its image's state; what every later stage reads."""
+"""The image table: one row for every image id of the source, whatever its image's state."""
 
 from __future__ import annotations
 
@@ -135,10 +135,11 @@ def hold_out_validation(images: pd.DataFrame, fraction: float, seed: int) -> pd.
     """
     train = images[images["split"] == "train"].sort_values("image_id")
     moved: list[Any] = []
-    for label, rows in train.groupby("label", sort=True):
+    for label in sorted(set(train["label"].astype(int))):
+        rows = train[train["label"] == label]
         count = min(int(len(rows) * fraction + 0.5), len(rows) - 1)
         if count > 0:
-            generator = np.random.default_rng([seed, int(label) % 2**63])
+            generator = np.random.default_rng([seed, label % 2**63])
             moved.extend(rows.index[generator.permutation(len(rows))[:count]])
     held = images.copy()
     held.loc[moved, "split"] = "val"

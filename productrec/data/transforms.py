@@ -1,4 +1,4 @@
-"""Training augmentation: albumentations presets with a stated intent, or a serialised pipeline; the one user of albumentations."""
+"""Training augmentation: presets with a stated intent, or a serialised pipeline; the one user of albumentations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRESETS = {
     "none": "resize only",
     "light": "crops down to half the area and flips: clean studio photographs",
     "product": "crops down to a third, flips, mild colour: product photographs by phone",
-    "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images a class, long trainings",
+    "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images, long trainings",
 }
 
 

@@ -1,4 +1,4 @@
-"""Blending: the weighted mean of several models' class probabilities, refused where they do not speak of the same things."""
+"""Blending: the weighted mean of several models' class probabilities, refused where they differ in what they say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def resolve_weights(names: Sequence[str], weights: Sequence[float] | None) -> np
             f"ensemble: weights must be {len(names)} numbers from 0, not all 0, one for each of {', '.join(names)}; "
             f"got {values.tolist()}."
         )
-    return values / values.sum()
+    shares: np.ndarray = values / values.sum()
+    return shares
 
 
 def blend_probabilities(

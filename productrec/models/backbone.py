@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
-from timm.data import resolve_model_data_config
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 from productrec.errors import TrainingError
@@ -69,9 +70,10 @@ def build_backbone(
         if not Path(pretrained).is_file():
             raise TrainingError(f"model.pretrained: must be true, false or a weights file; {pretrained!r} is no file.")
         overlay = {"file": pretrained, "hf_hub_id": None, "url": None, "custom_load": False}
-    options: dict[str, object] = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    sizes: tuple[dict[str, Any], ...] = ({"img_size": side_px}, {})
     network = None
-    for extra in ({"img_size": side_px}, {}):  # vision transformers want to know the size, convolutional nets refuse it
+    for extra in sizes:  # vision transformers want to know the size, convolutional nets refuse it
         try:
             network = timm.create_model(
                 name, pretrained=bool(pretrained), pretrained_cfg_overlay=overlay, num_classes=0, **options, **extra
@@ -88,6 +90,6 @@ def build_backbone(
                 "Give model.pretrained=false for random weights, or the path of a local file."
             ) from None
     assert network is not None
-    config = resolve_model_data_config(network)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
     return Backbone(network), Normalisation(mean, std)  # type: ignore[arg-type]

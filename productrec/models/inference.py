@@ -50,6 +50,7 @@ def recognise_views(
         else:
             embeddings += one.embeddings
             logits += one.logits
-    assert plain is not None and embeddings is not None and logits is not None, "a plan names at least the plain view"
+    if plain is None or embeddings is None or logits is None:
+        raise ValueError("recognise_views: plan must name at least the plain view; got none.")
     together = Recognized(F.normalize(embeddings, dim=1).cpu(), (logits / len(plan)).cpu())
     return Recognized(plain.embeddings.cpu(), plain.logits.cpu()), together

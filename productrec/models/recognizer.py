@@ -108,4 +108,4 @@ def build_recognizer(
         ClassificationHead(body.feature_dim, class_count, dropout),
         normalisation,
     )
-    return recognizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return recognizer.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Fusion: head and vote become one probability, with k, power and weight fitted on validation for the competition's metric."""
+"""Fusion: head and vote become one probability; k, power and weight are fitted on validation for the metric."""
 
 from __future__ import annotations
 

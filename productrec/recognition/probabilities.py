@@ -94,6 +94,6 @@ def check_rows(values: np.ndarray, ids: Sequence[str], where: str, *, block_rows
     bad: list[str] = []
     for start in range(0, len(values), block_rows):
         sums = np.asarray(values[start : start + block_rows], dtype=np.float32).sum(axis=1)
-        bad += [ids[start + row] for row in np.flatnonzero(~(np.abs(sums - 1) < 0.01))]
+        bad += [ids[start + row] for row in np.flatnonzero(~(np.abs(sums - 1) < 0.01)).tolist()]
     if bad:
         raise ArtifactError(f"{where}: rows must be finite and sum to 1; {describe_offenders(bad)} do not.")

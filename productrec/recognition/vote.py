@@ -6,10 +6,10 @@ import numpy as np
 def compute_vote(
     classes: np.ndarray, similarities: np.ndarray, class_count: int, *, k: int, power: float
 ) -> np.ndarray:
-    """Share of each class in the vote of the ``k`` nearest: the sum of similarity to ``power`` over its neighbours.
+    """Share of each class in the vote of the ``k`` nearest: its neighbours' sum of similarity to ``power``.
 
     Args:
-        classes: (Q, K) class position of each neighbour, nearest first; -1 for a neighbour whose class is not among them.
+        classes: (Q, K) class position of each neighbour, nearest first; -1 where its class is not among them.
         similarities: (Q, K), descending; a negative similarity has no vote.
         class_count: C.
         k: neighbours that vote, at most K are there.
@@ -58,4 +58,4 @@ def normalise_rows(values: np.ndarray) -> np.ndarray:
     sums = values.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.where(sums > 0, values / sums, 1.0 / values.shape[1])
-    return shares.astype(np.float32)
+    return np.asarray(shares, dtype=np.float32)

@@ -23,7 +23,7 @@ class EmbeddingSet:
 
     ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float16 in the order of
     ``class_ids``, or None for a set that is only searched in; ``views``: names of the views that were averaged;
-    ``space``: digest of the weights, equal for sets that may be compared; ``broken``: ids whose image could not be read.
+    ``space``: digest of the weights, equal for sets that may be compared; ``broken``: unreadable ids.
     """
 
     ids: list[str]
@@ -49,7 +49,7 @@ class EmbeddingWriter:
         self._broken: dict[int, str] = {}
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, logits: np.ndarray, broken: dict[int, str]) -> None:
-        """Store a batch: positions (B,), embeddings (B, D), logits (B, C), and the rows that have no image to speak of."""
+        """Store a batch: positions (B,), embeddings (B, D), logits (B, C), and the rows whose image cannot be read."""
         self._embeddings[rows] = embeddings
         if self._logits is not None:
             # Beyond half precision's range a logit's exact value no longer matters; infinity would.
@@ -121,9 +121,10 @@ def check_embeddings(embeddings: np.ndarray, ids: Sequence[str], where: str) -> 
         ArtifactError: a row is not finite or not of unit norm; the ids of the first few are named.
     """
     norms = np.linalg.norm(embeddings, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3))  # written so that NaN is bad too
-    if len(bad):
+    bad = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3)).tolist()  # written so that NaN is bad too
+    if bad:
         raise ArtifactError(
-            f"{where}: embeddings must be finite and of unit norm; {describe_offenders(ids[row] for row in bad)} are not. "
+            f"{where}: embeddings must be finite and of unit norm; {describe_offenders(ids[row] for row in bad)} "
+            "are not. "
             "Embed them again with a checkpoint that is sound."
         )

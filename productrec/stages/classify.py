@@ -28,9 +28,9 @@ _BLOCK_ROWS = 4096
 def run_classify(run: Path, recipe: Recipe, *, views: str) -> dict[str, Scores]:
     """Write the class probabilities of validation and test images, ``RUN/predictions/VIEWS/SPLIT``.
 
-    k, power and head weight are fitted on validation for the competition's metric, where there are validation images the
-    run was not trained on; else they keep their defaults, with a warning. An image that cannot be read gets the share of
-    each class among the training images.
+    k, power and head weight are fitted on validation for the competition's metric, where there are validation images
+    that the run was not trained on; else they keep their defaults, with a warning. An image that cannot be read gets
+    the share of each class among the training images.
 
     Args:
         run: the run folder, with embedding and neighbour sets.
@@ -117,7 +117,9 @@ def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
     positions = find_positions(table.select(splits)["label"].to_numpy(dtype=np.int64), class_ids)
     counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
-    return (counts + 1e-9) / (counts + 1e-9).sum()
+    smoothed = counts + 1e-9
+    prior: np.ndarray = smoothed / smoothed.sum()
+    return prior
 
 
 def _write(

@@ -79,7 +79,8 @@ def _examine_accelerator() -> Iterator[Finding]:
             device = torch.device("cuda", number)
             values = torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)
             good = float(values.sum()) == 64.0**3
-            seen = f"{properties.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {_name(choose_dtype('auto', device))}"
+            memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            seen = f"{properties.name}, {memory}, {_name(choose_dtype('auto', device))}"
             yield Finding(
                 f"GPU {number}",
                 "ok" if good else "fault",
@@ -89,7 +90,7 @@ def _examine_accelerator() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield Finding("GPU", "ok", "Apple MPS")
     elif shutil.which("nvidia-smi"):
-        mend = "A driver is installed, but torch cannot use it: the driver is too old for this torch, or torch has no CUDA. Update the driver."
+        mend = "torch cannot use the driver: it is too old for this torch, or torch has no CUDA. Update the driver."
         yield Finding("GPU", "fault", f"torch {torch.__version__} finds none", mend)
     else:
         seen = f"none; the CPU computes in {_name(choose_dtype('auto', torch.device('cpu')))}"
@@ -122,11 +123,7 @@ def _examine_faiss() -> Iterator[Finding]:
     _, rows = moved.search(gallery[:20], 1)
     on_gpu = type(moved) is not type(engine)
     good = bool((rows[:, 0] == wanted).all()) and on_gpu
-    mend = (
-        ""
-        if good
-        else "The GPU refused FAISS; search runs on the CPU. Update the driver, or set CUDA_VISIBLE_DEVICES= to silence this."
-    )
+    mend = "" if good else "The GPU refused FAISS; search runs on the CPU. Update the driver."
     yield Finding("FAISS on the GPU", "ok" if good else "fault", "exact search of 500 rows", mend)
 
 

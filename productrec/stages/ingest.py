@@ -81,7 +81,7 @@ def run_ingest(
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
     if not replace and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         return _load_summary(out, skipped=True)
-    _check_same_source(out, settings["source"], replace=replace)
+    _check_same_source(out, str(source.resolve()), replace=replace)
     with show_progress("reading images", len(images)) as bar:
         paths = [None if pd.isna(path) else str(root / path) for path in images["path"]]
         states = inspect_images(paths, workers=count_cores(), verify=data.verify, on_progress=bar.advance)

@@ -206,7 +206,7 @@ def submit_target(
 
 
 def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Predicted:
-    """Blend predictions that are there already; each member is a run (its newest predictions) or a prediction folder."""
+    """Blend predictions that are there already; a member is a run (its newest) or a prediction folder."""
     folders = [find_probabilities(member).parent for member in members]
     recipe = find_recipe(folders[0])
     if recipe is None:

@@ -33,7 +33,7 @@ def run_submit(source: Path, out: Path, *, competition: str, sample: Path | None
     )
     if probabilities.fallback:
         warn(
-            f"{len(probabilities.fallback)} of {len(probabilities.ids)} images could not be read and carry the class prior"
+            f"{len(probabilities.fallback)} of {len(probabilities.ids)} images are unreadable and carry the class prior"
         )
     submission = write_submission(
         out,

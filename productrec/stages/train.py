@@ -110,7 +110,8 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     start_run(folder, decisive, save_recipe(recipe))
     say(
         f"training {recipe.name}: {recipe.model.backbone} on {len(rows):,} images of {len(class_ids):,} classes, "
-        f"{recipe.train.epochs} epochs of {len(sampler)} steps, {device} {str(dtype).removeprefix('torch.')}, {workers} workers"
+        f"{recipe.train.epochs} epochs of {len(sampler)} steps, {device} "
+        f"{str(dtype).removeprefix('torch.')}, {workers} workers"
     )
 
     def save(name: str, figures: dict[str, float]) -> None:
@@ -224,12 +225,11 @@ class _StepDisplay:
 def _build_validation(
     table: ImageTable, recipe: Recipe, class_ids: list[int], *, device: torch.device, dtype: torch.dtype, workers: int
 ) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What validates a network, or None where there are no labelled images that it is not trained on."""
     rows = table.select(["val"])
     rows = rows[rows["label"].notna()]
     if not len(rows):
-        warn(
-            "no validation images; the last checkpoint counts as the best. Set data.validation_fraction to hold some out."
-        )
+        warn("no validation images; the last checkpoint counts as the best. data.validation_fraction holds some out.")
         return None
     unseen = sorted(set(rows["label"].astype(int)) - set(class_ids))
     if unseen:
@@ -276,6 +276,4 @@ def _warn_of_single_images(labels: np.ndarray, class_ids: list[int], *, pk: bool
     counts = np.bincount(labels, minlength=len(class_ids))
     single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
     if single and pk:
-        warn(
-            f"{describe_offenders(single)} classes have a single training image; its augmented copies are its only positives."
-        )
+        warn(f"{describe_offenders(single)} classes have a single training image; only its copies are its positives.")

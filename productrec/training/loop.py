@@ -23,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass
 class Progress:
-    """How far a training is: ``epoch`` and ``batch`` name the next one to run; ``best`` is the best validation value."""
+    """How far a training is: ``epoch`` and ``batch`` are the next to run; ``best`` is the best validation value."""
 
     epoch: int = 0
     batch: int = 0
@@ -165,7 +165,7 @@ def run_training(
             count += 1
             progress.batch += 1
             # Reading a loss waits for the device, so it is done once in a while.
-            shown = {}
+            shown: dict[str, float] = {}
             if count % log_every == 0 or progress.batch == len(sampler):
                 shown = {name: float(value) for name, value in losses.items()}
                 _check_finite(shown, progress)
@@ -175,7 +175,7 @@ def run_training(
                 raise Interrupted(
                     f"stopped in epoch {progress.epoch + 1} after batch {progress.batch}; the state is saved."
                 )
-        figures = {f"train_{name}": float(value) / max(1, count) for name, value in sums.items()}
+        figures = {f"train_{name}": float(total) / max(1, count) for name, total in sums.items()}
         figures["learning_rate_factor"] = compute_rate_factor(
             max(0, progress.step - 1), warmup_steps=trainer._warmup_steps, total_steps=trainer._total_steps
         )
@@ -183,9 +183,9 @@ def run_training(
         progress.epoch, progress.batch = finished + 1, 0
         if validate is not None and (progress.epoch % validate_every == 0 or progress.epoch == epochs):
             figures |= validate(trainer.evaluated)
-            value = figures[keep_best_by]
-            if progress.best is None or sign * value >= sign * progress.best:
-                progress.best, progress.best_epoch = value, finished
+            measured = figures[keep_best_by]
+            if progress.best is None or sign * measured >= sign * progress.best:
+                progress.best, progress.best_epoch = measured, finished
                 save("best", figures)
         elif validate is None:
             save("best", figures)

@@ -26,7 +26,8 @@ def build_optimizer(
     """
     groups = []
     for named, factor in ((backbone, 1.0), (heads, head_rate_factor)):
-        decayed, plain = [], []
+        decayed: list[nn.Parameter] = []
+        plain: list[nn.Parameter] = []
         for _, parameter in named:
             if parameter.requires_grad:
                 (decayed if parameter.ndim > 1 else plain).append(parameter)

@@ -34,7 +34,7 @@ def validate_network(
         dtype: of activations.
 
     Returns:
-        ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions. Images that cannot be read are left out.
+        ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read.
     """
     was_training = network.training
     network.eval()

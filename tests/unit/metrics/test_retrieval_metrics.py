@@ -40,7 +40,7 @@ def test_map_at_r_leaves_out_queries_without_an_answer() -> None:
 
 def test_map_at_r_is_refused_where_too_few_neighbours_were_found() -> None:
     # Cut off at K, a perfect search of a class of 4 would score 3/4 and look like a model's fault.
-    with pytest.raises(DataError, match="from 0 to 3, the neighbours found; got 1 to 4. Search for at least 4"):
+    with pytest.raises(DataError, match=r"from 0 to 3, the neighbours found; got 1 to 4\. Search for at least 4"):
         compute_map_at_r(NEIGHBOURS, QUERIES, np.array([4, 2, 1]))
 
 
