@@ -84,7 +84,7 @@ def explain_storage_errors(where: Path) -> Iterator[None]:
             raise StorageError(
                 f"{where}: not permitted to write here ({error.strerror}). Choose another place."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
             raise StorageError(f"{where}: cannot be written here ({error.strerror}). Choose another place.") from error
         raise
 
@@ -177,20 +177,18 @@ def load_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
     wanted = kind or "artefact"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if int(raw.get("format_version", FORMAT_VERSION)) > FORMAT_VERSION:  # before its other keys are looked at
+            raise ArtifactError(
+                f"{folder}: format version must be at most {FORMAT_VERSION}; got {raw['format_version']}. "
+                "Update productrec."
+            )
         manifest = Manifest(**raw)
     except FileNotFoundError:
         raise ArtifactError(f"{folder}: no {wanted} here (no {MANIFEST_NAME}). Run the stage that makes it.") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}). Remove the folder and make it again.") from None
-    if manifest.format_version > FORMAT_VERSION:
-        raise ArtifactError(
-            f"{folder}: format version must be at most {FORMAT_VERSION}; got {manifest.format_version}. "
-            "Update productrec."
-        )
     if kind is not None and manifest.kind != kind:
-        raise ArtifactError(
-            f"{folder}: must be a {kind}; got a {manifest.kind}. Name the folder that holds the {kind}."
-        )
+        raise ArtifactError(f"{folder}: must hold the {kind}; got the {manifest.kind}. Name the folder of the {kind}.")
     return manifest
 
 
@@ -227,7 +225,7 @@ def check_replaceable(folder: Path, *, kind: str) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir():
-        raise ArtifactError(f"{folder}: must be a folder for a {kind}; a file stands there. Choose another name.")
+        raise ArtifactError(f"{folder}: must be a folder, for the {kind}; got a file. Choose another name.")
     if not (folder / MANIFEST_NAME).exists():
         raise ArtifactError(f"{folder}: holds files that are no {kind}. Choose another folder, or empty this one.")
     load_manifest(folder, kind=kind)
@@ -257,8 +255,9 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
         os.rename(folder, older)
         try:
             os.rename(temporary, folder)
-        except OSError:
-            os.rename(older, folder)
+        except BaseException:  # Ctrl-C too: the older one must not stay aside
+            if not folder.exists():
+                os.rename(older, folder)
             raise
         shutil.rmtree(older, ignore_errors=True)
     _flush(folder.parent)

@@ -25,7 +25,7 @@ def get_console() -> Console:
     """The console that progress and notes go to: standard error, so that standard output stays for results."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(message: str) -> None:
@@ -57,7 +57,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table of results on standard output."""
     from rich.console import Console
 
-    Console(highlight=False).print(build_table(title, columns, rows, wrap_last=wrap_last))
+    # Without markup and emoji: "[dry]" or ":cat:" in a class name stays what it is.
+    Console(highlight=False, markup=False, emoji=False).print(build_table(title, columns, rows, wrap_last=wrap_last))
 
 
 @contextlib.contextmanager
@@ -72,12 +73,12 @@ def show_progress(label: str, total: int, unit: str = "images") -> Iterator[Bar]
             return Text(f"{rate:,.0f} {unit}/s")
 
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:>,.0f}/{task.total:,.0f}"),
         RateColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=get_console(),
         refresh_per_second=4,
         transient=get_console().is_terminal,

@@ -78,7 +78,7 @@ class MultiSimilaritySettings(Settings):
 class SoftTripleSettings(Settings):
     """SoftTriple loss (Qian et al. 2019)."""
 
-    centres_per_class: Positive = Field(10, description="K")
+    centres_per_class: Positive = Field(10, description="K, centres of each class")
     scale: PositiveFloat = Field(20.0, description="lambda, inverse temperature of the softmax over classes")
     gamma: PositiveFloat = Field(0.1, description="entropy weight: temperature of the softmax over centres")
     margin: NonNegative = Field(0.01, description="similarity margin of the true class")
@@ -240,6 +240,12 @@ class Recipe(Settings):
         plain = self.model_dump(exclude={"members"})
         resolved = {}
         for name, changes in self.members.items():
+            fixed = sorted({"name", "runs", "members"} & changes.keys())
+            if fixed:
+                raise RecipeError(
+                    f"member {name}: {', '.join(fixed)} must be left to the recipe above. "
+                    "A member is named by its key, and its run lands below the recipe's."
+                )
             merged = _merge(plain, changes)
             merged.update(name=name, runs=self.run_folder, data=merged["data"] | {"table": self.table})
             resolved[name] = _validate(merged, f"member {name}")
@@ -262,7 +268,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: no such recipe. See pipelines/ for some to run and copy.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}). Name a YAML file.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise RecipeError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: must hold settings by name; got {type(raw).__name__}. See pipelines/ for examples.")
@@ -305,7 +311,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise RecipeError(f"override {text!r}: must be key=value, for instance train.epochs=10.")
     try:
         parsed: Any = yaml.safe_load(value) if value.strip() else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         parsed = value
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
@@ -348,8 +354,10 @@ def _suggest_key(key: str) -> str:
     known = list(list_settings())
     sections = {name.rpartition(".")[0] for name in known if "." in name}
     last = key.rpartition(".")[2]
-    near = difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6)
-    if not near:  # the right name in the wrong section
+    elsewhere = [name for name in known if name.rpartition(".")[2] == last]  # the right name in the wrong section
+    near = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.0)
+    near = near or difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6)
+    if not near:
         by_last = {name.rpartition(".")[2]: name for name in known}
         near = [by_last[match] for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
     return f"Did you mean {near[0]!r}?" if near else "`productrec settings` lists the valid ones."
@@ -357,4 +365,6 @@ def _suggest_key(key: str) -> str:
 
 def _nearest_divisor(batch_size: int, wanted: int) -> str:
     divisors = [number for number in range(2, batch_size + 1) if batch_size % number == 0]
-    return " or ".join(str(number) for number in sorted(sorted(divisors, key=lambda number: abs(number - wanted))[:2]))
+    below = [number for number in divisors if number < wanted][-1:]
+    above = [number for number in divisors if number > wanted][:1]
+    return " or ".join(str(number) for number in below + above)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from productrec.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MOST_PIXELS = 100_000_000
 MOST_SIDE_PX = 30_000
 MOST_BYTES = 256 << 20
+_ORIENTATION = 0x0112  # the EXIF tag: 1 is upright, 2 to 8 say how the stored picture is turned and mirrored
 
 
 def read_image_bytes(path: str | Path) -> bytes:
@@ -31,13 +32,18 @@ def read_image_bytes(path: str | Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be opened ({error}).") from None
-    with open(descriptor, "rb") as file:
+    try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise DataError(f"{path}: must be a regular file.")
         if state.st_size > MOST_BYTES:
             raise DataError(f"{path}: must be at most {MOST_BYTES >> 20} MiB; got {state.st_size >> 20} MiB.")
-        return file.read()
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
+    finally:
+        os.close(descriptor)
 
 
 def decode_image(data: bytes, where: str | Path) -> np.ndarray:
@@ -62,16 +68,18 @@ def decode_image(data: bytes, where: str | Path) -> np.ndarray:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, where)
                 if image.format == "JPEG" and image.mode in ("RGB", "L"):
-                    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+                    # OpenCV knows orientation from EXIF alone, Pillow from XMP too: Pillow says it for both decoders.
+                    orientation = image.getexif().get(_ORIENTATION, 1)
+                    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+                    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
                     if pixels is None:
                         raise DataError(f"{where}: is a damaged JPEG.")
-                    return pixels
+                    return _turn_upright(pixels, orientation)
                 return _decode_with_pillow(image)
     except DataError:
         raise
     except Exception as error:
-        # Pillow's plugins raise whatever their parsers stumble over (struct.error, SyntaxError, KeyError, ...).
-        raise DataError(f"{where}: is not a readable image ({type(error).__name__}: {str(error)[:100]}).") from None
+        raise DataError(f"{where}: {_explain(error)}") from None
 
 
 def check_image(data: bytes, where: str | Path) -> tuple[int, int]:
@@ -88,13 +96,14 @@ def check_image(data: bytes, where: str | Path) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, where)
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
                 image.load()
+                # Only now: a TIFF is turned, and its orientation dropped, as it is loaded.
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
                 return (image.height, image.width) if turned else (image.width, image.height)
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{where}: is not a readable image ({type(error).__name__}: {str(error)[:100]}).") from None
+        raise DataError(f"{where}: {_explain(error)}") from None
 
 
 def check_size(size: tuple[int, int], where: str | Path) -> None:
@@ -104,6 +113,24 @@ def check_size(size: tuple[int, int], where: str | Path) -> None:
         raise DataError(
             f"{where}: must have 1 to {MOST_PIXELS:,} pixels and sides to {MOST_SIDE_PX:,}; got {width} x {height}."
         )
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its own text names a buffer's address
+        return f"is not a picture in one of the formats {', '.join(FORMATS)}."
+    # Pillow's plugins raise whatever their parsers stumble over (struct.error, SyntaxError, KeyError, ...).
+    return f"is not a readable image ({type(error).__name__}: {str(error)[:100]})."
+
+
+def _turn_upright(pixels: np.ndarray, orientation: object) -> np.ndarray:
+    """Undo an EXIF orientation: 5 to 8 were stored with rows and columns exchanged, the others only mirrored."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _decode_with_pillow(image: Image.Image) -> np.ndarray:

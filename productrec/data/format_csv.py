@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from productrec.data.formats import SAMPLE_NAME, SourceRows
+from productrec.data.formats import SAMPLE_NAME, SourceRows, parse_whole_number
 from productrec.errors import DataError, describe_offenders
 
 ID_COLUMNS = ("image_id", "id", "image", "image_name", "file_name", "filename", "file", "path")
@@ -42,9 +42,8 @@ def read_csv(source: Path, *, id_column: str | None = None, label_column: str | 
             f"{describe_offenders(unlabelled)} have none."
         )
     names = sorted({label for _, _, label, _ in labelled})
-    if all(name.isdigit() and str(int(name)) == name for name in names):
-        numbers = {name: int(name) for name in names}
-    else:
+    numbers = {name: number for name in names if (number := parse_whole_number(name)) is not None}
+    if any(str(numbers.get(name)) != name for name in names):  # "007" is a name: as a number it would be another's
         numbers = {name: number for number, name in enumerate(names)}
     rows.class_names = {number: name for name, number in numbers.items()}
     for split, image_id, label, text in labelled:

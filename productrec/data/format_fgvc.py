@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from productrec.data.formats import SourceRows
+from productrec.data.formats import SourceRows, parse_whole_number
 from productrec.data.table import SPLITS
 from productrec.errors import DataError
 
@@ -31,7 +31,7 @@ def read_fgvc_json(source: Path) -> SourceRows:
         labels, names = _read_annotations(document, path)
         rows.class_names.update(names)
         for entry in document["images"]:
-            if not isinstance(entry, dict) or "id" not in entry:
+            if not isinstance(entry, dict) or entry.get("id") is None:
                 raise DataError(f"{path}: every image must be an object with an 'id'; got {str(entry)[:80]}.")
             image_id = str(entry["id"])
             label = entry.get("class", entry.get("category_id", labels.get(image_id)))
@@ -62,7 +62,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _load_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: is not valid JSON ({error}). Download it again.") from None
 
 
@@ -73,7 +73,7 @@ def _read_annotations(document: dict[str, Any], path: Path) -> tuple[dict[str, A
             labels[str(entry["image_id"])] = entry["category_id"]
         for entry in document.get("categories") or ():
             names[int(entry["id"])] = str(entry["name"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{path}: annotations must give image_id and category_id, categories id and name ({error})."
         ) from None
@@ -81,9 +81,10 @@ def _read_annotations(document: dict[str, Any], path: Path) -> tuple[dict[str, A
 
 
 def _read_label(value: Any, path: Path, image_id: str) -> int:
-    if isinstance(value, bool) or not str(value).lstrip("-").isdigit():
-        raise DataError(f"{path}: the class of image {image_id!r} must be a whole number; got {value!r}.")
-    return int(value)
+    label = parse_whole_number(str(value))
+    if label is None:
+        raise DataError(f"{path}: the class of image {image_id!r} must be a whole number; got {str(value)[:80]!r}.")
+    return label
 
 
 def _walk_tree(node: Any, path: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -100,15 +101,19 @@ def _walk_tree(node: Any, path: Path, above: tuple[str, ...] = ()) -> Iterator[t
 def _read_class_names(path: Path, rows: SourceRows) -> None:
     if not path.is_file():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        id_column = next((name for name in ("class", "id", "class_id") if name in columns), None)
-        if id_column is None or "name" not in columns:
-            return
-        for entry in reader:
-            if str(entry[id_column]).isdigit():
-                class_id = int(entry[id_column])
-                rows.class_names[class_id] = entry["name"]
-                if entry.get("description"):
-                    rows.class_descriptions[class_id] = entry["description"]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            columns = set(reader.fieldnames or ())
+            entries = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 CSV ({error}).") from None
+    id_column = next((name for name in ("class", "id", "class_id") if name in columns), None)
+    if id_column is None or "name" not in columns:
+        return
+    for entry in entries:
+        class_id = parse_whole_number(entry[id_column])
+        if class_id is not None:
+            rows.class_names[class_id] = entry["name"]
+            if entry.get("description"):
+                rows.class_descriptions[class_id] = entry["description"]

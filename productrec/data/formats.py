@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
-from productrec.data.table import CLASS_COLUMNS, IMAGE_COLUMNS, build_frame
+from productrec.data.table import CLASS_COLUMNS, IMAGE_COLUMNS, SPLITS, build_frame
 from productrec.errors import DataError, describe_offenders
 
+# Folders below the root, in the order they are looked into; those named for a split serve that split alone. A val image
+# may lie among the training images, which it was held out of.
+IMAGE_FOLDERS = ("images", "val", "val_images", "train", "train_images", "test", "test_images", ".")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+UPPER_SUFFIXES = tuple(suffix.upper() for suffix in IMAGE_SUFFIXES)
 SAMPLE_NAME = "sample_submission.csv"
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 
 
 @dataclass
@@ -89,6 +95,14 @@ def detect_format(source: Path) -> str:
     )
 
 
+def parse_whole_number(text: str) -> int | None:
+    """``text`` as a class id, or None where it is no whole number that 64 bits hold."""
+    if not _WHOLE_NUMBER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else None
+
+
 def find_image_root(source: Path, given: Path | None) -> Path:
     """The folder image paths are relative to: ``given``, else ``source`` itself.
 
@@ -103,7 +117,7 @@ def find_image_root(source: Path, given: Path | None) -> Path:
 class FileFinder:
     """Finds an image's file by its id or name, listing each folder once (a million ``stat`` calls would be slow)."""
 
-    def __init__(self, root: Path, folders: Iterable[str]) -> None:
+    def __init__(self, root: Path, folders: Iterable[str] = IMAGE_FOLDERS) -> None:
         self._folders = [folder for folder in folders if (root / folder).is_dir()]
         self._root = root
         self._listed: dict[str, set[str]] = {}
@@ -113,12 +127,13 @@ class FileFinder:
 
         A name that would lead outside the root is not looked for.
         """
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
-            return None
+        if name.startswith(("/", "\\")) or ".." in PureWindowsPath(name).parts or "\0" in name:
+            return None  # PureWindowsPath takes both / and \ for separators
         for folder in self._folders:
-            if folder in ("train", "val", "test") and folder != split:
+            owner = folder.removesuffix("_images")
+            if owner in SPLITS and owner != split and (owner, split) != ("train", "val"):
                 continue
-            for suffix in ("", *IMAGE_SUFFIXES):
+            for suffix in ("", *IMAGE_SUFFIXES, *UPPER_SUFFIXES):
                 path = os.path.normpath(os.path.join(folder, name + suffix))
                 if os.path.basename(path) in self._list(os.path.dirname(path)):
                     return Path(path).as_posix()
@@ -134,16 +149,13 @@ class FileFinder:
         return self._listed[folder]
 
 
-IMAGE_FOLDERS = ("images", "train", "val", "test", "train_images", "val_images", "test_images", ".")
-
-
 def find_paths(images: pd.DataFrame, root: Path) -> pd.Series:
     """Path of each row relative to ``root``, empty where there is no file.
 
     Raises:
         DataError: not one image was found.
     """
-    finder = FileFinder(root, IMAGE_FOLDERS)
+    finder = FileFinder(root)
     names = [
         str(known) if isinstance(known, str) else image_id
         for known, image_id in zip(images["path"], images["image_id"], strict=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from productrec.errors import RecipeError
+from productrec.errors import DataError, RecipeError
 
 Batch = list[tuple[int, int]]
 
@@ -19,9 +19,12 @@ class EpochSampler:
         """``labels``: (N,) class positions; ``images_per_class``: K for PK batches, None for shuffled ones.
 
         Raises:
-            RecipeError: K does not divide the batch, or there are fewer images than one batch holds.
+            RecipeError: K does not divide the batch.
+            DataError: there is not one row.
         """
         check_batch(batch_size, images_per_class)
+        if not len(labels):
+            raise DataError("sampler: labels must hold at least one row; got none.")
         self._labels = labels
         self._batch_size = batch_size
         self._images_per_class = images_per_class
@@ -106,5 +109,7 @@ def _deal(rows: np.ndarray, size: int, generator: np.random.Generator) -> list[n
     shuffled = generator.permutation(rows)
     short = -len(rows) % size
     if short:
-        shuffled = np.concatenate([shuffled, generator.choice(rows, short, replace=len(rows) < short)])
+        # The last group is filled from the others, so that an image never stands beside itself where that can be.
+        others = shuffled[: len(rows) // size * size] if len(rows) > size else rows
+        shuffled = np.concatenate([shuffled, generator.choice(others, short, replace=len(others) < short)])
     return list(shuffled.reshape(-1, size))

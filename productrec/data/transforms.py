@@ -59,11 +59,16 @@ def build_augmentation(name: str, side_px: int) -> Augmentation:
         ) from None
     augmentation = Augmentation(pipeline, side_px)
     try:
-        augmentation(np.zeros((side_px * 2, side_px * 2, 3), np.uint8), 0)
+        pixels = augmentation(np.zeros((side_px * 2, side_px * 2, 3), np.uint8), 0)
     except Exception as error:
         raise RecipeError(
             f"{path}: must take an RGB uint8 image and give one back ({type(error).__name__}: {error})."
         ) from None
+    if pixels.dtype != np.uint8 or pixels.shape != (side_px, side_px, 3):
+        raise RecipeError(
+            f"{path}: must give back an RGB uint8 image; got {pixels.dtype} of shape {pixels.shape}. "
+            "Leave out normalisation, conversion to grey and to tensors: the network's input is made later."
+        )
     return augmentation
 
 

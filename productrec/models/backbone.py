@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 from timm.data.config import resolve_model_data_config
+from timm.models import load_checkpoint
 from torch import Tensor, nn
 
-from productrec.errors import TrainingError
+from productrec.errors import TrainingError, describe_offenders
 
 
 @dataclass(frozen=True)
@@ -65,31 +67,50 @@ def build_backbone(
         raise TrainingError(
             f"model.backbone: timm knows no {name!r}. " + (f"Did you mean {' or '.join(near)}?" if near else "")
         )
-    overlay = None
-    if isinstance(pretrained, str):
-        if not Path(pretrained).is_file():
-            raise TrainingError(f"model.pretrained: must be true, false or a weights file; {pretrained!r} is no file.")
-        overlay = {"file": pretrained, "hf_hub_id": None, "url": None, "custom_load": False}
+    if isinstance(pretrained, str) and not Path(pretrained).is_file():
+        raise TrainingError(f"model.pretrained: must be true, false or a weights file; {pretrained!r} is no file.")
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     sizes: tuple[dict[str, Any], ...] = ({"img_size": side_px}, {})
     network = None
     for extra in sizes:  # vision transformers want to know the size, convolutional nets refuse it
         try:
-            network = timm.create_model(
-                name, pretrained=bool(pretrained), pretrained_cfg_overlay=overlay, num_classes=0, **options, **extra
-            )
+            network = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options, **extra)
             break
         except TypeError as error:
             if extra:
                 continue
             raise TrainingError(f"model: {name} cannot be built ({error}). drop_path may not apply to it.") from None
         except Exception as error:  # a hub that is out of reach raises one of many kinds
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise TrainingError(
-                f"model: weights of {name} cannot be loaded ({reason}). "
+                f"model: {name} cannot be built with its weights ({_get_reason(error)}). "
                 "Give model.pretrained=false for random weights, or the path of a local file."
             ) from None
     assert network is not None
+    if isinstance(pretrained, str):
+        _load_weights(network, pretrained)
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
     return Backbone(network), Normalisation(mean, std)  # type: ignore[arg-type]
+
+
+def _load_weights(network: nn.Module, path: str) -> None:
+    """Load a file in timm's format, or one that it knows to convert; a classifier in it is left out.
+
+    Raises:
+        TrainingError: the file cannot be read, or a weight of the backbone is not in it.
+    """
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    try:
+        found = load_checkpoint(network, path, strict=False, filter_fn=convert)
+    except Exception as error:  # damaged and foreign files raise one of many kinds
+        raise TrainingError(f"{path}: cannot be loaded as weights ({_get_reason(error)}).") from None
+    missing = list(found.missing_keys)
+    if missing:
+        raise TrainingError(
+            f"{path}: must hold every weight of the backbone; {describe_offenders(missing, 3)} are not in it. "
+            "Take a file of the same timm model."
+        )
+
+
+def _get_reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from productrec.artifacts import write_json
 from productrec.competitions.contract import load_contract
 from productrec.console import print_table, say, show_progress
-from productrec.data.drawn import draw_competition
+from productrec.data.drawn.competition import draw_competition
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe, load_recipe
 from productrec.recognition.probabilities import load_probabilities

@@ -1,0 +1,103 @@
+"""Networks: any layout becomes one embedding of unit norm and one row of logits."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from productrec.errors import TrainingError
+from productrec.models.backbone import build_backbone
+from productrec.models.inference import recognise_views
+from productrec.models.pooling import GeMPooling, compute_gem_pooling
+from productrec.models.recognizer import build_recognizer
+
+SETTINGS = {"pretrained": False, "gem_power": 3.0, "embedding_dim": 8, "class_count": 5}
+
+
+def build(backbone="resnet10t", pooling="gem", side_px=32, **changes):
+    torch.manual_seed(0)
+    return build_recognizer(backbone=backbone, pooling=pooling, side_px=side_px, **(SETTINGS | changes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side_px"),
+    [("resnet10t", 32), ("vit_tiny_patch16_224", 48), ("swin_s3_tiny_224", 64), ("mobilenetv3_small_050", 32)],
+)
+@pytest.mark.parametrize("pooling", ["gem", "average"])
+def test_every_layout_gives_unit_embeddings_and_logits(backbone, side_px, pooling):
+    images = torch.randint(0, 256, (3, side_px, side_px, 3), dtype=torch.uint8)
+    embeddings, logits = build(backbone, pooling, side_px)(images)
+    assert embeddings.shape == (3, 8)
+    assert logits.shape == (3, 5)
+    assert embeddings.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(3))
+
+
+def test_embeddings_stay_float32_of_unit_norm_under_autocast():
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings, logits = build()(images)
+    assert embeddings.dtype == logits.dtype == torch.float32
+    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(4), atol=1e-6, rtol=0)
+
+
+def test_gem_is_average_at_one_and_nears_the_maximum():
+    features = torch.rand(2, 3, 4, 4) + 0.1
+    torch.testing.assert_close(compute_gem_pooling(features, 1.0), features.mean(dim=(2, 3)))
+    torch.testing.assert_close(compute_gem_pooling(features, 200.0), features.amax(dim=(2, 3)), rtol=0.05, atol=0)
+
+
+def test_gem_is_finite_with_gradient_on_dead_features_and_its_power_is_learned():
+    pooling = GeMPooling()
+    features = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    pooling(features).sum().backward()
+    assert features.grad is not None
+    assert torch.isfinite(features.grad).all()
+    assert pooling.power.grad is not None
+    assert torch.isfinite(pooling.power.grad)
+
+
+def test_an_unknown_backbone_names_near_ones():
+    with pytest.raises(TrainingError, match="resnet50"):
+        build_backbone("resnet5O", pretrained=False, side_px=32)
+
+
+def test_pretrained_weights_come_from_a_local_file(tmp_path):
+    torch.manual_seed(1)
+    source, _ = build_backbone("resnet10t", pretrained=False, side_px=32)
+    state = source.network.state_dict() | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    torch.manual_seed(2)
+    loaded, _ = build_backbone("resnet10t", pretrained=str(path), side_px=32)
+    for name, value in source.network.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], value)
+
+
+def test_a_weights_file_that_is_missing_or_wrong_is_one_clear_error(tmp_path):
+    with pytest.raises(TrainingError, match="is no file"):
+        build_backbone("resnet10t", pretrained=str(tmp_path / "none.pth"), side_px=32)
+    wrong = tmp_path / "wrong.pth"
+    torch.save({"something": torch.zeros(1)}, wrong)
+    with pytest.raises(TrainingError, match="every weight of the backbone"):
+        build_backbone("resnet10t", pretrained=str(wrong), side_px=32)
+    wrong.write_bytes(b"no weights at all")
+    with pytest.raises(TrainingError, match="cannot be loaded"):
+        build_backbone("resnet10t", pretrained=str(wrong), side_px=32)
+
+
+def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():
+    network = build()
+    images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    plan = [(0, False), (0, True), (1, False)]
+    plain, together = recognise_views(network, [images, crops], plan, device=torch.device("cpu"), dtype=torch.float32)
+    with torch.inference_mode():
+        single = [network(batch) for batch in (images, images.flip(2), crops)]
+    torch.testing.assert_close(plain.embeddings, single[0].embeddings)
+    torch.testing.assert_close(together.logits, sum(one.logits for one in single) / 3)
+    torch.testing.assert_close(together.embeddings, F.normalize(sum(one.embeddings for one in single), dim=1))
+
+
+def test_a_plan_without_views_is_refused():
+    with pytest.raises(ValueError, match="plain view"):
+        recognise_views(build(), [], [], device=torch.device("cpu"), dtype=torch.float32)

@@ -1,0 +1,112 @@
+"""Retrieval: embedding sets that refuse to be mixed, and FAISS that agrees with a plain matrix product."""
+
+import numpy as np
+import pytest
+
+from productrec.errors import ArtifactError
+from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
+from productrec.retrieval.index import (
+    load_index,
+    load_neighbours,
+    move_to_gpu,
+    save_index,
+    save_neighbours,
+    search_index,
+)
+
+
+def draw(count, dim=8, seed=0):
+    values = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def save(folder, embeddings, *, space="w", prefix="i", logits=True, broken=None):
+    ids = [f"{prefix}{row}" for row in range(len(embeddings))]
+    with write_embedding_set(
+        folder,
+        ids,
+        dim=embeddings.shape[1],
+        class_ids=[1, 2, 3],
+        keep_logits=logits,
+        views=["plain"],
+        space=space,
+        inputs={},
+        settings={},
+    ) as writer:
+        for start in range(0, len(ids), 5):
+            rows = np.arange(start, min(start + 5, len(ids)))
+            bad = {int(row): "damaged" for row in rows if row in (broken or ())}
+            writer.write(rows, embeddings[rows], np.full((len(rows), 3), 1e6), bad)
+    return load_embedding_set(folder)
+
+
+def test_an_embedding_set_comes_back_without_its_broken_rows(tmp_path):
+    embeddings = draw(12)
+    loaded = save(tmp_path / "set", embeddings, broken={3, 11})
+    kept = [row for row in range(12) if row not in (3, 11)]
+    assert loaded.ids == [f"i{row}" for row in kept]
+    np.testing.assert_array_equal(loaded.embeddings, embeddings[kept])
+    assert loaded.broken == {"i3": "damaged", "i11": "damaged"}
+    assert loaded.logits is not None
+    assert np.isfinite(loaded.logits).all()  # a logit beyond half precision's range stays finite
+
+
+def test_a_gallery_has_no_logits(tmp_path):
+    assert save(tmp_path / "set", draw(4), logits=False).logits is None
+
+
+def test_search_equals_a_matrix_product(tmp_path):
+    gallery, queries = save(tmp_path / "g", draw(50)), save(tmp_path / "q", draw(20, seed=1))
+    save_index(tmp_path / "index", gallery, list(range(50)), inputs={}, settings={})
+    index = load_index(tmp_path / "index")
+    rows, similarities = search_index(index, queries, 7)
+    expected = queries.embeddings @ gallery.embeddings.T
+    order = np.argsort(-expected, axis=1)[:, :7]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(similarities, np.take_along_axis(expected, order, axis=1), atol=1e-6)
+    save_neighbours(tmp_path / "n", index, queries, 7, inputs={}, settings={})
+    found = load_neighbours(tmp_path / "n")
+    assert found.ids == queries.ids
+    np.testing.assert_array_equal(found.labels, order)
+
+
+def test_asking_for_more_than_the_gallery_gives_all_of_it(tmp_path):
+    save_index(tmp_path / "index", save(tmp_path / "g", draw(3)), [7, 8, 9], inputs={}, settings={})
+    rows, _ = search_index(load_index(tmp_path / "index"), save(tmp_path / "q", draw(2, seed=1)), 50)
+    assert rows.shape == (2, 3)
+    assert rows.min() >= 0
+
+
+def test_queries_of_other_weights_are_refused(tmp_path):
+    save_index(tmp_path / "index", save(tmp_path / "g", draw(3)), [7, 8, 9], inputs={}, settings={})
+    with pytest.raises(ArtifactError, match="network that made the gallery"):
+        search_index(load_index(tmp_path / "index"), save(tmp_path / "q", draw(2), space="other"), 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_embeddings_that_cannot_be_compared_are_refused_by_id(tmp_path, bad):
+    embeddings = draw(5)
+    embeddings[2] = bad
+    broken = save(tmp_path / "g", embeddings)
+    with pytest.raises(ArtifactError, match="i2"):
+        save_index(tmp_path / "index", broken, [1] * 5, inputs={}, settings={})
+    save_index(tmp_path / "good", save(tmp_path / "h", draw(5)), [1] * 5, inputs={}, settings={})
+    with pytest.raises(ArtifactError, match="i2"):
+        search_index(load_index(tmp_path / "good"), broken, 1)
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_empty_gallery_is_refused_and_no_queries_are_fine(tmp_path):
+    empty = save(tmp_path / "e", draw(6), broken=set(range(6)))
+    assert empty.ids == []
+    with pytest.raises(ArtifactError, match="at least one"):
+        save_index(tmp_path / "index", empty, [], inputs={}, settings={})
+    save_index(tmp_path / "index", save(tmp_path / "g", draw(5)), [1] * 5, inputs={}, settings={})
+    rows, similarities = search_index(load_index(tmp_path / "index"), empty, 2)
+    assert rows.shape == similarities.shape == (0, 2)
+
+
+def test_without_a_gpu_the_index_stays_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr("productrec.retrieval.index.count_gpus", lambda: 0)
+    engine = object()
+    assert move_to_gpu(engine) is engine
