@@ -12,6 +12,7 @@ import typer
 
 from productrec import __version__
 from productrec.errors import ProductrecError
+from productrec.runtime import prepare_process
 
 DEFAULT_TTA = "full"
 TTA_PRESETS = ("plain", "flip", "five_crops", "scales", "full")
@@ -201,6 +202,7 @@ def doctor() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; ends the process with the exit code of what happened."""
+    prepare_process()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app(args=_complete_tta(given), prog_name="productrec")

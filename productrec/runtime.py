@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+def prepare_process() -> None:
+    """Set what libraries read from the environment when they are first imported; what the user has set stays.
+
+    OpenMP's threads otherwise spin while they wait for each other, and a loader process on the same cores then makes a
+    training step on two cores four to six times as slow (measured; see benchmarks/RESULTS.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
+
+
 def count_cores() -> int:
     """Cores this process may use (its affinity, not the machine's count)."""
     if hasattr(os, "sched_getaffinity"):

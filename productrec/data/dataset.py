@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,15 @@ class ViewBatch(NamedTuple):
     broken: dict[int, str]
 
 
-class TrainingImages(Dataset[tuple[np.ndarray, int]]):
+class TrainingBatch(NamedTuple):
+    """Some augmented images: (B, S, S, 3) uint8, class positions (B,) int64, and what went wrong with any of them."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    broken: list[str]
+
+
+class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
     """Augmented squares with their class position, addressed by (epoch, row)."""
 
     def __init__(self, paths: Sequence[str], labels: np.ndarray, augmentation: Augmentation, seed: int) -> None:
@@ -42,12 +51,11 @@ class TrainingImages(Dataset[tuple[np.ndarray, int]]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str | None]:
         epoch, row = key
-        path = _as_text(self._paths[row])
-        pixels = decode_image(read_image_bytes(path), path)
+        pixels, problem = _decode(_as_text(self._paths[row]))
         seed = int(np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0])
-        return self._augmentation(pixels, seed), int(self._labels[row])
+        return self._augmentation(pixels, seed), int(self._labels[row]), problem
 
 
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
@@ -62,18 +70,14 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
         return len(self._paths)
 
     def __getitem__(self, row: int) -> tuple[int, list[np.ndarray], str | None]:
-        path = _as_text(self._paths[row])
-        try:
-            pixels, problem = decode_image(read_image_bytes(path), path), None
-        except DataError as error:
-            pixels, problem = np.zeros((8, 8, 3), np.uint8), str(error)
+        pixels, problem = _decode(_as_text(self._paths[row]))
         return row, cut_views(pixels, self._cuts, self._side_px), problem
 
 
 def build_training_loader(
     dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
-) -> DataLoader[tuple[np.ndarray, int]]:
-    """Batches of images (B, S, S, 3) uint8 and labels (B,) int64, in the sampler's order."""
+) -> DataLoader[tuple[np.ndarray, int, str | None]]:
+    """`TrainingBatch`es in the sampler's order."""
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -111,9 +115,10 @@ def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
     return max(1, min(16, cores - 1 if on_gpu else cores // 2))
 
 
-def _collate_training(items: list[tuple[np.ndarray, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.from_numpy(np.stack([pixels for pixels, _ in items]))
-    return images, torch.tensor([label for _, label in items], dtype=torch.int64)
+def _collate_training(items: list[tuple[np.ndarray, int, str | None]]) -> TrainingBatch:
+    images = torch.from_numpy(np.stack([pixels for pixels, _, _ in items]))
+    labels = torch.tensor([label for _, label, _ in items], dtype=torch.int64)
+    return TrainingBatch(images, labels, [problem for _, _, problem in items if problem is not None])
 
 
 def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> ViewBatch:
@@ -122,11 +127,21 @@ def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> Vie
     return ViewBatch(rows, cuts, {row: problem for row, _, problem in items if problem is not None})
 
 
+def _decode(path: str) -> tuple[np.ndarray, str | None]:
+    """Pixels, or a black image and what is wrong: an error raised in a loader process would arrive as a traceback."""
+    try:
+        return decode_image(read_image_bytes(path), path), None
+    except DataError as error:
+        return np.zeros((8, 8, 3), np.uint8), str(error)
+
+
 def _as_text(path: np.bytes_ | np.str_) -> str:
     return path.decode("ascii") if isinstance(path, bytes) else str(path)
 
 
 def _start_worker(number: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main one still needs its batches to finish the step and save.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One core a worker: OpenCV's own threads would fight with the other workers.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -55,7 +55,13 @@ class SourceRows:
         self.path.append(path)
 
     def build_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The image rows (paths and states still to be found) and the classes, sorted by id."""
+        """The image rows (paths and states still to be found) and the classes, sorted by id.
+
+        Raises:
+            DataError: a text is no Unicode, which no table can hold.
+        """
+        for texts in (self.image_id, self.path, self.title, self.url, self.class_names.values()):
+            _check_unicode(texts)
         images = build_frame(
             IMAGE_COLUMNS,
             {name: getattr(self, name) for name in ("image_id", "label", "split", "url", "title", "path")},
@@ -73,6 +79,20 @@ class SourceRows:
             },
         )
         return images, classes
+
+
+def _check_unicode(texts: Iterable[str | None]) -> None:
+    # File names that are no UTF-8, and JSON's lone surrogates, come as letters that cannot be written.
+    wrong = [
+        ascii(text)
+        for text in texts
+        if text is not None and not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+    ]
+    if wrong:
+        raise DataError(
+            f"source: ids, file names and titles must be valid Unicode; {describe_offenders(wrong)} are not. "
+            "Rename them."
+        )
 
 
 def detect_format(source: Path) -> str:

@@ -33,7 +33,7 @@ from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import catch_stop, choose_device, choose_dtype, count_cores, set_seed
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
-from productrec.training.loop import Trainer, run_training
+from productrec.training.loop import Trainer, explain_loader_death, run_training
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_figures, start_run
@@ -128,19 +128,22 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     total = recipe.train.epochs * len(sampler)
     with catch_stop() as stop, show_progress("training", total, "steps") as bar:
         bar.advance(trainer.progress.step)
-        run_training(
-            trainer,
-            loader,
-            sampler,
-            epochs=recipe.train.epochs,
-            validate=validate,
-            validate_every=recipe.train.validate_every,
-            keep_best_by=recipe.train.keep_best_by,
-            save=save,
-            on_step=_StepDisplay(bar, recipe.train.epochs),
-            on_epoch=RunLog(folder, trainer.progress.epoch).write,
-            stop=stop,
-        )
+        try:
+            run_training(
+                trainer,
+                loader,
+                sampler,
+                epochs=recipe.train.epochs,
+                validate=validate,
+                validate_every=recipe.train.validate_every,
+                keep_best_by=recipe.train.keep_best_by,
+                save=save,
+                on_step=_StepDisplay(bar, recipe.train.epochs),
+                on_epoch=RunLog(folder, trainer.progress.epoch).write,
+                stop=stop,
+            )
+        except RuntimeError as error:
+            raise explain_loader_death(error, stop) from error
     figures = load_checkpoint(folder / "checkpoints" / "best").figures
     minutes = (time.monotonic() - started) / 60
     finish_run(folder, decisive, figures)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
-from productrec.errors import Interrupted, TrainingError
+from productrec.errors import DataError, Interrupted, TrainingError, describe_offenders
 from productrec.models.recognizer import Recognizer
 from productrec.runtime import StopRequest, autocast
 from productrec.training.average import WeightAverage
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import compute_rate_factor, set_rate
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -119,7 +118,7 @@ class Trainer:
 
 def run_training(
     trainer: Trainer,
-    loader: Iterable[Batch],
+    loader: Iterable[TrainingBatch],
     sampler: EpochSampler,
     *,
     epochs: int,
@@ -147,6 +146,7 @@ def run_training(
 
     Raises:
         Interrupted: a stop was asked for; the last checkpoint continues at the next batch.
+        DataError: a training image cannot be read.
         TrainingError: the loss is no longer finite.
     """
     progress = trainer.progress
@@ -158,8 +158,8 @@ def run_training(
         trainer.objective.train()
         sums: dict[str, Tensor] = {}
         count = 0
-        for images, labels in loader:
-            losses = trainer.run_step(images, labels)
+        for batch in _check_batches(loader):
+            losses = trainer.run_step(batch.images, batch.labels)
             for name, value in losses.items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
             count += 1
@@ -169,7 +169,7 @@ def run_training(
             if count % log_every == 0 or progress.batch == len(sampler):
                 shown = {name: float(value) for name, value in losses.items()}
                 _check_finite(shown, progress)
-            on_step(progress.epoch, len(labels), shown)
+            on_step(progress.epoch, len(batch.labels), shown)
             if stop.wanted and progress.batch < len(sampler):
                 save("last", figures)
                 raise Interrupted(
@@ -193,6 +193,28 @@ def run_training(
         on_epoch(finished, figures)
         if stop.wanted and progress.epoch < epochs:
             raise Interrupted(f"stopped after epoch {progress.epoch}; the state is saved.")
+
+
+def _check_batches(loader: Iterable[TrainingBatch]) -> Iterator[TrainingBatch]:
+    for batch in loader:
+        if batch.broken:
+            raise DataError(
+                f"training: every image must be readable; in one batch {describe_offenders(batch.broken, 1)} is not. "
+                "Ingest again, so that broken images are left out."
+            )
+        yield batch
+
+
+def explain_loader_death(error: RuntimeError, stop: StopRequest) -> Exception:
+    """What to raise for an error of `run_training` that may be a loader process's death: torch raises it anywhere."""
+    if "DataLoader worker" not in str(error):
+        return error
+    if stop.wanted:
+        return Interrupted("stopped together with its loader processes; a resume begins at the last saved epoch.")
+    return TrainingError(
+        f"training: a loader process died ({str(error).splitlines()[0]}). It may have run out of memory: lower "
+        "train.workers, or give the container more shared memory (--shm-size). --resume goes on."
+    )
 
 
 def _check_finite(losses: dict[str, float], progress: Progress) -> None:

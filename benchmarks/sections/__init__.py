@@ -1,0 +1,1 @@
+"""Sections of the benchmarks: each measures one thing; the scripts beside this folder call them."""

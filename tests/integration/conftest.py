@@ -1,0 +1,92 @@
+"""A small drawn competition, a trained run of it, and the command line as a user types it, shared by the tests here."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from productrec.cli import main
+from productrec.data.drawn.competition import draw_competition
+
+TINY = [
+    "model.backbone=mobilenetv3_small_050",
+    "model.pretrained=false",
+    "model.embedding_dim=16",
+    "train.side_px=32",
+    "train.batch_size=16",
+    "train.epochs=2",
+    "train.workers=0",
+    "train.precision=float32",
+    "device=cpu",
+]
+
+
+class Outcome:
+    """What a command did: its exit code and what it said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def productrec(capfd, monkeypatch):
+    """Run the command line in this process: ``productrec("ingest", folder)`` gives an `Outcome`."""
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = int(end.code or 0) if not isinstance(end.code, str) else 1
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A competition of 6 SKUs; never written to."""
+    folder = tmp_path_factory.mktemp("drawn") / "competition"
+    draw_competition(folder, skus=6, train_images=8, val_images=3, test_images=3, max_side_px=48, seed=3)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_recipe(folder: Path, source: Path, name: str = "tiny", **sections: object) -> Path:
+    """A recipe file; the settings of `TINY` are given on the command line."""
+    path = folder / f"{name}.yaml"
+    recipe = {"name": name, "competition": "imaterialist2019", "data": {"source": str(source)}} | sections
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a table, a finished run ``runs/tiny`` and its predictions; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("trained")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    recipe = write_recipe(folder, drawn)
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(recipe), *TINY])
+    patch.undo()
+    assert end.value.code in (0, None)
+    return folder
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `trained` to work in."""
+    folder = tmp_path / "work"
+    shutil.copytree(trained, folder)
+    monkeypatch.chdir(folder)
+    return folder

@@ -1,0 +1,64 @@
+"""The import contracts hold, and each one notices a violation that is planted on purpose."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PLANTED = [
+    ("losses/classification.py", "from productrec.models import pooling", "Rooms"),
+    ("artifacts.py", "from productrec.console import say", "Rooms"),
+    ("training/average.py", "from productrec.stages import train", "Rooms"),
+    ("training/average.py", "from productrec.retrieval import index", "Training sees no retrieval"),
+    ("recognition/vote.py", "from productrec.losses import batch", "Recognition stands on"),
+    ("competitions/writer.py", "from productrec.retrieval import index", "Ensembling and competitions"),
+    ("metrics/retrieval.py", "from productrec.recipe import Recipe", "Only stages and the command line"),
+    ("stages/submit.py", "from productrec.stages import embed", "Stages meet only on disk"),
+    ("models/pooling.py", "import timm", "one user each"),
+]
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(folder), "PATH": ""}
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "productrec", tmp_path / "productrec", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_contracts_hold(copy):
+    done = lint(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("module", "line", "contract"), PLANTED)
+def test_a_planted_violation_is_noticed(copy, module, line, contract):
+    path = copy / "productrec" / module
+    path.write_text(path.read_text() + f"\n{line}\n")
+    done = lint(copy)
+    assert done.returncode != 0
+    assert [
+        text for text in done.stdout.splitlines() if text.startswith(contract) or (contract in text and "BROKEN" in text)
+    ]
+    assert "BROKEN" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom productrec.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'faiss', 'albumentations', 'pandas', 'cv2', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,135 @@
+"""The main job from a source folder to a CSV, in one command and in four, for each loss and layout."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from productrec.recognition.probabilities import load_probabilities
+from tests.integration.conftest import TINY, write_recipe
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_recipe_runs_to_a_csv_in_the_samples_order(trained, drawn):
+    rows = read_rows(trained / "submissions" / "tiny.csv")
+    sample = read_rows(drawn / "sample_submission.csv")
+    assert [row["id"] for row in rows] == [row["id"] for row in sample]
+    assert all(len(set(row["predicted"].split())) == 3 for row in rows)
+    ledger = read_rows(trained / "submissions" / "ledger.csv")
+    assert [row["file"] for row in ledger] == ["tiny.csv"]
+    assert ledger[0]["validation_metric"] == "top_3_error"
+
+
+def test_a_second_run_skips_everything(finished, productrec):
+    recipe = finished / "tiny.yaml"
+    before = {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("*") if path.is_file()}
+    again = productrec("run", recipe, *TINY)
+    assert again.code == 0, again.err
+    assert "unchanged" in again.err
+    assert "is finished already" in again.err
+    assert {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("*") if path.is_file()} == before
+    assert len(read_rows(finished / "submissions" / "ledger.csv")) == 1
+
+
+def test_four_commands_with_views_and_soft_triple(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    settings = [*TINY, "loss.metric=soft_triple", "loss.soft_triple.centres_per_class=2"]
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    trained = productrec("train", recipe, *settings)
+    assert trained.code == 0, trained.err
+    predicted = productrec("predict", "runs/tiny", "--tta", "five_crops")
+    assert predicted.code == 0, predicted.err
+    for title in ("head alone", "nearest neighbour", "vote", "fused", "with TTA"):
+        assert title in predicted.out
+    submitted = productrec("submit", "runs/tiny", "--competition", "imaterialist2019", "--out", "out/x.csv")
+    assert submitted.code == 0, submitted.err
+    assert len(read_rows(place / "out" / "x.csv")) == len(read_rows(drawn / "sample_submission.csv"))
+    lines = [json.loads(line) for line in (place / "runs/tiny/metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert {"top_1_accuracy", "top_3_error", "recall@1", "map@r", "train_metric", "train_classification"} <= set(
+        lines[0]
+    )
+
+
+def test_tta_alone_takes_its_default_and_plain_predictions_stay(finished, productrec):
+    plain = load_probabilities(finished / "runs/tiny/predictions/plain/test").values.copy()
+    assert productrec("predict", "runs/tiny", "--tta").code == 0
+    full = load_probabilities(finished / "runs/tiny/predictions/full/test")
+    np.testing.assert_array_equal(load_probabilities(finished / "runs/tiny/predictions/plain/test").values, plain)
+    assert not np.array_equal(full.values, plain)
+    submitted = productrec("submit", "runs/tiny", "--out", "submissions/full.csv")
+    assert submitted.code == 0, submitted.err
+    assert "full" in read_rows(finished / "submissions" / "ledger.csv")[-1]["source"]
+
+
+def test_members_are_trained_and_ensembled(place, drawn, productrec):
+    members = {"a": {"seed": 1}, "b": {"loss": {"metric": "soft_triple", "soft_triple": {"centres_per_class": 2}}}}
+    recipe = write_recipe(place, drawn, members=members, predict={"member_weights": {"a": 3.0}})
+    done = productrec("run", recipe, *TINY, "train.epochs=1")
+    assert done.code == 0, done.err
+    assert "ensembled" in done.out
+    parts = [load_probabilities(place / f"runs/tiny/{name}/predictions/plain/test").values for name in "ab"]
+    blended = load_probabilities(place / "runs/tiny/predictions/plain/test").values
+    expected = 0.75 * parts[0].astype(np.float32) + 0.25 * parts[1]
+    np.testing.assert_allclose(blended, expected, atol=2e-3)
+    again = productrec("ensemble", "runs/tiny/a", "runs/tiny/b", "--out", "runs/even")
+    assert again.code == 0, again.err
+    assert productrec("submit", "runs/even", "--out", "submissions/even.csv").code == 0
+
+
+def test_several_runs_are_ensembled_by_predict(finished, productrec):
+    shutil.copytree("runs/tiny", "runs/twin")
+    done = productrec("predict", "runs/tiny", "runs/twin", "--weights", "1,1")
+    assert done.code == 0, done.err
+    mean = load_probabilities(finished / "runs/tiny+twin/predictions/plain/test").values
+    np.testing.assert_allclose(
+        mean, load_probabilities(finished / "runs/tiny/predictions/plain/test").values, atol=1e-3
+    )
+
+
+def test_class_folders_and_a_plain_contract(place, drawn, productrec):
+    train = json.loads((drawn / "train.json").read_text())["images"]
+    test = json.loads((drawn / "test.json").read_text())["images"]
+    for image in train:
+        target = place / "shop" / "train" / f"sku {image['class']}" / image["id"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(drawn / "images" / image["id"], target)
+    (place / "shop" / "test").mkdir()
+    for image in test:
+        shutil.copy(drawn / "images" / image["id"], place / "shop" / "test" / image["id"])
+    recipe = write_recipe(place, place / "shop", competition="plain")
+    done = productrec("run", recipe, *TINY, "train.epochs=1", "data.validation_fraction=0.25")
+    assert done.code == 0, done.err
+    rows = read_rows(place / "submissions" / "tiny.csv")
+    assert {row["id"] for row in rows} == {image["id"] for image in test}
+    assert all(row["label"].startswith("sku ") for row in rows)
+
+
+def test_the_demo_plays_to_the_end_and_goes_on_where_it_was(place, productrec):
+    small = ["--skus", "4", "--train-images", "4", "--val-images", "2", "--test-images", "2"]
+    settings = ["train.epochs=1", "train.side_px=32", "train.batch_size=8", "train.workers=0", "model.embedding_dim=8"]
+    done = productrec("demo", "--out", "play", *small, *settings)
+    assert done.code == 0, done.err
+    for title in ("head alone", "nearest neighbour", "vote", "fused", "with TTA", "ensembled"):
+        assert title in done.out
+    assert len(read_rows(place / "play" / "submission.csv")) == 8
+    again = productrec("demo", "--out", "play", *small, *settings)
+    assert again.code == 0
+    assert again.out == done.out
+    other = productrec("demo", "--out", "play", "--skus", "5")
+    assert other.code == 4
+    assert "other options" in other.err
+
+
+@pytest.mark.parametrize("command", [["settings", "loss"], ["doctor"], ["--version"]])
+def test_small_commands_answer(command, place, productrec):
+    done = productrec(*command)
+    assert done.code == 0, done.out + done.err
+    assert done.out.strip()

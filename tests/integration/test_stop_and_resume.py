@@ -1,0 +1,79 @@
+"""A training that is killed or interrupted goes on and ends as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from productrec.artifacts import compute_file_digest
+from tests.integration.conftest import TINY, write_recipe
+
+SETTINGS = [*TINY, "train.epochs=3", "train.workers=1", "train.ema_decay=0.9"]
+
+
+def start(place: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "productrec", "train", str(place / "tiny.yaml"), *SETTINGS, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["kill", "ctrl-c", "terminate"])
+def test_a_stopped_training_resumes_to_the_same_weights(place, drawn, productrec, how):
+    recipe = write_recipe(place, drawn)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    whole = productrec("train", recipe, *SETTINGS, "name=whole", "data.table=data/tiny")
+    assert whole.code == 0, whole.err
+
+    process = start(place)
+    wait_for(place / "runs/tiny/checkpoints/last/manifest.json", process)
+    # Ctrl-C and a notebook's end reach the loader processes too.
+    number = {"kill": signal.SIGKILL, "ctrl-c": signal.SIGINT, "terminate": signal.SIGTERM}[how]
+    os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the training was over before the signal came")
+    if how == "kill":
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130, error
+        assert [line for line in error.splitlines() if line.startswith("error: stopped")], error
+        assert "Traceback" not in error
+
+    refused = productrec("train", recipe, *SETTINGS)
+    assert refused.code == 4
+    assert "--resume" in refused.err
+    resumed = productrec("train", recipe, *SETTINGS, "--resume")
+    assert resumed.code == 0, resumed.err
+    digests = [
+        compute_file_digest(place / f"runs/{run}/checkpoints/last/weights.safetensors") for run in ("whole", "tiny")
+    ]
+    assert digests[0] == digests[1]
+    lines = (place / "runs/tiny/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
+
+
+def test_a_resume_with_other_settings_is_refused_by_name(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    process = start(place)
+    wait_for(place / "runs/tiny/checkpoints/last/manifest.json", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    outcome = productrec("train", recipe, *SETTINGS, "train.learning_rate=0.5", "--resume")
+    assert outcome.code == 4
+    assert "train.learning_rate" in outcome.err

@@ -1,0 +1,189 @@
+"""Rows to batches of pixels: the same whatever the number of loader processes, and no image lost in silence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from productrec.data.dataset import (
+    TrainingImages,
+    ViewBatch,
+    ViewedImages,
+    build_training_loader,
+    build_view_loader,
+    choose_workers,
+)
+from productrec.data.decode import decode_image
+from productrec.data.samplers import EpochSampler
+from productrec.data.transforms import build_augmentation
+from productrec.data.views import cut_views, get_views
+from productrec.errors import DataError
+
+SIDE = 32
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Twelve small photographs of noise."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    names = []
+    for number in range(12):
+        noise = generator.integers(0, 255, (40 + number, 50, 3), dtype=np.uint8)
+        names.append(str(folder / f"{number}.jpg"))
+        Image.fromarray(noise).save(names[-1], quality=90)
+    return names
+
+
+LABELS = np.repeat(np.arange(4), 3)
+
+
+def build_training(paths: list[str], *, seed: int = SEED, preset: str = "heavy") -> TrainingImages:
+    return TrainingImages(paths, LABELS, build_augmentation(preset, SIDE), seed)
+
+
+def load_epochs(paths: list[str], workers: int, epochs: tuple[int, ...], first_batch: int = 0):
+    """Batches of some epochs, through one loader whose processes stay."""
+    sampler = EpochSampler(LABELS, batch_size=4, images_per_class=2, seed=SEED)
+    loader = build_training_loader(build_training(paths), sampler, workers=workers, pin_memory=False)
+    batches = []
+    for epoch in epochs:
+        sampler.epoch, sampler.first_batch = epoch, first_batch
+        batches += list(loader)
+    return batches
+
+
+def check_same(one, two) -> None:
+    assert len(one) == len(two) > 0
+    for (images_a, labels_a), (images_b, labels_b) in zip(one, two, strict=True):
+        assert torch.equal(images_a, images_b)
+        assert torch.equal(labels_a, labels_b)
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_a_row_is_augmented_by_seed_epoch_and_row_alone(paths: list[str]) -> None:
+    images = build_training(paths)
+    pixels, label = images[(2, 5)]
+    assert pixels.shape == (SIDE, SIDE, 3)
+    assert pixels.dtype == np.uint8
+    assert label == 1
+    images[(0, 0)]
+    assert np.array_equal(images[(2, 5)][0], pixels)
+    assert np.array_equal(build_training(paths)[(2, 5)][0], pixels)
+    assert not np.array_equal(images[(3, 5)][0], pixels)
+    assert not np.array_equal(build_training(paths, seed=SEED + 1)[(2, 5)][0], pixels)
+    assert not np.array_equal(images[(2, 4)][0], pixels)
+
+
+def test_the_same_image_twice_in_an_epoch_is_augmented_apart(paths: list[str]) -> None:
+    images = TrainingImages([paths[0]] * 2, LABELS[:2], build_augmentation("heavy", SIDE), SEED)
+    assert not np.array_equal(images[(0, 0)][0], images[(0, 1)][0])
+
+
+def test_batches_are_bytes_and_class_positions(paths: list[str]) -> None:
+    batches = load_epochs(paths, 0, (0,))
+    assert len(batches) == 3
+    for pixels, labels in batches:
+        assert pixels.shape == (4, SIDE, SIDE, 3)
+        assert pixels.dtype == torch.uint8
+        assert labels.dtype == torch.int64
+        assert sorted(labels.unique(return_counts=True)[1].tolist()) == [2, 2]
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(paths: list[str]) -> None:
+    check_same(load_epochs(paths, 0, (0, 1)), load_epochs(paths, 2, (0, 1)))
+
+
+def test_a_resumed_epoch_has_the_same_tail(paths: list[str]) -> None:
+    check_same(load_epochs(paths, 0, (3,))[1:], load_epochs(paths, 0, (3,), first_batch=1))
+
+
+def test_loading_leaves_the_global_random_state_alone(paths: list[str]) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    load_epochs(paths, 0, (0, 1))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_a_broken_training_image_stops_with_its_path(paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"x")
+    images = TrainingImages([str(tmp_path / "broken.jpg")], LABELS[:1], build_augmentation("none", SIDE), 0)
+    with pytest.raises(DataError, match=r"broken\.jpg: is not a picture"):
+        images[(0, 0)]
+
+
+@pytest.mark.parametrize("name", ["plain.jpg", "späti ☕.jpg", "café.jpg", "a,b\nc.jpg"])
+def test_paths_of_any_letters_are_opened(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / name, "PNG")
+    Image.new("RGB", (8, 8), "blue").save(tmp_path / "b.png")
+    both = [str(tmp_path / name), str(tmp_path / "b.png")]
+    images = TrainingImages(both, LABELS[:2], build_augmentation("none", SIDE), 0)
+    assert (images[(0, 0)][0] == (255, 0, 0)).all()
+    assert (images[(0, 1)][0] == (0, 0, 255)).all()
+    assert ViewedImages(both, get_views("plain"), SIDE)[0][2] is None
+
+
+# ---------------------------------------------------------------- views
+
+
+def load_views(paths: list[str], workers: int = 0, batch_size: int = 5, preset: str = "full") -> list[ViewBatch]:
+    dataset = ViewedImages(paths, get_views(preset), SIDE)
+    return list(build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=False))
+
+
+def test_view_batches_come_in_order_with_one_tensor_a_cut(paths: list[str]) -> None:
+    batches = load_views(paths)
+    cuts = tuple(dict.fromkeys(view.cut for view in get_views("full")))
+    assert torch.cat([batch.rows for batch in batches]).tolist() == list(range(12))
+    assert [len(batch.rows) for batch in batches] == [5, 5, 2]
+    for batch in batches:
+        assert len(batch.cuts) == len(cuts) == 8
+        assert all(tensor.dtype == torch.uint8 and len(tensor) == len(batch.rows) for tensor in batch.cuts)
+        assert batch.broken == {}
+    row = 6
+    expected = cut_views(decode_image(Path(paths[row]).read_bytes(), "x"), cuts, SIDE)
+    for tensor, square in zip(batches[1].cuts, expected, strict=True):
+        assert np.array_equal(tensor[1].numpy(), square)
+
+
+def test_view_batches_do_not_depend_on_the_number_of_workers(paths: list[str]) -> None:
+    for one, two in zip(load_views(paths), load_views(paths, workers=2), strict=True):
+        assert torch.equal(one.rows, two.rows)
+        assert all(torch.equal(a, b) for a, b in zip(one.cuts, two.cuts, strict=True))
+
+
+def test_a_broken_file_is_marked_and_the_others_go_on(paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(Path(paths[0]).read_bytes()[:300])
+    mixed = [paths[0], str(tmp_path / "broken.jpg"), paths[1], str(tmp_path / "absent.jpg"), str(tmp_path), paths[2]]
+    batches = load_views(mixed, batch_size=3, preset="flip")
+    broken = {row: text for batch in batches for row, text in batch.broken.items()}
+    assert set(broken) == {1, 3, 4}
+    assert "broken.jpg" in broken[1]
+    assert "absent.jpg: cannot be opened" in broken[3]
+    assert "must be a regular file" in broken[4]
+    pixels = torch.cat([batch.cuts[0] for batch in batches])
+    alone = torch.cat([batch.cuts[0] for batch in load_views(paths[:3], preset="flip")])
+    assert torch.equal(pixels[[0, 2, 5]], alone)
+    assert not pixels[[1, 3, 4]].any()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores", "on_gpu", "expected"),
+    [
+        (0, 8, True, 0),
+        (5, 2, False, 5),
+        (-1, 1, False, 1),
+        (-1, 1, True, 1),
+        (-1, 8, False, 4),
+        (-1, 8, True, 7),
+        (-1, 64, True, 16),
+    ],
+)
+def test_workers_are_chosen_by_cores_and_device(wanted: int, cores: int, on_gpu: bool, expected: int) -> None:
+    assert choose_workers(wanted, cores=cores, on_gpu=on_gpu) == expected

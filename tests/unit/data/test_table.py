@@ -1,0 +1,255 @@
+"""The image table: its promises, what a person is told, held-out validation, disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from productrec.artifacts import MANIFEST_NAME, load_manifest
+from productrec.data.formats import SourceRows
+from productrec.data.table import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    ImageTable,
+    build_frame,
+    check_table,
+    find_findings,
+    hold_out_validation,
+    load_table,
+    save_table,
+)
+from productrec.errors import ArtifactError, DataError
+
+
+def frames(*entries: tuple[str, str, int | None], status: str = "ok") -> tuple[pd.DataFrame, pd.DataFrame]:
+    rows = SourceRows()
+    for image_id, split, label in entries:
+        rows.add(image_id, split, label, path=f"images/{image_id}")
+    images, classes = rows.build_frames()
+    images["status"] = pd.Series([status] * len(images), dtype="str")
+    return images, classes
+
+
+def many(per_class: dict[int, int], split: str = "train") -> pd.DataFrame:
+    return frames(*((f"{label}-{number}", split, label) for label, n in per_class.items() for number in range(n)))[0]
+
+
+GOOD = (("a", "train", 1), ("b", "train", 1), ("c", "val", 2), ("d", "test", None))
+
+
+def test_frames_have_exactly_the_columns_and_types() -> None:
+    images, classes = frames(*GOOD)
+    assert list(images.columns) == list(IMAGE_COLUMNS)
+    assert list(classes.columns) == list(CLASS_COLUMNS)
+    for name, kind in IMAGE_COLUMNS.items():
+        assert str(images[name].dtype) == kind, name
+    assert build_frame({"x": "Int64", "y": "str"}, {"x": [1, None]})["y"].isna().all()
+
+
+# ---------------------------------------------------------------- promises
+
+
+def test_a_good_table_passes() -> None:
+    check_table(*frames(*GOOD), "here")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_ids_repeated_within_and_across_splits_are_refused(split: str) -> None:
+    images, classes = frames(*GOOD, ("a", split, None if split == "test" else 1))
+    with pytest.raises(DataError, match=r"here: image ids must be unique over all splits; 1 \(a\) stand more than"):
+        check_table(images, classes, "here")
+
+
+def test_many_repeated_ids_are_counted_and_the_first_few_named() -> None:
+    entries = [(f"i{number}", "train", 1) for number in range(9)]
+    with pytest.raises(DataError, match=r"9 \(i0, i1, i2, i3, i4, \.\.\.\) stand more than once"):
+        check_table(*frames(*entries, *entries), "here")
+
+
+def test_a_training_image_without_label_is_refused() -> None:
+    with pytest.raises(DataError, match=r"every training image must have a label; 1 \(x\) have none"):
+        check_table(*frames(*GOOD, ("x", "train", None)), "here")
+    check_table(*frames(*GOOD, ("x", "val", None)), "here")
+
+
+def test_a_label_that_is_no_class_is_refused() -> None:
+    images, classes = frames(*GOOD)
+    with pytest.raises(DataError, match=r"labels must be among the classes; got 1 \(2\)"):
+        check_table(images, classes[classes["id"] != 2], "here")
+
+
+def test_an_empty_table_is_refused() -> None:
+    with pytest.raises(DataError, match="no images are listed"):
+        check_table(*frames(), "here")
+
+
+# ---------------------------------------------------------------- findings
+
+
+def test_a_clean_table_has_no_findings() -> None:
+    assert find_findings(frames(("a", "train", 1), ("b", "train", 1), ("c", "val", 1), ("d", "test", None))[0]) == []
+
+
+def test_missing_and_broken_images_are_findings() -> None:
+    images = many({1: 8})
+    images.loc[images.index[:2], "status"] = "missing"
+    images.loc[images.index[2:3], "status"] = "broken"
+    findings = find_findings(images)
+    assert findings[0].startswith("2 (1-0, 1-1) of 8 images have no file")
+    assert findings[1].startswith("1 (1-2) of 8 images cannot be decoded")
+
+
+def test_a_label_only_in_validation_is_a_finding() -> None:
+    images, _ = frames(("a", "train", 1), ("b", "train", 1), ("c", "val", 2), ("d", "val", 1))
+    assert [text for text in find_findings(images) if "without one readable training image" in text] == [
+        "1 (2) labels stand in val without one readable training image; they cannot be predicted and count as errors."
+    ]
+
+
+def test_a_label_whose_training_images_are_all_broken_is_a_finding() -> None:
+    images, _ = frames(("a", "train", 1), ("b", "train", 1), ("c", "val", 1), ("d", "val", 1))
+    images.loc[images["split"] == "train", "status"] = "broken"
+    assert any("1 (1) labels stand in val without one readable" in text for text in find_findings(images))
+
+
+def test_a_class_with_one_readable_image_is_a_finding() -> None:
+    images = many({1: 1, 2: 2, 3: 2})
+    images.loc[images["image_id"] == "3-0", "status"] = "broken"
+    assert any(text.startswith("2 (1, 3) classes have a single training image") for text in find_findings(images))
+
+
+# ---------------------------------------------------------------- held-out validation
+
+
+def held(images: pd.DataFrame, fraction: float, seed: int) -> set[str]:
+    after = hold_out_validation(images, fraction, seed)
+    return set(after.loc[after["split"] == "val", "image_id"])
+
+
+def test_each_class_gives_its_share_and_keeps_one() -> None:
+    images = many({1: 10, 2: 5, 3: 4, 4: 1, 5: 2})
+    after = hold_out_validation(images, 0.1, 0)
+    moved = after[after["split"] == "val"]["label"].value_counts().to_dict()
+    assert moved == {1: 1, 2: 1}  # half an image of class 2 is rounded up, less than half of the others is none
+    after = hold_out_validation(images, 0.99, 0)
+    assert after[after["split"] == "train"]["label"].value_counts().to_dict() == {1: 1, 2: 1, 3: 1, 4: 1, 5: 1}
+
+
+def test_it_depends_on_seed_and_ids_alone() -> None:
+    images = many({1: 20, -7: 30, 2**62: 10})
+    first = held(images, 0.3, 0)
+    assert held(images, 0.3, 0) == first
+    assert held(images.sample(frac=1, random_state=3), 0.3, 0) == first
+    assert held(images, 0.3, 1) != first
+    assert len(first) == 18
+
+
+def test_a_class_is_drawn_the_same_whatever_the_others_are() -> None:
+    alone = held(many({5: 12}), 0.25, 4)
+    assert {name for name in held(many({1: 30, 5: 12}), 0.25, 4) if name.startswith("5-")} == alone
+
+
+def test_classes_are_drawn_apart() -> None:
+    moved = [name.split("-") for name in held(many({1: 40, 2: 40}), 0.3, 0)]
+    assert {n for label, n in moved if label == "1"} != {n for label, n in moved if label == "2"}
+
+
+def test_only_training_images_move_and_the_given_frame_stays() -> None:
+    images = pd.concat([many({1: 10}), many({2: 10}, "test")], ignore_index=True)
+    before = images.copy()
+    after = hold_out_validation(images, 0.5, 0)
+    pd.testing.assert_frame_equal(images, before)
+    assert (after["split"] == "test").sum() == 10
+    assert (after["split"] == "val").sum() == 5
+    pd.testing.assert_frame_equal(after.drop(columns="split"), before.drop(columns="split"))
+
+
+def test_nothing_moves_for_no_fraction() -> None:
+    assert held(many({1: 10}), 0.0, 0) == set()
+
+
+# ---------------------------------------------------------------- the table itself
+
+
+def build_table(tmp_path: Path, **changes: Any) -> ImageTable:
+    images, classes = frames(*GOOD)
+    images.loc[1, "status"] = "broken"
+    return ImageTable(images, classes, root=tmp_path, sample=None, fingerprint="x")
+
+
+def test_rows_are_selected_by_split_and_state(tmp_path: Path) -> None:
+    table = build_table(tmp_path)
+    assert table.select(["train"])["image_id"].tolist() == ["a"]
+    assert table.select(["train"], usable=False)["image_id"].tolist() == ["a", "b"]
+    assert table.select(("test", "val"))["image_id"].tolist() == ["c", "d"]  # the table's order
+    assert table.get_paths(table.select(["val"])) == [str(tmp_path / "images" / "c")]
+
+
+def test_a_class_without_a_name_is_called_by_its_id(tmp_path: Path) -> None:
+    table = build_table(tmp_path)
+    table.classes.loc[table.classes["id"] == 1, "name"] = "tin"
+    table.classes.loc[table.classes["id"] == 2, "name"] = ""
+    assert table.get_class_names([2, 1, 99]) == ["2", "tin", "99"]
+
+
+# ---------------------------------------------------------------- disk
+
+
+def save(tmp_path: Path, *entries: tuple[str, str, int | None], sample: Path | None = None) -> Path:
+    folder = tmp_path / "data" / "table"
+    (tmp_path / "source").mkdir(parents=True, exist_ok=True)
+    images, classes = frames(*entries)
+    save_table(
+        folder, images, classes, root=tmp_path / "source", sample=sample, inputs={"x": "1"}, settings={"seed": 0}
+    )
+    return folder
+
+
+def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,predicted\nd,1\n")
+    entries = (*GOOD, ("000123", "train", 2**62 + 1), ("NA", "test", None), ("é\n,", "test", None))
+    folder = save(tmp_path, *entries, sample=sample)
+    images, classes = frames(*entries)
+    table = load_table(folder)
+    pd.testing.assert_frame_equal(table.images, images)
+    pd.testing.assert_frame_equal(table.classes, classes)
+    assert table.root == tmp_path / "source"
+    assert table.sample == folder / "sample_submission.csv"
+    assert table.sample.read_text() == sample.read_text()
+    assert table.fingerprint == load_manifest(folder).fingerprint
+    assert load_manifest(folder).notes["images"] == 7
+
+
+def test_a_table_moves_with_its_images_or_is_told_where_they_are(tmp_path: Path) -> None:
+    save(tmp_path / "old", *GOOD)
+    (tmp_path / "old").rename(tmp_path / "new")
+    table = load_table(tmp_path / "new" / "data" / "table")
+    assert table.root == tmp_path / "new" / "source"
+    assert table.sample is None
+    assert load_table(tmp_path / "new" / "data" / "table", root=tmp_path).root == tmp_path
+
+
+def test_the_same_content_has_the_same_fingerprint(tmp_path: Path) -> None:
+    first = load_table(save(tmp_path / "a", *GOOD)).fingerprint
+    assert load_table(save(tmp_path / "b", *GOOD)).fingerprint == first
+    assert load_table(save(tmp_path / "c", *GOOD[:-1])).fingerprint != first
+
+
+@pytest.mark.parametrize("name", ["images.parquet", "classes.parquet"])
+def test_a_damaged_table_is_refused(tmp_path: Path, name: str) -> None:
+    folder = save(tmp_path, *GOOD)
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(ArtifactError, match=f"{name}: differs from its manifest; the image table is damaged"):
+        load_table(folder)
+    (folder / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name}: missing"):
+        load_table(folder)
+
+
+def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=f"no image table here .no {MANIFEST_NAME}"):
+        load_table(tmp_path)

@@ -1,0 +1,158 @@
+"""Augmentation: a seed alone decides the pixels, and a wrong pipeline file is refused at the start."""
+
+import json
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+import yaml
+
+from productrec.data.transforms import PRESETS, Augmentation, build_augmentation
+from productrec.errors import RecipeError
+
+SIDE = 24
+
+
+def draw_noise(height: int = 60, width: int = 80) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def save_pipeline(path: Path, *steps: A.BasicTransform) -> Path:
+    A.save(A.Compose(list(steps)), path, data_format="json" if path.suffix == ".json" else "yaml")
+    return path
+
+
+STEPS = (A.RandomCrop(32, 40), A.HorizontalFlip(p=0.5), A.RandomBrightnessContrast(p=0.9))
+
+
+@pytest.fixture(params=[*PRESETS, "steps.yaml", "steps.json", "steps.yml"])
+def augmentation(request: pytest.FixtureRequest, tmp_path: Path) -> Augmentation:
+    """Every preset, and a pipeline of someone's own in both file formats."""
+    name = request.param
+    return build_augmentation(name if name in PRESETS else str(save_pipeline(tmp_path / name, *STEPS)), SIDE)
+
+
+def test_the_seed_alone_decides_the_pixels(augmentation: Augmentation) -> None:
+    image = draw_noise()
+    first = [augmentation(image, seed) for seed in range(6)]
+    augmentation(draw_noise(35, 90), 99)
+    np.random.seed(7)
+    again = [augmentation(image, seed) for seed in reversed(range(6))][::-1]
+    for a, b in zip(first, again, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_different_seeds_differ_unless_nothing_is_random(augmentation: Augmentation, request) -> None:
+    squares = {augmentation(draw_noise(), seed).tobytes() for seed in range(8)}
+    nothing = request.node.callspec.params["augmentation"] == "none"
+    assert len(squares) == 1 if nothing else len(squares) >= 6
+
+
+def test_two_builds_of_one_pipeline_agree(tmp_path: Path) -> None:
+    path = str(save_pipeline(tmp_path / "steps.yaml", *STEPS))
+    for name in (*PRESETS, path):
+        one, two = build_augmentation(name, SIDE), build_augmentation(name, SIDE)
+        assert all(np.array_equal(one(draw_noise(), seed), two(draw_noise(), seed)) for seed in range(4))
+
+
+def test_both_file_formats_mean_the_same(tmp_path: Path) -> None:
+    one, two = (build_augmentation(str(save_pipeline(tmp_path / name, *STEPS)), SIDE) for name in ("a.yaml", "a.json"))
+    assert all(np.array_equal(one(draw_noise(), seed), two(draw_noise(), seed)) for seed in range(4))
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (24, 24), (1, 1), (5, 200), (300, 200)])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_any_size_becomes_a_square_of_bytes(preset: str, shape: tuple[int, int]) -> None:
+    image = draw_noise(*shape)
+    before = image.copy()
+    square = build_augmentation(preset, SIDE)(image, 3)
+    assert square.shape == (SIDE, SIDE, 3)
+    assert square.dtype == np.uint8
+    assert square.flags["C_CONTIGUOUS"]
+    assert np.array_equal(image, before)
+
+
+def test_the_whole_image_is_kept_where_nothing_is_augmented() -> None:
+    image = np.zeros((48, 96, 3), np.uint8)
+    image[:, 48:] = 255
+    square = build_augmentation("none", SIDE)(image, 0)
+    assert (square[:, :12] == 0).all()
+    assert (square[:, 12:] == 255).all()
+
+
+def test_a_pipeline_of_another_size_is_resized(tmp_path: Path) -> None:
+    path = save_pipeline(tmp_path / "crop.yaml", A.CenterCrop(20, 30))
+    assert build_augmentation(str(path), SIDE)(draw_noise(), 0).shape == (SIDE, SIDE, 3)
+
+
+def test_a_single_transform_is_a_pipeline_too(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    A.save(A.HorizontalFlip(p=1.0), path)
+    flipped = build_augmentation(str(path), SIDE)
+    image = draw_noise(SIDE, SIDE)
+    assert np.array_equal(flipped(image, 0), image[:, ::-1])
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def refuse(name: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        build_augmentation(name, SIDE)
+    return str(caught.value)
+
+
+def test_a_name_that_is_neither_preset_nor_file_is_refused(tmp_path: Path) -> None:
+    assert "must be one of none, light, product, heavy or a file; got 'prodcut'" in refuse("prodcut")
+    assert "or a file; got" in refuse(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.yaml", ""),
+        ("a.yaml", "just words"),
+        ("a.yaml", "{"),
+        ("a.yaml", "transform: {__class_fullname__: Nothing, p: 1}"),
+        ("a.yaml", "transform: {__class_fullname__: os.system, command: 'true'}"),
+        ("a.yaml", "!!python/object/apply:os.getcwd []"),
+        ("a.json", "{}"),
+        ("a.json", "[1]"),
+        ("a.json", "transform: yaml in a json file"),
+    ],
+)
+def test_a_file_that_is_no_pipeline_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert f"{name}: is not a serialised albumentations pipeline (" in refuse(str(tmp_path / name))
+
+
+def test_a_pipeline_with_an_unknown_transform_is_refused(tmp_path: Path) -> None:
+    path = save_pipeline(tmp_path / "a.yaml", *STEPS)
+    document = yaml.safe_load(path.read_text())
+    document["transform"]["transforms"][0]["__class_fullname__"] = "RandomCrap"
+    path.write_text(yaml.safe_dump(document))
+    assert "RandomCrap" in refuse(str(path))
+
+
+def test_a_pipeline_that_fails_on_an_image_is_refused_before_training(tmp_path: Path) -> None:
+    path = save_pipeline(tmp_path / "a.json", A.RandomCrop(1000, 1000))
+    assert "must take an RGB uint8 image and give one back (" in refuse(str(path))
+    document = json.loads(path.read_text())
+    document["transform"]["transforms"][0].update(height=10, width=10)
+    path.write_text(json.dumps(document))
+    build_augmentation(str(path), SIDE)
+
+
+@pytest.mark.parametrize(
+    ("steps", "got"),
+    [
+        ((A.Normalize(),), f"got float32 of shape ({SIDE}, {SIDE}, 3)"),
+        ((A.ToFloat(max_value=255),), "got float32"),
+        ((A.ToGray(num_output_channels=1, p=1),), f"got uint8 of shape ({SIDE}, {SIDE}"),
+    ],
+)
+def test_a_pipeline_that_gives_no_rgb_bytes_is_refused(tmp_path: Path, steps: tuple, got: str) -> None:
+    message = refuse(str(save_pipeline(tmp_path / "a.yaml", *steps)))
+    assert "must give back an RGB uint8 image" in message
+    assert got in message

@@ -1,0 +1,66 @@
+"""What a person sees: notes on standard error, results on standard output, text exactly as it is."""
+
+import subprocess
+import sys
+
+import pytest
+
+from productrec.console import build_table, print_table, say, show_progress, warn
+
+TRICKY = "class [bold]x[/] :cat: [/red] 1"
+
+
+def test_notes_go_to_standard_error_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    say(TRICKY)
+    warn(TRICKY)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"{TRICKY}\nwarning: {TRICKY}\n"
+
+
+def test_a_long_note_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("word " * 200)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_table_goes_to_standard_output_with_its_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(TRICKY, ("name", "figure"), [(TRICKY, "0.5"), ("b", "10.25")])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count(TRICKY) == 2
+    lines = [line.rstrip() for line in out.splitlines() if line.strip()]
+    assert lines[-2].endswith("  0.5")
+    assert lines[-1].endswith("10.25")
+
+
+def test_figures_stand_to_the_right_and_text_to_the_left() -> None:
+    assert [column.justify for column in build_table("t", ("a", "b", "c"), []).columns] == ["left", "right", "right"]
+    wrapped = build_table("t", ("a", "b"), [], wrap_last=True).columns
+    assert [column.justify for column in wrapped] == ["left", "left"]
+    assert [column.no_wrap for column in wrapped] == [True, False]
+
+
+def test_progress_on_a_stream_that_is_no_terminal_prints_its_last_state(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress("[/] :cat:", 12_000, "images") as bar:
+        bar.advance(5_000, loss="[b]1.5")
+        bar.advance(7_000, loss="[/]")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("[/] :cat: ")
+    assert "12,000/12,000" in err
+    assert "images/s" in err
+    assert "loss [/]" in err
+    assert "1.5" not in err
+
+
+def test_progress_passes_an_error_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="inside"), show_progress("reading", 10) as bar:
+        bar.advance(1)
+        raise ValueError("inside")
+    assert "10" in capsys.readouterr().err
+
+
+def test_the_console_is_imported_without_rich() -> None:
+    code = "import sys, productrec.console; print('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
