@@ -54,6 +54,9 @@ class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str | None]:
         epoch, row = key
         pixels, problem = _decode(_as_text(self._paths[row]))
+        if problem is not None:  # a pipeline may refuse the stand-in for its size
+            side_px = self._augmentation.side_px
+            return np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), problem
         seed = int(np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0])
         return self._augmentation(pixels, seed), int(self._labels[row]), problem
 

@@ -156,8 +156,11 @@ def save_table(
     inputs: dict[str, str],
     settings: dict[str, Any],
 ) -> None:
-    """Write the table as an artefact; its root and sample are kept relative to ``folder`` so that both can move."""
-    notes: dict[str, Any] = {"root": os.path.relpath(root.resolve(), folder.resolve())}
+    """Write the table as an artefact; its root is kept both as it is and relative to ``folder``, so that either can move."""
+    notes: dict[str, Any] = {
+        "root": str(root.resolve()),
+        "relative_root": os.path.relpath(root.resolve(), folder.resolve()),
+    }
     notes["images"] = len(images)
     notes["classes"] = len(classes)
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
@@ -165,6 +168,11 @@ def save_table(
         classes.to_parquet(temporary / "classes.parquet", index=False)
         if sample is not None:
             (temporary / "sample_submission.csv").write_bytes(sample.read_bytes())
+
+
+def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
+    moved_together = (folder / str(notes["relative_root"])).resolve()
+    return moved_together if moved_together.is_dir() else Path(notes["root"])
 
 
 def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
@@ -179,7 +187,7 @@ def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
     return ImageTable(
         images=pd.read_parquet(folder / "images.parquet"),
         classes=pd.read_parquet(folder / "classes.parquet"),
-        root=(root or folder / str(manifest.notes["root"])).resolve(),
+        root=_find_root(folder, manifest.notes) if root is None else root.resolve(),
         sample=sample if sample.exists() else None,
         fingerprint=manifest.fingerprint,
     )

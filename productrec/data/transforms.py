@@ -28,14 +28,14 @@ class Augmentation:
 
     def __init__(self, pipeline: A.Compose, side_px: int) -> None:
         self._pipeline = pipeline
-        self._side_px = side_px
+        self.side_px = side_px
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         """Augment ``image`` (H, W, 3) uint8 with the randomness of ``seed``; returns (side_px, side_px, 3) uint8."""
         self._pipeline.set_random_seed(seed)
         pixels: np.ndarray = self._pipeline(image=image)["image"]
-        if pixels.shape != (self._side_px, self._side_px, 3):
-            pixels = resize_square(pixels, self._side_px)
+        if pixels.shape != (self.side_px, self.side_px, 3):
+            pixels = resize_square(pixels, self.side_px)
         return np.ascontiguousarray(pixels)
 
 

@@ -43,7 +43,7 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> dict[str, Scores]:
     Raises:
         ArtifactError: sets of different networks or images.
     """
-    table, contract = load_table(recipe.table), load_contract(recipe.competition)
+    table, contract = load_table(recipe.table, root=recipe.data.images), load_contract(recipe.competition)
     trained = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
     class_ids = trained.class_ids
     validation = _load_evidence(run, views, "val", class_ids)

@@ -14,11 +14,11 @@ from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import get_views
-from productrec.errors import ArtifactError, describe_offenders
+from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.models.inference import recognise_views
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, build_recipe
-from productrec.retrieval.embedding_set import KIND, load_embedding_set, write_embedding_set
+from productrec.retrieval.embedding_set import KIND, write_embedding_set
 from productrec.runtime import choose_device, choose_dtype, count_cores
 from productrec.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -50,7 +50,7 @@ def run_embed(run: Path, recipe: Recipe) -> list[Wish]:
         ArtifactError: no checkpoint, or its classes are not the table's.
     """
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
-    table = load_table(recipe.table)
+    table = load_table(recipe.table, root=recipe.data.images)
     _check_classes(checkpoint, table)
     settings = recipe.predict
     # A gallery split may also be a query split; then it is embedded once for each use.
@@ -154,6 +154,7 @@ def _embed(
             )
             for one in missing
         }
+        broken: dict[int, str] = {}
         with show_progress(f"embedding {wish.split}, {len(views)} views", len(ids)) as bar:
             batch: ViewBatch
             for batch in loader:
@@ -161,10 +162,16 @@ def _embed(
                 for one, writer in writers.items():
                     seen = plain if one.views == "plain" else together
                     writer.write(batch.rows.numpy(), seen.embeddings.numpy(), seen.logits.numpy(), batch.broken)
+                broken |= batch.broken
                 bar.advance(len(batch.rows))
-    broken = load_embedding_set(wish.get_folder(run)).broken
+                if len(broken) == len(ids):
+                    raise DataError(
+                        f"{table.root}: not one of the {len(ids)} {wish.split} images can be read; the first: "
+                        f"{next(iter(broken.values()))} Name the folder they are in now with data.images=FOLDER."
+                    )
     if broken:
-        warn(f"{describe_offenders(broken)} {wish.split} images could not be read since ingest; they count as broken.")
+        names = [ids[row] for row in sorted(broken)]
+        warn(f"{describe_offenders(names)} {wish.split} images could not be read since ingest; they count as broken.")
 
 
 def _check_classes(checkpoint: Checkpoint, table: ImageTable) -> None:

@@ -25,7 +25,7 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     Raises:
         ArtifactError: an embedding set is missing, or of another network.
     """
-    table = load_table(recipe.table)
+    table = load_table(recipe.table, root=recipe.data.images)
     gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
     splits = recipe.predict.gallery_splits
     sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]

@@ -50,7 +50,7 @@ def run_recipe(recipe: Recipe) -> Submission:
 def ingest_recipe(recipe: Recipe) -> None:
     """Ingest the recipe's source; without one, the table must be there."""
     if recipe.data.source is None:
-        load_table(recipe.table)
+        load_table(recipe.table, root=recipe.data.images)
         return
     contract = load_contract(recipe.competition)
     data = recipe.data
@@ -135,7 +135,7 @@ def predict_runs(runs: Mapping[Path, Recipe], *, out: Path, weights: Sequence[fl
     if weights is None:
         weights = [recipe.predict.member_weights.get(folder.name, 1.0) for folder, recipe in runs.items()]
     ensemble_folder = out / "predictions" / views
-    table = load_table(recipes[0].table)
+    table = load_table(recipes[0].table, root=recipes[0].data.images)
     metric_k = load_contract(recipes[0].competition).metric_k
     ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=weights)
     if not (out / "recipe.yaml").exists():
@@ -168,7 +168,9 @@ def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, samp
     """Write the CSV that the recipe's competition wants from predictions at ``source``."""
     contract: Contract = load_contract(recipe.competition)
     if sample is None:
-        sample = recipe.submit.sample or (load_table(recipe.table).sample if recipe.table.exists() else None)
+        sample = recipe.submit.sample or (
+            load_table(recipe.table, root=recipe.data.images).sample if recipe.table.exists() else None
+        )
     target = out or recipe.submit.out or Path("submissions") / f"{recipe.name}.csv"
     submission = run_submit(find_probabilities(source), target, competition=recipe.competition, sample=sample)
     checked = (
@@ -216,7 +218,9 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     names = dict(zip([str(member) for member in members], folders, strict=True))
     target = out / "predictions" / "blend"
     metric_k = load_contract(recipe.competition).metric_k
-    ensembled = run_ensemble(names, target, load_table(recipe.table), metric_k=metric_k, weights=weights)
+    ensembled = run_ensemble(
+        names, target, load_table(recipe.table, root=recipe.data.images), metric_k=metric_k, weights=weights
+    )
     write_text(out / "recipe.yaml", save_recipe(recipe))
     return Predicted(target, {}, ensembled)
 

@@ -68,7 +68,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     """
     started = time.monotonic()
     folder = recipe.run_folder
-    table = load_table(recipe.table)
+    table = load_table(recipe.table, root=recipe.data.images)
     contract = load_contract(recipe.competition)
     check_training_splits(contract, recipe.train.splits, forced=recipe.train.force_splits)
     decisive = _get_decisive(recipe) | {"table": table.fingerprint}

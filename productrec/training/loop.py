@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
-from productrec.errors import DataError, Interrupted, TrainingError, describe_offenders
+from productrec.errors import DataError, Interrupted, TrainingError
 from productrec.models.recognizer import Recognizer
 from productrec.runtime import StopRequest, autocast
 from productrec.training.average import WeightAverage
@@ -189,8 +189,8 @@ def run_training(
                 save("best", figures)
         elif validate is None:
             save("best", figures)
+        on_epoch(finished, figures)  # before the checkpoint: a resume drops lines that it writes again, it adds none
         save("last", figures)
-        on_epoch(finished, figures)
         if stop.wanted and progress.epoch < epochs:
             raise Interrupted(f"stopped after epoch {progress.epoch}; the state is saved.")
 
@@ -199,7 +199,7 @@ def _check_batches(loader: Iterable[TrainingBatch]) -> Iterator[TrainingBatch]:
     for batch in loader:
         if batch.broken:
             raise DataError(
-                f"training: every image must be readable; in one batch {describe_offenders(batch.broken, 1)} is not. "
+                f"training: {len(batch.broken)} images of a batch cannot be read, the first: {batch.broken[0]} "
                 "Ingest again, so that broken images are left out."
             )
         yield batch

@@ -135,7 +135,7 @@ def test_a_training_image_that_breaks_after_ingest_is_named(place, source, produ
     assert productrec("ingest", source, "--out", "data/tiny").code == 0
     for image in json.loads((source / "train.json").read_text())["images"]:
         (source / "images" / image["id"]).write_bytes(b"no image")
-    check_line(productrec("train", recipe, *TINY), 3, "not a readable image")
+    check_line(productrec("train", recipe, *TINY), 3, "16 images of a batch", "Ingest again")
 
 
 def test_runs_of_other_classes_are_not_combined(finished, drawn, source, productrec):
@@ -243,3 +243,13 @@ def test_weights_and_presets_that_do_not_exist(finished, productrec):
     check_line(productrec("predict", "runs/tiny", "--tta=upside_down"), 2, "upside_down", "five_crops")
     assert productrec("predict", "runs/tiny", "--weights", "a,b").code == 2
     check_line(productrec("submit", "runs/tiny", "--competition", "imaterialist2091"), 5, "imaterialist2019")
+
+
+def test_images_that_moved_are_one_clear_error_with_its_mend(place, source, productrec):
+    recipe = write_recipe(place, source)
+    assert productrec("ingest", source, "--out", "data/tiny").code == 0
+    assert productrec("train", recipe, *TINY, "train.epochs=1").code == 0
+    shutil.move(source, place / "elsewhere")
+    check_line(productrec("predict", "runs/tiny"), 3, "not one of", "data.images")
+    done = productrec("predict", "runs/tiny", f"data.images={place / 'elsewhere'}")
+    assert done.code == 0, done.err

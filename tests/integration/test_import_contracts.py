@@ -47,10 +47,7 @@ def test_a_planted_violation_is_noticed(copy, module, line, contract):
     path.write_text(path.read_text() + f"\n{line}\n")
     done = lint(copy)
     assert done.returncode != 0
-    assert [
-        text for text in done.stdout.splitlines() if text.startswith(contract) or (contract in text and "BROKEN" in text)
-    ]
-    assert "BROKEN" in done.stdout
+    assert [text for text in done.stdout.splitlines() if contract in text and "BROKEN" in text], done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])

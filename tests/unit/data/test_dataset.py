@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,6 @@ from productrec.data.decode import decode_image
 from productrec.data.samplers import EpochSampler
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import cut_views, get_views
-from productrec.errors import DataError
 
 SIDE = 32
 SEED = 11
@@ -58,9 +58,9 @@ def load_epochs(paths: list[str], workers: int, epochs: tuple[int, ...], first_b
 
 def check_same(one, two) -> None:
     assert len(one) == len(two) > 0
-    for (images_a, labels_a), (images_b, labels_b) in zip(one, two, strict=True):
-        assert torch.equal(images_a, images_b)
-        assert torch.equal(labels_a, labels_b)
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
 
 
 # ---------------------------------------------------------------- training
@@ -68,10 +68,10 @@ def check_same(one, two) -> None:
 
 def test_a_row_is_augmented_by_seed_epoch_and_row_alone(paths: list[str]) -> None:
     images = build_training(paths)
-    pixels, label = images[(2, 5)]
+    pixels, label, problem = images[(2, 5)]
     assert pixels.shape == (SIDE, SIDE, 3)
     assert pixels.dtype == np.uint8
-    assert label == 1
+    assert (label, problem) == (1, None)
     images[(0, 0)]
     assert np.array_equal(images[(2, 5)][0], pixels)
     assert np.array_equal(build_training(paths)[(2, 5)][0], pixels)
@@ -88,7 +88,8 @@ def test_the_same_image_twice_in_an_epoch_is_augmented_apart(paths: list[str]) -
 def test_batches_are_bytes_and_class_positions(paths: list[str]) -> None:
     batches = load_epochs(paths, 0, (0,))
     assert len(batches) == 3
-    for pixels, labels in batches:
+    for pixels, labels, broken in batches:
+        assert broken == []
         assert pixels.shape == (4, SIDE, SIDE, 3)
         assert pixels.dtype == torch.uint8
         assert labels.dtype == torch.int64
@@ -111,11 +112,19 @@ def test_loading_leaves_the_global_random_state_alone(paths: list[str]) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_broken_training_image_stops_with_its_path(paths: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_training_image_is_marked_and_the_others_go_on(paths: list[str], tmp_path: Path, workers: int) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"x")
-    images = TrainingImages([str(tmp_path / "broken.jpg")], LABELS[:1], build_augmentation("none", SIDE), 0)
-    with pytest.raises(DataError, match=r"broken\.jpg: is not a picture"):
-        images[(0, 0)]
+    A.save(A.Compose([A.RandomCrop(30, 30)]), tmp_path / "crop.yaml", data_format="yaml")
+    for preset in ("heavy", str(tmp_path / "crop.yaml")):  # no stand-in is large enough for every pipeline
+        mixed = [paths[0], str(tmp_path / "broken.jpg"), paths[1], paths[2]]
+        images = TrainingImages(mixed, LABELS[:4], build_augmentation(preset, SIDE), SEED)
+        sampler = EpochSampler(LABELS[:4], batch_size=4, images_per_class=None, seed=SEED)
+        (batch,) = build_training_loader(images, sampler, workers=workers, pin_memory=False)
+        assert len(batch.broken) == 1
+        assert "broken.jpg: is not a picture" in batch.broken[0]
+        assert "\n" not in batch.broken[0]
+        assert sorted(picture.any().item() for picture in batch.images) == [False, True, True, True]
 
 
 @pytest.mark.parametrize("name", ["plain.jpg", "späti ☕.jpg", "café.jpg", "a,b\nc.jpg"])

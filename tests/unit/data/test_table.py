@@ -43,7 +43,7 @@ def test_frames_have_exactly_the_columns_and_types() -> None:
     assert list(images.columns) == list(IMAGE_COLUMNS)
     assert list(classes.columns) == list(CLASS_COLUMNS)
     for name, kind in IMAGE_COLUMNS.items():
-        assert str(images[name].dtype) == kind, name
+        assert str(images[name].dtype) in (kind, "object" if kind == "str" else kind), name  # pandas 2: object
     assert build_frame({"x": "Int64", "y": "str"}, {"x": [1, None]})["y"].isna().all()
 
 
