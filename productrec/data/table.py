@@ -156,7 +156,7 @@ def save_table(
     inputs: dict[str, str],
     settings: dict[str, Any],
 ) -> None:
-    """Write the table as an artefact; its root is kept both as it is and relative to ``folder``, so that either can move."""
+    """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move."""
     notes: dict[str, Any] = {
         "root": str(root.resolve()),
         "relative_root": os.path.relpath(root.resolve(), folder.resolve()),
@@ -171,8 +171,8 @@ def save_table(
 
 
 def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
-    moved_together = (folder / str(notes["relative_root"])).resolve()
-    return moved_together if moved_together.is_dir() else Path(notes["root"])
+    known = Path(notes["root"])
+    return known if known.is_dir() else (folder / str(notes["relative_root"])).resolve()
 
 
 def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:

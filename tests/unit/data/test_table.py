@@ -231,6 +231,13 @@ def test_a_table_moves_with_its_images_or_is_told_where_they_are(tmp_path: Path)
     assert load_table(tmp_path / "new" / "data" / "table", root=tmp_path).root == tmp_path
 
 
+def test_a_table_that_moves_alone_still_finds_its_images(tmp_path: Path) -> None:
+    folder = save(tmp_path, *GOOD)
+    (tmp_path / "far" / "away" / "from").mkdir(parents=True)
+    moved = folder.rename(tmp_path / "far" / "away" / "from" / "here")
+    assert load_table(moved).root == tmp_path / "source"
+
+
 def test_the_same_content_has_the_same_fingerprint(tmp_path: Path) -> None:
     first = load_table(save(tmp_path / "a", *GOOD)).fingerprint
     assert load_table(save(tmp_path / "b", *GOOD)).fingerprint == first
