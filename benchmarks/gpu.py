@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from sections.figures import Row, describe_machine, print_markdown, print_row
 
+from productrec.runtime import prepare_process
+
 if TYPE_CHECKING:
     import torch
 
@@ -39,6 +41,7 @@ _MOST_VIEWED = 1024
 def main() -> int:
     """Compare, train, predict, print; returns the exit code."""
     options = _parse_arguments()
+    prepare_process()  # as the command line does
     import torch
 
     if options.device == "auto" and not torch.cuda.is_available():
@@ -92,8 +95,9 @@ def _measure_pipeline(
         "step alone": measure_step_rate(recipe, class_count, device, dtype),
         "loader alone": measure_loader_rate(recipe, device, most_seconds=2 if options.quick else 10),
     }
-    _, epoch_seconds = _train_for(recipe, "calibration", epochs=3)
-    shutil.rmtree(recipe.runs / "calibration")
+    calibration = run_train(_change_epochs(recipe, "calibration", 3)).folder
+    epoch_seconds = _read_epoch_seconds(calibration)
+    shutil.rmtree(calibration)
     epochs = 1 if options.quick else max(2, round(options.minutes * 60 / epoch_seconds))
     recipe = _change_epochs(recipe, recipe.name, epochs)
     figures["recipe"] = recipe.dump()
@@ -140,8 +144,8 @@ def _load_recipe(options: argparse.Namespace, work: Path, device: torch.device) 
     if source is None:
         from productrec.data.drawn.competition import draw_competition
 
-        size = {"skus": 6, "train_images": 8} if options.quick else {"skus": 60, "train_images": 40}
-        source = draw_competition(work / "drawn", **size, max_side_px=256).folder
+        skus, train_images = (6, 8) if options.quick else (60, 40)
+        source = draw_competition(work / "drawn", skus=skus, train_images=train_images, max_side_px=256).folder
     places = [f"data.source={source}", f"data.table={work / 'table'}", f"runs={work / 'runs'}", f"device={device}"]
     sizes = [f"train.side_px={options.side_px}", "predict.tta=full", *(_QUICK if options.quick else ())]
     backbone = options.backbone or ("regnetx_002" if options.quick else "resnet50")
@@ -149,20 +153,11 @@ def _load_recipe(options: argparse.Namespace, work: Path, device: torch.device) 
 
 
 def _change_epochs(recipe: Recipe, name: str, epochs: int) -> Recipe:
-    return recipe.model_copy(
-        update={"name": name, "train": recipe.train.model_copy(update={"epochs": epochs, "validate_every": 1})}
-    )
-
-
-def _train_for(recipe: Recipe, name: str, epochs: int) -> tuple[Path, float]:
-    """Train a run of its own; its folder and the seconds an epoch takes once it is going."""
-    from productrec.stages.train import run_train
-
-    folder = run_train(_change_epochs(recipe, name, epochs)).folder
-    return folder, _read_epoch_seconds(folder)
+    return recipe.model_copy(update={"name": name, "train": recipe.train.model_copy(update={"epochs": epochs})})
 
 
 def _read_epoch_seconds(run: Path) -> float:
+    """Seconds an epoch takes, validation and checkpoints included, once a training is going."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     seconds = [float(json.loads(line)["seconds"]) for line in lines]
     return max(0.05, (seconds[-1] - seconds[0]) / (len(seconds) - 1))  # the log counts tenths

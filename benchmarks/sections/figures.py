@@ -80,6 +80,7 @@ def describe_machine() -> str:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         words.append(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB")
     words.append(f"{platform.system()}, Python {platform.python_version()}")
+    words.append(f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'unset')}")
     if hasattr(os, "getloadavg"):
         words.append(f"load average {os.getloadavg()[0]:.1f}")
     return ", ".join(words)
