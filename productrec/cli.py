@@ -161,7 +161,7 @@ def submit(
     sample: Annotated[Path | None, typer.Option(help="Sample submission to agree with; default the source's.")] = None,
 ) -> None:
     """Write the CSV that a competition accepts, checked against its sample submission."""
-    from productrec.stages.run import submit_target
+    from productrec.stages.submit import submit_target
 
     submit_target(source, competition=competition, out=out, sample=sample)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -14,8 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 from productrec.data.decode import decode_image, read_image_bytes
 from productrec.data.samplers import EpochSampler
 from productrec.data.transforms import Augmentation
-from productrec.data.views import View, cut_views
-from productrec.errors import DataError
+from productrec.data.views import View, compute_side_px, cut_views
+from productrec.errors import DataError, StorageError
+
+
+_PREFETCH_BATCHES = 4
 
 
 class ViewBatch(NamedTuple):
@@ -48,6 +53,11 @@ class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
         self._augmentation = augmentation
         self._seed = seed
 
+    @property
+    def image_bytes(self) -> int:
+        """Size of one image in a batch."""
+        return 3 * self._augmentation.side_px**2
+
     def __len__(self) -> int:
         return len(self._paths)
 
@@ -69,6 +79,11 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
         self._cuts = tuple(dict.fromkeys(view.cut for view in views))
         self._side_px = side_px
 
+    @property
+    def image_bytes(self) -> int:
+        """Size of all cuts of one image in a batch."""
+        return sum(3 * compute_side_px(self._side_px, scale) ** 2 for _, scale in self._cuts)
+
     def __len__(self) -> int:
         return len(self._paths)
 
@@ -80,7 +95,8 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
 def build_training_loader(
     dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
 ) -> DataLoader[tuple[np.ndarray, int, str | None]]:
-    """`TrainingBatch`es in the sampler's order."""
+    """`TrainingBatch`es in the sampler's order; see `check_shared_memory` for what it raises."""
+    check_shared_memory(workers, sampler.batch_size * dataset.image_bytes)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
@@ -88,7 +104,7 @@ def build_training_loader(
         collate_fn=_collate_training,
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_PREFETCH_BATCHES if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global random state
     )
@@ -97,7 +113,8 @@ def build_training_loader(
 def build_view_loader(
     dataset: ViewedImages, *, batch_size: int, workers: int, pin_memory: bool, persistent: bool = False
 ) -> DataLoader[tuple[int, list[np.ndarray], str | None]]:
-    """`ViewBatch`es over the whole dataset, in order, the last one smaller."""
+    """`ViewBatch`es over the whole dataset, in order, the last one smaller; raises as `check_shared_memory`."""
+    check_shared_memory(workers, min(batch_size, len(dataset)) * dataset.image_bytes)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -105,17 +122,38 @@ def build_view_loader(
         collate_fn=_collate_views,
         pin_memory=pin_memory,
         persistent_workers=persistent and workers > 0,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=_PREFETCH_BATCHES if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),
     )
 
 
+def check_shared_memory(workers: int, batch_bytes: int, *, place: Path = Path("/dev/shm")) -> None:
+    """Refuse loader processes whose batches do not fit the shared memory they travel in: they would wait for ever.
+
+    Args:
+        workers: loader processes; 0 needs none.
+        batch_bytes: size of one batch.
+        place: where the system keeps shared memory; where there is no such folder nothing is checked.
+
+    Raises:
+        StorageError: too little is free, as in a container that was given the usual 64 MB.
+    """
+    if not workers or not place.is_dir():
+        return
+    needed, free = workers * _PREFETCH_BATCHES * batch_bytes, shutil.disk_usage(place).free
+    if needed > free:
+        raise StorageError(
+            f"{place}: must have {needed >> 20} MB free for batches of {workers} loader processes; got {free >> 20} MB. "
+            "Start the container with a larger --shm-size, or lower train.workers or the batch size."
+        )
+
+
 def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
-    """Loader processes: ``wanted``, or for -1 all cores but one beside a GPU, half of them without."""
+    """Loader processes: ``wanted``, or for -1 all cores but one beside a GPU, a quarter of them without."""
     if wanted >= 0:
         return wanted
-    return max(1, min(16, cores - 1 if on_gpu else cores // 2))
+    return max(1, min(16, cores - 1 if on_gpu else cores // 4))
 
 
 def _collate_training(items: list[tuple[np.ndarray, int, str | None]]) -> TrainingBatch:

@@ -26,7 +26,7 @@ class EpochSampler:
         if not len(labels):
             raise DataError("sampler: labels must hold at least one row; got none.")
         self._labels = labels
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._images_per_class = images_per_class
         self._seed = seed
         self.epoch = 0
@@ -34,14 +34,14 @@ class EpochSampler:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return max(1, len(self._labels) // self._batch_size)
+        return max(1, len(self._labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = np.random.default_rng([self._seed, self.epoch])
         if self._images_per_class is None:
-            batches: Sequence[np.ndarray] = draw_shuffled_batches(len(self._labels), self._batch_size, generator)
+            batches: Sequence[np.ndarray] = draw_shuffled_batches(len(self._labels), self.batch_size, generator)
         else:
-            batches = draw_pk_batches(self._labels, self._batch_size, self._images_per_class, generator)
+            batches = draw_pk_batches(self._labels, self.batch_size, self._images_per_class, generator)
         for batch in batches[self.first_batch :]:
             yield [(self.epoch, int(row)) for row in batch]
 

@@ -19,7 +19,8 @@ from productrec.recipe import Recipe, load_recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.classify import PARTS
-from productrec.stages.run import TITLES, ingest_recipe, list_runs, predict_runs, submit_recipe, train_recipe
+from productrec.stages.run import TITLES, ingest_recipe, list_runs, predict_runs, train_recipe
+from productrec.stages.submit import submit_recipe
 
 
 def run_demo(

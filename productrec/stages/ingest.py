@@ -77,11 +77,11 @@ def run_ingest(
         images = hold_out_validation(images, data.validation_fraction, seed)
     images["path"] = find_paths(images, root)
     inputs["files"] = _fingerprint_files(images, root)
-    settings = {"format": layout, "source": str(source.resolve()), "images": str(root.resolve()), "verify": data.verify}
+    settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
     if not replace and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         return _load_summary(out, skipped=True)
-    _check_same_source(out, str(source.resolve()), replace=replace)
+    _check_same_source(out, inputs["rows"], replace=replace)
     with show_progress("reading images", len(images)) as bar:
         paths = [None if pd.isna(path) else str(root / path) for path in images["path"]]
         states = inspect_images(paths, workers=count_cores(), verify=data.verify, on_progress=bar.advance)
@@ -122,14 +122,15 @@ def _fingerprint_files(images: pd.DataFrame, root: Path) -> str:
     return compute_digest(entries)
 
 
-def _check_same_source(out: Path, source: str, *, replace: bool) -> None:
+def _check_same_source(out: Path, rows: str, *, replace: bool) -> None:
+    """Refuse to write over a table of other ids and labels; the same ones at another place are the same source."""
     if replace or not (out / "manifest.json").exists():
         return
-    earlier = load_manifest(out, kind=KIND).settings.get("source")
-    if earlier != source:
+    earlier = load_manifest(out, kind=KIND)
+    if earlier.inputs.get("rows") != rows:
         raise ArtifactError(
-            f"{out}: holds the image table of another source, {earlier}. Choose another folder with --out, "
-            "or pass --replace to write over it."
+            f"{out}: holds the image table of another source (images of {earlier.settings.get('images')}). "
+            "Choose another folder with --out, or pass --replace to write over it."
         )
 
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from productrec.artifacts import write_text
-from productrec.competitions.contract import Contract, load_contract
+from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
 from productrec.console import print_table, say
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
-from productrec.recipe import Recipe, build_recipe, load_recipe, save_recipe
+from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
 from productrec.stages.classify import PARTS, run_classify
 from productrec.stages.embed import run_embed
 from productrec.stages.ensemble import run_ensemble
 from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
-from productrec.stages.submit import find_probabilities, run_submit
+from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
 from productrec.stages.train import Trained, run_train
 
 TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
@@ -164,49 +164,6 @@ def print_scores(predicted: Predicted, title: str = "validation") -> None:
     say(f"class probabilities: {predicted.folder}")
 
 
-def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, sample: Path | None = None) -> Submission:
-    """Write the CSV that the recipe's competition wants from predictions at ``source``."""
-    contract: Contract = load_contract(recipe.competition)
-    if sample is None:
-        sample = recipe.submit.sample or (
-            load_table(recipe.table, root=recipe.data.images).sample if recipe.table.exists() else None
-        )
-    target = out or recipe.submit.out or Path("submissions") / f"{recipe.name}.csv"
-    submission = run_submit(find_probabilities(source), target, competition=recipe.competition, sample=sample)
-    checked = (
-        f"agrees with {sample}"
-        if sample
-        else "checked against the contract; there is no sample submission to compare with"
-    )
-    say(f"submission {submission.path}: {submission.rows:,} rows for {contract.title}; {checked}")
-    return submission
-
-
-def submit_target(
-    source: Path, *, competition: str | None = None, out: Path | None = None, sample: Path | None = None
-) -> Submission:
-    """Submit a run folder, a folder of class probabilities, or what a recipe has predicted.
-
-    Raises:
-        ArtifactError: no predictions there.
-        RecipeError: neither a recipe above the folder nor ``competition`` says what is wanted.
-    """
-    if source.is_file():
-        recipe = load_recipe(source)
-        folder = recipe.run_folder
-    else:
-        folder = source
-        found = find_recipe(source)
-        if found is None:
-            if competition is None:
-                raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
-            found = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
-        recipe = found
-    if competition is not None:
-        recipe = recipe.model_copy(update={"competition": competition})
-    return submit_recipe(recipe, folder, out=out, sample=sample)
-
-
 def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Predicted:
     """Blend predictions that are there already; a member is a run (its newest) or a prediction folder."""
     folders = [find_probabilities(member).parent for member in members]
@@ -223,14 +180,6 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     )
     write_text(out / "recipe.yaml", save_recipe(recipe))
     return Predicted(target, {}, ensembled)
-
-
-def find_recipe(folder: Path) -> Recipe | None:
-    """The recipe of the run that ``folder`` is or lies in, or None."""
-    for above in (folder, *folder.absolute().parents[:4]):
-        if (above / "recipe.yaml").is_file():
-            return load_recipe(above / "recipe.yaml")
-    return None
 
 
 def _format(scores: Scores) -> tuple[str, str]:

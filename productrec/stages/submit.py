@@ -8,8 +8,9 @@ from productrec.artifacts import compute_digest, load_manifest
 from productrec.competitions.contract import load_contract
 from productrec.competitions.ledger import LedgerEntry, append_to_ledger, load_ledger
 from productrec.competitions.writer import Submission, write_submission
-from productrec.console import warn
-from productrec.errors import ArtifactError
+from productrec.console import say, warn
+from productrec.errors import ArtifactError, RecipeError
+from productrec.recipe import Recipe, build_recipe, load_recipe
 from productrec.recognition.probabilities import KIND, load_probabilities
 
 
@@ -74,3 +75,58 @@ def find_probabilities(source: Path) -> Path:
     if not found:
         raise ArtifactError(f"{source}: holds no predictions of test images. Run `productrec predict` on it first.")
     return max(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)
+
+
+def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, sample: Path | None = None) -> Submission:
+    """Write the CSV that the recipe's competition wants from predictions at ``source``."""
+    contract = load_contract(recipe.competition)
+    if sample is None:
+        sample = recipe.submit.sample or _find_sample(recipe.table)
+    target = out or recipe.submit.out or Path("submissions") / f"{recipe.name}.csv"
+    submission = run_submit(find_probabilities(source), target, competition=recipe.competition, sample=sample)
+    checked = (
+        f"agrees with {sample}"
+        if sample
+        else "checked against the contract; there is no sample submission to compare with"
+    )
+    say(f"submission {submission.path}: {submission.rows:,} rows for {contract.title}; {checked}")
+    return submission
+
+
+def submit_target(
+    source: Path, *, competition: str | None = None, out: Path | None = None, sample: Path | None = None
+) -> Submission:
+    """Submit a run folder, a folder of class probabilities, or what a recipe has predicted.
+
+    Raises:
+        ArtifactError: no predictions there.
+        RecipeError: neither a recipe above the folder nor ``competition`` says what is wanted.
+    """
+    if source.is_file():
+        recipe = load_recipe(source)
+        folder = recipe.run_folder
+    else:
+        folder = source
+        found = find_recipe(source)
+        if found is None:
+            if competition is None:
+                raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
+            found = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
+        recipe = found
+    if competition is not None:
+        recipe = recipe.model_copy(update={"competition": competition})
+    return submit_recipe(recipe, folder, out=out, sample=sample)
+
+
+def find_recipe(folder: Path) -> Recipe | None:
+    """The recipe of the run that ``folder`` is or lies in, or None."""
+    for above in (folder, *folder.absolute().parents[:4]):
+        if (above / "recipe.yaml").is_file():
+            return load_recipe(above / "recipe.yaml")
+    return None
+
+
+def _find_sample(table: Path) -> Path | None:
+    """The sample submission kept with an image table; the table itself need not be read, which would take pandas."""
+    kept = table / "sample_submission.csv"
+    return kept if kept.is_file() else None
