@@ -81,7 +81,8 @@ def _measure_pipeline(
 
     from productrec.data.table import load_table
     from productrec.runtime import choose_dtype
-    from productrec.stages.run import ingest_recipe, list_runs, predict_runs, print_scores, submit_recipe
+    from productrec.stages.run import ingest_recipe, list_runs, predict_runs, print_scores
+    from productrec.stages.submit import submit_recipe
     from productrec.stages.train import run_train
 
     recipe = _load_recipe(options, work, device)

@@ -19,7 +19,14 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def prepare_process() -> None:
-    """Set what libraries read from the environment when they are first imported; what the user has set stays."""
+    """Set what libraries read from the environment when they are first imported; what the user has set stays.
+
+    OpenMP's threads spin while they wait for each other. Where loader processes or anything else want the same cores,
+    that makes a training step several times as long; a short spin costs a quiet machine little
+    (benchmarks/RESULTS.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
 
 
@@ -28,18 +35,6 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def share_cores(device: torch.device, workers: int) -> None:
-    """Leave a core to each loader process where the CPU also computes, unless the user has set ``OMP_NUM_THREADS``.
-
-    OpenMP's threads spin while they wait for each other: with more of them than free cores, a training step takes four
-    to six times as long (measured on two cores; see benchmarks/RESULTS.md).
-    """
-    import torch
-
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, count_cores() - workers))
 
 
 def choose_device(name: str = "auto") -> torch.device:

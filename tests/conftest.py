@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# The networks here are so small that waiting for a second thread costs more than it does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -17,11 +19,3 @@ def grocery() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the grocery images are not at {folder}")
     return folder
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """The networks here are so small that waiting for a second thread costs more than it does."""
-    import torch
-
-    torch.set_num_threads(1)

@@ -19,7 +19,6 @@ from productrec.data.transforms import Augmentation
 from productrec.data.views import View, compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
 
-
 _PREFETCH_BATCHES = 4
 
 
@@ -144,7 +143,7 @@ def check_shared_memory(workers: int, batch_bytes: int, *, place: Path = Path("/
     needed, free = workers * _PREFETCH_BATCHES * batch_bytes, shutil.disk_usage(place).free
     if needed > free:
         raise StorageError(
-            f"{place}: must have {needed >> 20} MB free for batches of {workers} loader processes; got {free >> 20} MB. "
+            f"{place}: must have {needed >> 20} MB free for {workers} loader processes; got {free >> 20} MB. "
             "Start the container with a larger --shm-size, or lower train.workers or the batch size."
         )
 

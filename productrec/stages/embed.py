@@ -19,7 +19,7 @@ from productrec.models.inference import recognise_views
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, build_recipe
 from productrec.retrieval.embedding_set import KIND, write_embedding_set
-from productrec.runtime import choose_device, choose_dtype, count_cores, share_cores
+from productrec.runtime import choose_device, choose_dtype, count_cores
 from productrec.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -134,7 +134,6 @@ def _embed(
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
-    share_cores(device, workers)
     batch_size = recipe.predict.batch_size
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     ids = rows["image_id"].tolist()

@@ -31,7 +31,7 @@ from productrec.losses.multi_similarity import MultiSimilarityLoss
 from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, save_recipe
-from productrec.runtime import catch_stop, choose_device, choose_dtype, count_cores, set_seed, share_cores
+from productrec.runtime import catch_stop, choose_device, choose_dtype, count_cores, set_seed
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.loop import Trainer, explain_loader_death, run_training
 from productrec.training.objective import JointLoss
@@ -96,7 +96,6 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     )
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
-    share_cores(device, workers)
     loader = build_training_loader(
         TrainingImages(table.get_paths(rows), labels, augmentation, recipe.seed),
         sampler,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -209,6 +210,8 @@ def explain_loader_death(error: RuntimeError, stop: StopRequest) -> Exception:
     """What to raise for an error of `run_training` that may be a loader process's death: torch raises it anywhere."""
     if "DataLoader worker" not in str(error):
         return error
+    if not stop.wanted:
+        time.sleep(0.5)  # a signal to the whole group may reach this process after it has killed the other
     if stop.wanted:
         return Interrupted("stopped together with its loader processes; a resume begins at the last saved epoch.")
     return TrainingError(

@@ -202,6 +202,7 @@ def test_an_output_folder_that_holds_another_run(finished, productrec):
 
 def test_an_output_folder_of_another_source(finished, source, productrec):
     before = (finished / "data/tiny/manifest.json").read_bytes()
+    change(source / "train.json", lambda images: images.pop())
     check_line(productrec("ingest", source, "--out", "data/tiny"), 4, "another source", "--replace")
     assert (finished / "data/tiny/manifest.json").read_bytes() == before
     assert productrec("ingest", source, "--out", "data/tiny", "--replace").code == 0

@@ -1,5 +1,6 @@
 """Rows to batches of pixels: the same whatever the number of loader processes, and no image lost in silence."""
 
+import shutil
 from pathlib import Path
 
 import albumentations as A
@@ -14,12 +15,14 @@ from productrec.data.dataset import (
     ViewedImages,
     build_training_loader,
     build_view_loader,
+    check_shared_memory,
     choose_workers,
 )
 from productrec.data.decode import decode_image
 from productrec.data.samplers import EpochSampler
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import cut_views, get_views
+from productrec.errors import StorageError
 
 SIDE = 32
 SEED = 11
@@ -189,10 +192,19 @@ def test_a_broken_file_is_marked_and_the_others_go_on(paths: list[str], tmp_path
         (5, 2, False, 5),
         (-1, 1, False, 1),
         (-1, 1, True, 1),
-        (-1, 8, False, 4),
+        (-1, 8, False, 2),
         (-1, 8, True, 7),
         (-1, 64, True, 16),
     ],
 )
 def test_workers_are_chosen_by_cores_and_device(wanted: int, cores: int, on_gpu: bool, expected: int) -> None:
     assert choose_workers(wanted, cores=cores, on_gpu=on_gpu) == expected
+
+
+def test_too_little_shared_memory_is_refused_before_anything_waits(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    check_shared_memory(2, free // 100, place=tmp_path)
+    check_shared_memory(0, free * 10, place=tmp_path)
+    check_shared_memory(2, free * 10, place=tmp_path / "nowhere")
+    with pytest.raises(StorageError, match="--shm-size"):
+        check_shared_memory(2, free, place=tmp_path)
