@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple
 
 import cv2
@@ -180,8 +182,17 @@ def _as_text(path: np.bytes_ | np.str_) -> str:
 
 
 def _start_worker(number: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the main one still needs its batches to finish the step and save.
+    # Ctrl-C, and SIGTERM to a whole group, reach every process; the main one still needs its batches to finish the step
+    # and save. It ends its loader processes itself, with a SIGTERM of its own where they do not hear.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    seen: list[int] = []
+
+    def leave_at_second(signal_number: int, frame: FrameType | None) -> None:
+        if seen:
+            os._exit(0)
+        seen.append(signal_number)
+
+    signal.signal(signal.SIGTERM, leave_at_second)
     # One core a worker: OpenCV's own threads would fight with the other workers.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
