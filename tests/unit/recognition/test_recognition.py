@@ -83,6 +83,25 @@ def test_the_fit_is_no_worse_than_head_or_vote_alone(k, seed):
     assert error["fused"] <= min(error["head"], error["vote"])
 
 
+def test_the_fit_gives_no_error_away_to_win_a_little_of_another():
+    # The head is right in all rows but the last, where the label is its last choice. The vote names every label second.
+    count = 10
+    labels = np.zeros(count, dtype=np.int64)
+    logits = np.tile(np.array([[2.0, 1.0, 0.0, -1.0]], np.float32), (count, 1))
+    logits[-1] = [-1.0, 2.0, 1.0, 0.0]
+    evidence = Evidence(logits, np.tile([1, 1, 0], (count, 1)), np.full((count, 3), 0.9, np.float32))
+    fusion = fit_fusion(
+        evidence,
+        labels,
+        measure=lambda ranks: (float((ranks >= 3).mean()), float((ranks >= 1).mean())),
+        k_grid=(3,),
+        power_grid=(1.0,),
+        head_weight_grid=(0.0, 0.3, 0.9),
+    )
+    # 0.0 and 0.3 have no top-3 error, but nine rows more wrong at top 1 than the head alone; 0.9 has one top-3 error.
+    assert fusion.head_weight == 0.9
+
+
 def test_the_fit_counts_a_label_outside_the_classes_as_an_error():
     evidence, labels = draw()
     ranks = []
