@@ -81,7 +81,7 @@ def _measure_pipeline(
 
     from productrec.data.table import load_table
     from productrec.runtime import choose_dtype
-    from productrec.stages.run import ingest_recipe, list_runs, predict_runs, print_scores
+    from productrec.stages.run import ingest_recipe, predict_runs, print_scores, select_runs
     from productrec.stages.submit import submit_recipe
     from productrec.stages.train import run_train
 
@@ -119,7 +119,7 @@ def _measure_pipeline(
         count, seconds = _time_views(recipe, run, work / f"viewed-{views}", views, device, dtype)
         rates[f"prediction, {views} views"] = count / seconds
     started = time.perf_counter()
-    predicted = predict_runs(list_runs(recipe), out=recipe.run_folder)
+    predicted = predict_runs(select_runs(recipe))
     predict_seconds = time.perf_counter() - started
     peaks["prediction"] = _read_peak_gib(device)
     print_scores(predicted)

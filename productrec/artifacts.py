@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -94,7 +95,8 @@ def write_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success flush it and rename it to ``path``, else remove it."""
     with explain_storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+        _tidy(path)
+        temporary = path.with_name(_name_beside(path, "tmp"))
         try:
             yield temporary
             _flush(temporary)
@@ -140,7 +142,8 @@ def write_artifact(
     check_replaceable(folder, kind=kind)
     with explain_storage_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+        _tidy(folder)
+        temporary = folder.with_name(_name_beside(folder, "tmp"))
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
@@ -175,6 +178,9 @@ def load_manifest(folder: Path, *, kind: str | None = None) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     wanted = kind or "artefact"
+    if not folder.exists() and folder.parent.is_dir():
+        with contextlib.suppress(OSError):
+            _tidy(folder)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         if int(raw.get("format_version", FORMAT_VERSION)) > FORMAT_VERSION:  # before its other keys are looked at
@@ -250,7 +256,7 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         os.rename(temporary, folder)
     else:
-        older = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+        older = folder.with_name(_name_beside(folder, "old"))
         shutil.rmtree(older, ignore_errors=True)
         os.rename(folder, older)
         try:
@@ -261,6 +267,39 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
             raise
         shutil.rmtree(older, ignore_errors=True)
     _flush(folder.parent)
+
+
+def _name_beside(path: Path, why: str) -> str:
+    return f".{path.name}.{why}-{socket.gethostname()}-{os.getpid()}"
+
+
+def _tidy(path: Path) -> None:
+    """Clear up after processes of this machine that were killed while they wrote ``path``.
+
+    What they had moved aside comes back where nothing took its place; half-written files and folders go.
+    """
+    for why in ("old", "tmp"):
+        start = f".{path.name}.{why}-{socket.gethostname()}-"
+        for left in [one for one in path.parent.iterdir() if one.name.startswith(start)]:
+            number = left.name.removeprefix(start)
+            if not number.isdigit() or _is_alive(int(number)):
+                continue
+            if why == "old" and not path.exists():
+                os.rename(left, path)
+            elif left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

@@ -137,8 +137,7 @@ def predict(
     targets = [Path(text) for text in runs if text not in overrides]
     if tta is not None:
         overrides.append(f"predict.tta={tta}")
-    found, folder = load_runs(targets, overrides)
-    print_scores(predict_runs(found, out=out or folder, weights=_parse_weights(weights)))
+    print_scores(predict_runs(load_runs(targets, overrides, out=out), weights=_parse_weights(weights)))
 
 
 @app.command()

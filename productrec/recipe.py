@@ -178,7 +178,7 @@ class SubmitSettings(Settings):
 class Recipe(Settings):
     """A whole pipeline, from a source folder to a CSV."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = Field(
         description="names runs, table and CSV"
     )
     competition: str = Field("plain", description="contract: a bundled name or a YAML file")
@@ -256,6 +256,19 @@ class Recipe(Settings):
         return self.model_dump(mode="json")
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one section, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from YAML and apply ``key=value`` overrides, for instance ``loss.metric=soft_triple``.
 
@@ -263,7 +276,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such file, not YAML, an unknown key (the nearest valid one is named), or a value of wrong type.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # a SafeLoader
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe. See pipelines/ for some to run and copy.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -323,8 +336,8 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            merged[key] = _merge(below, value)
+        if isinstance(value, Mapping) and value and isinstance(below, Mapping):
+            merged[key] = _merge(below, value)  # an empty mapping empties: members={}
         else:
             merged[key] = value
     return merged
@@ -332,9 +345,11 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 def _validate(raw: dict[str, Any], where: str) -> Recipe:
     try:
-        return Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         raise RecipeError(f"{where}: " + "; ".join(_describe(item) for item in error.errors()[:5])) from None
+    recipe.resolve_members()  # a member's fault is told now, not after the first one's training
+    return recipe
 
 
 def _describe(item: Any) -> str:

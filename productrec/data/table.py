@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.artifacts import check_files, load_manifest, write_artifact
-from productrec.errors import DataError, describe_offenders
+from productrec.errors import ArtifactError, DataError, describe_offenders
 
 KIND = "image table"
 SPLITS = ("train", "val", "test")
@@ -171,6 +171,8 @@ def save_table(
 
 
 def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
+    if not {"root", "relative_root"} <= notes.keys():
+        raise ArtifactError(f"{folder}: the image table was written by an older version. Ingest the source again.")
     known = Path(notes["root"])
     return known if known.is_dir() else (folder / str(notes["relative_root"])).resolve()
 

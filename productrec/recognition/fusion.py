@@ -71,8 +71,8 @@ def fit_fusion(
     Args:
         evidence: of Q validation queries.
         labels: (Q,) class positions; -1 (an error whatever is said) where the true class is not among the classes.
-        measure: from the ranks (Q,) of the true classes (0 is best; C where it cannot be found) to the errors that shall
-            be small, the most important first.
+        measure: from the ranks (Q,) of the true classes (0 is best; C where it cannot be found) to the errors that
+            shall be small, the most important first.
         k_grid: votes to try.
         power_grid: powers to try.
         head_weight_grid: weights to try; 1 and 0 stand for one part alone.

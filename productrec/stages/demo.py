@@ -19,7 +19,7 @@ from productrec.recipe import Recipe, load_recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.classify import PARTS
-from productrec.stages.run import TITLES, ingest_recipe, list_runs, predict_runs, train_recipe
+from productrec.stages.run import TITLES, ingest_recipe, predict_runs, select_runs, train_recipe
 from productrec.stages.submit import submit_recipe
 
 
@@ -66,13 +66,13 @@ def run_demo(
     hidden = _draw(out, options)
     ingest_recipe(recipe)
     train_recipe(recipe, resume=True)
-    predicted = predict_runs(list_runs(recipe), out=recipe.run_folder)
+    predicted = predict_runs(select_runs(recipe))
     submission = submit_recipe(recipe, predicted.folder / "test")
     scores = score_hidden(recipe, predicted.folder, hidden)
     rows = [(way, f"{100 * one.top_1_accuracy:.1f}", f"{100 * one.top_3_error:.1f}") for way, one in scores.items()]
     print_table(f"hidden labels of {len(hidden):,} test images", ("", "top-1 accuracy %", "top-3 error %"), rows)
     say(f"submission: {submission.path}")
-    for folder in list_runs(recipe):
+    for folder in select_runs(recipe).runs:
         say(f"run: {folder}")
     return scores
 
@@ -81,7 +81,7 @@ def score_hidden(recipe: Recipe, ensemble: Path, hidden: dict[str, int]) -> dict
     """Scores of every member and way to predict, and of the ensemble, on hidden labels by image id."""
     metric_k = load_contract(recipe.competition).metric_k
     folders = {}
-    for run, member in list_runs(recipe).items():
+    for run, member in select_runs(recipe).runs.items():
         predictions = run / "predictions"
         for part in PARTS[:-1]:
             folders[f"{run.name}: {TITLES[part]}"] = predictions / "plain" / "parts" / part / "test"

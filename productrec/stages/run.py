@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,15 @@ TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", 
 
 
 @dataclass(frozen=True)
+class Selected:
+    """Runs to predict with, each with its settings; where their ensemble lands, and the recipe that stands for it."""
+
+    runs: dict[Path, Recipe]
+    folder: Path
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class Predicted:
     """Where predictions lie (``folder/val`` and ``folder/test``) and their validation scores by run and way."""
 
@@ -42,7 +52,7 @@ def run_recipe(recipe: Recipe) -> Submission:
     """
     ingest_recipe(recipe)
     train_recipe(recipe, resume=True)
-    predicted = predict_runs(list_runs(recipe), out=recipe.run_folder)
+    predicted = predict_runs(select_runs(recipe))
     print_scores(predicted)
     return submit_recipe(recipe, predicted.folder / "test")
 
@@ -74,45 +84,53 @@ def train_recipe(recipe: Recipe, *, resume: bool) -> list[Trained]:
     return trained
 
 
-def list_runs(recipe: Recipe) -> dict[Path, Recipe]:
-    """Run folders of a recipe, each with the settings it is predicted with."""
-    return {member.run_folder: member for member in recipe.resolve_members().values()}
+def select_runs(recipe: Recipe, folder: Path | None = None) -> Selected:
+    """The run of a recipe, or those of its members, below ``folder`` (default: where the recipe puts them)."""
+    folder = folder or recipe.run_folder
+    if not recipe.members:
+        return Selected({folder: recipe}, folder, recipe)
+    runs = {folder / name: member for name, member in recipe.resolve_members().items()}
+    return Selected(runs, folder, recipe)
 
 
-def load_runs(targets: Sequence[Path], overrides: Sequence[str]) -> tuple[dict[Path, Recipe], Path]:
-    """Runs named on the command line, by run folder or by recipe, and the folder their ensemble lands in.
+def load_runs(targets: Sequence[Path], overrides: Sequence[str], *, out: Path | None = None) -> Selected:
+    """Runs named on the command line, by run folder or by recipe.
+
+    Args:
+        targets: run folders (of one model, or of a recipe with members) and recipe files.
+        overrides: ``key=value`` changes.
+        out: folder of the ensemble; else the one target's, or, for several, one beside the first, by their names.
 
     Raises:
         ArtifactError: a folder holds no run.
     """
-    runs: dict[Path, Recipe] = {}
+    found = []
     for target in targets:
         if target.is_dir() and not (target / "recipe.yaml").exists():
             raise ArtifactError(f"{target}: holds no run (no recipe.yaml). Train one, or name the run folder itself.")
-        path = target / "recipe.yaml" if target.is_dir() else target
-        recipe = load_recipe(path, overrides)
-        if target.is_dir() and not recipe.members:
-            runs[target] = recipe
+        if target.is_dir():
+            found.append(select_runs(load_recipe(target / "recipe.yaml", overrides), target))
         else:
-            runs |= list_runs(recipe)
-    if len(targets) == 1:
-        only = targets[0]
-        return runs, only if only.is_dir() else load_recipe(only, overrides).run_folder
-    first = next(iter(runs))
-    return runs, first.parent / "+".join(folder.name for folder in runs)
+            found.append(select_runs(load_recipe(target, overrides)))
+    if len(found) == 1:
+        only = found[0]
+        return only if out is None else Selected(only.runs, out, _name_ensemble(only.recipe, out))
+    runs = {folder: recipe for one in found for folder, recipe in one.runs.items()}
+    folder = out or next(iter(runs)).parent / "+".join(one.folder.name for one in found)
+    return Selected(runs, folder, _name_ensemble(found[0].recipe, folder))
 
 
-def predict_runs(runs: Mapping[Path, Recipe], *, out: Path, weights: Sequence[float] | None = None) -> Predicted:
+def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Predicted:
     """Embed, index and classify each run, through the plain view and the recipe's views, and ensemble them.
 
     Args:
-        runs: run folders with the settings to predict with.
-        out: folder of the ensemble, where there are several runs.
+        selected: run folders with the settings to predict with; the ensemble's folder also keeps its recipe.
         weights: one a run; else the recipes' ``member_weights``.
 
     Raises:
         ArtifactError: a run is not trained, or the runs do not speak of the same images and classes.
     """
+    runs, out = selected.runs, selected.folder
     scores: dict[str, dict[str, Scores]] = {}
     recipes = list(runs.values())
     views = recipes[0].predict.tta
@@ -127,6 +145,7 @@ def predict_runs(runs: Mapping[Path, Recipe], *, out: Path, weights: Sequence[fl
     if len(runs) == 1:
         only = next(iter(runs))
         return Predicted(only / "predictions" / views, scores, None)
+    _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
         raise ArtifactError(
@@ -138,8 +157,7 @@ def predict_runs(runs: Mapping[Path, Recipe], *, out: Path, weights: Sequence[fl
     table = load_table(recipes[0].table, root=recipes[0].data.images)
     metric_k = load_contract(recipes[0].competition).metric_k
     ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=weights)
-    if not (out / "recipe.yaml").exists():
-        write_text(out / "recipe.yaml", save_recipe(recipes[0]))
+    _keep_recipe(out, selected.recipe)
     return Predicted(ensemble_folder, scores, ensembled)
 
 
@@ -172,14 +190,31 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
         raise RecipeError(
             f"{folders[0]}: lies in no run folder, so the image table is unknown. Name runs or their predictions."
         )
+    _check_is_no_run(out)
     names = dict(zip([str(member) for member in members], folders, strict=True))
     target = out / "predictions" / "blend"
     metric_k = load_contract(recipe.competition).metric_k
     ensembled = run_ensemble(
         names, target, load_table(recipe.table, root=recipe.data.images), metric_k=metric_k, weights=weights
     )
-    write_text(out / "recipe.yaml", save_recipe(recipe))
+    _keep_recipe(out, _name_ensemble(recipe, out))
     return Predicted(target, {}, ensembled)
+
+
+def _name_ensemble(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe that stands for an ensemble in ``folder``: table and contract of one of its runs, its own name."""
+    name = re.sub(r"[^A-Za-z0-9._+-]", "-", folder.name).lstrip("._+-") or recipe.name
+    data = recipe.data.model_copy(update={"table": recipe.table})
+    return recipe.model_copy(update={"name": name, "runs": folder.parent, "members": {}, "data": data})
+
+
+def _check_is_no_run(folder: Path) -> None:
+    if (folder / "checkpoints").exists():
+        raise ArtifactError(f"{folder}: holds a trained run; an ensemble needs its own folder. Name one with --out.")
+
+
+def _keep_recipe(folder: Path, recipe: Recipe) -> None:
+    write_text(folder / "recipe.yaml", save_recipe(recipe))
 
 
 def _format(scores: Scores) -> tuple[str, str]:

@@ -79,9 +79,21 @@ def test_members_are_trained_and_ensembled(place, drawn, productrec):
     blended = load_probabilities(place / "runs/tiny/predictions/plain/test").values
     expected = 0.75 * parts[0].astype(np.float32) + 0.25 * parts[1]
     np.testing.assert_allclose(blended, expected, atol=2e-3)
+    (place / "submissions/tiny.csv").rename(place / "first.csv")
+    assert productrec("submit", "runs/tiny").code == 0
+    assert (place / "submissions/tiny.csv").read_bytes() == (place / "first.csv").read_bytes()
+    (place / "runs/tiny").rename(place / "moved")
+    predicted = productrec("predict", "moved", "--tta", "flip")
+    assert predicted.code == 0, predicted.err
+    assert (place / "moved/predictions/flip/test").is_dir()
+    (place / "moved").rename(place / "runs/tiny")
     again = productrec("ensemble", "runs/tiny/a", "runs/tiny/b", "--out", "runs/even")
     assert again.code == 0, again.err
-    assert productrec("submit", "runs/even", "--out", "submissions/even.csv").code == 0
+    assert productrec("submit", "runs/even").code == 0
+    assert (place / "submissions/even.csv").is_file()
+    refused = productrec("ensemble", "runs/tiny/a", "runs/tiny/b", "--out", "runs/tiny/a")
+    assert refused.code != 0
+    assert "holds a trained run" in refused.err
 
 
 def test_several_runs_are_ensembled_by_predict(finished, productrec):

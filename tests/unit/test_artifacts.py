@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -255,6 +256,37 @@ with write_artifact(Path(sys.argv[1]), kind="image table") as temporary:
     check_files(folder, load_manifest(folder, kind=KIND))
     make(folder, "new")
     assert (folder / "a.txt").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_a_process_killed_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    folder = make(tmp_path / "table")
+    code = """
+import os, signal, sys
+from pathlib import Path
+from productrec.artifacts import write_artifact
+rename = os.rename
+def stop_at_the_second(source, target):
+    if ".tmp-" in str(source):
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(source, target)
+os.rename = stop_at_the_second
+with write_artifact(Path(sys.argv[1]), kind="image table") as temporary:
+    (temporary / "a.txt").write_text("new")
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == -signal.SIGKILL
+    assert not folder.exists()
+    check_files(folder, load_manifest(folder, kind=KIND))
+    check_old_stands_alone(folder)
+
+
+def test_what_a_living_process_or_another_machine_is_writing_is_left_alone(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    names = [f".table.tmp-{host}-{os.getppid()}", f".table.tmp-{host}x-999999999", f".table.tmp-{host}-mine"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    make(tmp_path / "table")
+    assert {path.name for path in tmp_path.iterdir()} == {"table", *names}
 
 
 # ---------------------------------------------------------------- what is refused

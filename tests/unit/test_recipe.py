@@ -106,9 +106,8 @@ def test_an_unknown_key_in_an_override_names_the_nearest_valid_one(write) -> Non
 
 
 def test_an_unknown_key_in_a_member_names_the_member_and_the_nearest_valid_one(write) -> None:
-    recipe = load_recipe(write("members: {small: {train: {epohs: 3}}}"))
     with pytest.raises(RecipeError, match="member small: unknown key 'train.epohs'. Did you mean 'train.epochs'"):
-        recipe.resolve_members()
+        load_recipe(write("members: {small: {train: {epohs: 3}}}"))
 
 
 def test_a_key_like_no_other_points_to_the_list(write) -> None:
@@ -265,6 +264,19 @@ def test_an_override_reaches_into_a_member(write) -> None:
     assert (member.train.epochs, member.train.side_px) == (6, 96)
 
 
+def test_an_empty_mapping_empties(write) -> None:
+    path = write("members: {a: {seed: 1}}\ntrain: {epochs: 3}")
+    recipe = load_recipe(path, ["members={}", "train={}"])
+    assert not recipe.members
+    assert recipe.train.epochs == load_recipe(write("{}")).train.epochs
+
+
+@pytest.mark.parametrize("text", ["seed: 1\nseed: 2", "train: {epochs: 3, epochs: 4}", "members: {a: {}, a: {}}"])
+def test_a_key_that_stands_twice_is_refused(write, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"the key '(seed|epochs|a)' stands twice"):
+        load_recipe(write(text))
+
+
 @pytest.mark.parametrize("override", ["train.epochs", "=3", " =3", ""])
 def test_an_override_without_key_or_value_is_refused(write, override: str) -> None:
     assert "must be key=value, for instance train.epochs=10" in refuse(write("{}"), override)
@@ -314,16 +326,14 @@ def test_members_have_their_own_settings_and_share_the_table(write) -> None:
 
 
 def test_a_member_whose_settings_do_not_fit_together_is_refused(write) -> None:
-    recipe = load_recipe(write("members: {odd: {train: {images_per_class: 5}}}"))
     with pytest.raises(RecipeError, match="member odd: train.images_per_class must divide"):
-        recipe.resolve_members()
+        load_recipe(write("members: {odd: {train: {images_per_class: 5}}}"))
 
 
 @pytest.mark.parametrize("setting", ["name: other", "runs: elsewhere", "members: {b: {}}"])
 def test_a_member_cannot_change_what_it_is_given(write, setting: str) -> None:
-    recipe = load_recipe(write(f"members: {{a: {{{setting}}}}}"))
     with pytest.raises(RecipeError, match=f"member a: {setting.partition(':')[0]} must be left to the recipe above"):
-        recipe.resolve_members()
+        load_recipe(write(f"members: {{a: {{{setting}}}}}"))
 
 
 # ---------------------------------------------------------------- writing and listing
