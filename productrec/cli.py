@@ -14,8 +14,8 @@ from productrec import __version__
 from productrec.errors import ProductrecError
 from productrec.runtime import prepare_process
 
-DEFAULT_TTA = "full"
-TTA_PRESETS = ("plain", "flip", "five_crops", "scales", "full")
+DEFAULT_TTA = "zoom"
+TTA_PRESETS = ("plain", "flip", "five_crops", "scales", "zoom", "full")
 
 app = typer.Typer(
     name="productrec",

@@ -146,7 +146,9 @@ class PredictSettings(Settings):
     """How test images are embedded, compared with the gallery and given class probabilities."""
 
     checkpoint: Literal["best", "last"] = Field("best", description="which checkpoint of the run")
-    tta: str = Field("plain", description="views of an image: plain, flip, five_crops, scales or full")
+    tta: str = Field(
+        "plain", description="views of an image: plain, flip, five_crops, scales, zoom (crops, enlarged) or full"
+    )
     gallery_tta: str = Field(
         "flip", description="views of a gallery image, where test images have more than the plain one"
     )

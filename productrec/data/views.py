@@ -40,6 +40,9 @@ _CROPS = (
     View("bottom_left", (0.0, _EDGE, 1 - _EDGE, 1.0)),
     View("bottom_right", (_EDGE, _EDGE, 1.0, 1.0)),
 )
+# A crop enlarged by more than it was cut shows the product as large as training crops do, with all the pixels it has: a
+# network trained on random crops sees objects larger than in whole images (Touvron et al. 2019, arXiv 1906.06423).
+_ZOOMED = tuple(View(f"{view.name}_zoomed", view.box, scale=1.25) for view in _CROPS)
 _SCALES = (View("scale_0.85", scale=0.85), View("scale_1.25", scale=1.25))
 
 
@@ -52,7 +55,8 @@ PRESETS: dict[str, tuple[View, ...]] = {
     "flip": (_PLAIN, _FLIP),
     "five_crops": (_PLAIN, _FLIP, *_CROPS),
     "scales": (_PLAIN, _FLIP, *_SCALES, *_mirror(_SCALES)),
-    "full": (_PLAIN, _FLIP, *_CROPS, *_mirror(_CROPS), *_SCALES, *_mirror(_SCALES)),
+    "zoom": (_PLAIN, _FLIP, *_ZOOMED, *_mirror(_ZOOMED)),
+    "full": (_PLAIN, _FLIP, *_CROPS, *_mirror(_CROPS), *_ZOOMED, *_mirror(_ZOOMED), *_SCALES, *_mirror(_SCALES)),
 }
 
 

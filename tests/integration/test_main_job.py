@@ -61,12 +61,12 @@ def test_four_commands_with_views_and_soft_triple(place, drawn, productrec):
 def test_tta_alone_takes_its_default_and_plain_predictions_stay(finished, productrec):
     plain = load_probabilities(finished / "runs/tiny/predictions/plain/test").values.copy()
     assert productrec("predict", "runs/tiny", "--tta").code == 0
-    full = load_probabilities(finished / "runs/tiny/predictions/full/test")
+    views = load_probabilities(finished / "runs/tiny/predictions/zoom/test")
     np.testing.assert_array_equal(load_probabilities(finished / "runs/tiny/predictions/plain/test").values, plain)
-    assert not np.array_equal(full.values, plain)
-    submitted = productrec("submit", "runs/tiny", "--out", "submissions/full.csv")
+    assert not np.array_equal(views.values, plain)
+    submitted = productrec("submit", "runs/tiny", "--out", "submissions/views.csv")
     assert submitted.code == 0, submitted.err
-    assert "full" in read_rows(finished / "submissions" / "ledger.csv")[-1]["source"]
+    assert "zoom" in read_rows(finished / "submissions" / "ledger.csv")[-1]["source"]
 
 
 def test_members_are_trained_and_ensembled(place, drawn, productrec):

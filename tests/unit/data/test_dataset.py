@@ -155,7 +155,7 @@ def test_view_batches_come_in_order_with_one_tensor_a_cut(paths: list[str]) -> N
     assert torch.cat([batch.rows for batch in batches]).tolist() == list(range(12))
     assert [len(batch.rows) for batch in batches] == [5, 5, 2]
     for batch in batches:
-        assert len(batch.cuts) == len(cuts) == 8
+        assert len(batch.cuts) == len(cuts) == 13
         assert all(tensor.dtype == torch.uint8 and len(tensor) == len(batch.rows) for tensor in batch.cuts)
         assert batch.broken == {}
     row = 6

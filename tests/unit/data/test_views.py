@@ -26,7 +26,8 @@ def test_presets_have_the_views_they_are_named_for() -> None:
     assert [view.name for view in get_views("flip")] == ["plain", "flip"]
     assert len(get_views("five_crops")) == 7
     assert {view.scale for view in get_views("scales")} == {1.0, 0.85, 1.25}
-    assert len(get_views("full")) == 2 + 2 * 5 + 2 * 2
+    assert len(get_views("zoom")) == 2 + 2 * 5
+    assert len(get_views("full")) == 2 + 2 * 5 + 2 * 5 + 2 * 2
     for smaller in PRESETS.values():
         assert set(smaller) <= set(PRESETS["full"])
 
@@ -43,7 +44,7 @@ def test_mirrored_views_share_their_cut_with_the_one_they_mirror(preset: str) ->
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(RecipeError, match="tta: must be one of plain, flip, five_crops, scales, full; got 'ten'"):
+    with pytest.raises(RecipeError, match="tta: must be one of plain, flip, five_crops, scales, zoom, full; got 'ten'"):
         get_views("ten")
 
 
