@@ -72,9 +72,10 @@ def ingest_recipe(recipe: Recipe) -> None:
 def train_recipe(recipe: Recipe, *, resume: bool) -> list[Trained]:
     """Train the recipe's model, or each of its members in turn."""
     trained = []
-    members = recipe.resolve_members()
-    for member in members.values():
+    for member in recipe.resolve_members().values():
         one = run_train(member, resume=resume)
+        if recipe.members:
+            _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
         what = "is finished already" if one.skipped else f"finished in {one.minutes:.1f} minutes"
         figures = ", ".join(
             f"{name} {value:.4f}" for name, value in one.figures.items() if not name.startswith(("train_", "learning"))

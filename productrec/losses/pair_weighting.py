@@ -1,0 +1,301 @@
+"""The pair-weighting engine: value and gradient of any loss over pairs, block by block, never the whole (N, M) matrix.
+
+General Pair Weighting (Wang et al., CVPR 2019, section 3) reads every pair-based loss as a way to weigh pairs: its
+gradient is the sum over pairs of ``dL/dS_ij`` times the gradient of the similarity ``S_ij``. So a loss is written here
+as what it does with the similarities of a few anchors (`PairLoss.weigh`), and the engine does the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from productrec.errors import TrainingError
+from productrec.losses.batch import check_batch, choose_computing_dtype
+
+# Entries of a block of similarities: one that stays in a core's cache is worth twice one that does not.
+_BLOCK_ENTRIES = 1 << 18
+_LEAST_BLOCK_ROWS = 64
+
+
+class Weighed(NamedTuple):
+    """What a loss says of a block of anchors.
+
+    ``losses``: (b,), one an anchor; ``positives``: (b, P) and ``negatives``: (b, M), the derivative of an anchor's loss
+    by each similarity; ``counts``: (b,), where the loss is a mean over counted pairs or triplets and not over anchors.
+    """
+
+    losses: Tensor
+    positives: Tensor
+    negatives: Tensor
+    counts: Tensor | None = None
+
+
+class PairLoss(Protocol):
+    """A loss over pairs, told by what it does with a block of anchors."""
+
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        """Weigh the pairs of b anchors.
+
+        Args:
+            positives: (b, P) similarities; +inf where an anchor has fewer than P.
+            negatives: (b, M) similarities; -inf in the places of positives and of the anchor itself.
+
+        Both may be written over. What is absent or not mined is infinitely right, so that exponentials and hinges
+        give it no weight by themselves; a derivative there must be 0 and finite.
+        """
+        ...
+
+
+class Mining(Protocol):
+    """A rule that drops pairs of a block before they are weighed."""
+
+    def drop(self, positives: Tensor, negatives: Tensor) -> None:
+        """Write +inf over positives (b, P), and -inf over negatives (b, M), that are not to be weighed."""
+        ...
+
+
+def compute_pair_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    loss: PairLoss,
+    *,
+    mining: Mining | None = None,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+    own_rows: Tensor | None = None,
+    block_rows: int | None = None,
+) -> Tensor:
+    r"""Mean over the anchors of a loss over pairs, with its gradient, in linear memory.
+
+    With :math:`S_{ij} = e_i \cdot r_j`, anchor i has the positives of its own class and the negatives of every other
+    class among the references; itself it never meets. The gradient is made in the forward pass, because a row's loss
+    depends on its own row alone: with :math:`W_{ij} = \partial L / \partial S_{ij}` it is :math:`W r` for the anchors
+    and :math:`W^\top e` for the references. Memory is O((N + M) D) and one block of similarities. Computed in float32
+    whatever autocast says (float64 stays float64). There is no second derivative: the gradient is a constant.
+
+    Args:
+        embeddings: (N, D) anchors.
+        labels: (N,) integers; only equality matters.
+        loss: how pairs are weighed.
+        mining: which pairs are weighed at all; None for every one.
+        references: (M, D) that anchors are compared with: a gathered batch, a memory, the other modality; None for the
+            anchors themselves.
+        reference_labels: (M,), with ``references``.
+        own_rows: (N,) integers, with ``references``: the row of each anchor among them, -1 where it is not there.
+        block_rows: anchors at a time; None chooses.
+
+    Returns:
+        Scalar, float32 or float64: the sum over anchors divided by N, or by the sum of the counts where the loss
+        counts (then 0 where nothing counts).
+
+    Raises:
+        TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite.
+    """
+    where = "pair loss"
+    check_batch(where, embeddings, labels)
+    if references is not None:
+        _check_references(where, embeddings, references, reference_labels, own_rows)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        value: Tensor = _PairLossFunction.apply(
+            embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows
+        )
+    return value
+
+
+def compute_pair_weights(
+    embeddings: Tensor,
+    labels: Tensor,
+    loss: PairLoss,
+    *,
+    mining: Mining | None = None,
+    references: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+    own_rows: Tensor | None = None,
+) -> Tensor:
+    """The signed weight of every pair, dL/dS (N, M): what `compute_pair_loss` multiplies embeddings with.
+
+    Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
+    """
+    check_batch("pair weights", embeddings, labels)
+    if references is not None:
+        _check_references("pair weights", embeddings, references, reference_labels, own_rows)
+    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, None)
+        rows = []
+        for start, stop in walk.blocks:
+            rows.append(walk.weigh(start, stop, loss, mining)[1].clone())
+        return torch.cat(rows) / walk.get_divisor()
+
+
+class _PairLossFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embeddings: Tensor,
+        references: Tensor | None,
+        labels: Tensor,
+        reference_labels: Tensor | None,
+        own_rows: Tensor | None,
+        loss: PairLoss,
+        mining: Mining | None,
+        block_rows: int | None,
+    ) -> Tensor:
+        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, block_rows)
+        wants_anchors, wants_references = ctx.needs_input_grad[:2]
+        anchors, compared = walk.anchors, walk.references
+        gradient = torch.zeros_like(anchors) if wants_anchors else None
+        reference_gradient = torch.zeros_like(compared) if wants_references else None
+        total = anchors.new_zeros(())
+        for start, stop in walk.blocks:
+            losses, weights = walk.weigh(start, stop, loss, mining)
+            total += losses.sum()
+            if gradient is not None:
+                gradient[start:stop].addmm_(weights, compared)
+                if references is None:
+                    gradient.addmm_(weights.T, anchors[start:stop])
+            if reference_gradient is not None:
+                reference_gradient.addmm_(weights.T, anchors[start:stop])
+        divisor = walk.get_divisor()
+        total /= divisor
+        for one in (gradient, reference_gradient):
+            if one is not None:
+                one /= divisor
+        if total.device.type == "cpu" and not total.isfinite():
+            _explain_not_finite(embeddings, references)
+        ctx.gradients = (
+            None if gradient is None else gradient.to(embeddings.dtype),
+            None if reference_gradient is None or references is None else reference_gradient.to(references.dtype),
+        )
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [None if one is None else one * outer.to(one.dtype) for one in ctx.gradients]
+        return (*scaled, None, None, None, None, None, None)
+
+
+class _Walk:
+    """Anchors and references in the computing type, the blocks to go through, and each block's pairs."""
+
+    def __init__(
+        self,
+        embeddings: Tensor,
+        references: Tensor | None,
+        labels: Tensor,
+        reference_labels: Tensor | None,
+        own_rows: Tensor | None,
+        block_rows: int | None,
+    ) -> None:
+        dtype = choose_computing_dtype(*(one for one in (embeddings, references) if one is not None))
+        self.anchors = embeddings.detach().to(dtype).contiguous()
+        self.references = self.anchors if references is None else references.detach().to(dtype).contiguous()
+        count, compared = len(self.anchors), len(self.references)
+        rows = block_rows or max(_LEAST_BLOCK_ROWS, _BLOCK_ENTRIES // max(1, compared))
+        rows = min(rows, count)
+        self.blocks = [(start, min(start + rows, count)) for start in range(0, count, rows)]
+        self._scratch = self.anchors.new_empty((rows, compared))
+        self._own = torch.arange(count, device=labels.device) if references is None else own_rows
+        self._find_classes(labels, labels if reference_labels is None else reference_labels)
+        self._counted: Tensor | None = None
+
+    def _find_classes(self, labels: Tensor, reference_labels: Tensor) -> None:
+        """Where the references of each anchor's class stand in the order of classes."""
+        ordered, self._order = torch.sort(reference_labels, stable=True)
+        self._first = torch.searchsorted(ordered, labels)
+        self._count = torch.searchsorted(ordered, labels, right=True) - self._first
+
+    def weigh(self, start: int, stop: int, loss: PairLoss, mining: Mining | None) -> tuple[Tensor, Tensor]:
+        """Losses (b,) of a block of anchors and the weights (b, M) of its pairs; the weights live in a scratch."""
+        similarities = self._scratch[: stop - start]
+        torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
+        flat = similarities.view(-1)
+        same, positives, slots, width = self._find_pairs(start, stop)
+        near = similarities.new_full((stop - start, width), torch.inf)
+        near.view(-1)[slots] = flat[positives]
+        flat.index_fill_(0, same, -torch.inf)
+        if mining is not None:
+            mining.drop(near, similarities)
+        weighed = loss.weigh(near, similarities)
+        weights = weighed.negatives
+        if weights.data_ptr() != similarities.data_ptr():
+            similarities.copy_(weights)
+            weights = similarities
+        weights.view(-1)[positives] = weighed.positives.reshape(-1)[slots]
+        if weighed.counts is not None:
+            counted = weighed.counts.sum()
+            self._counted = counted if self._counted is None else self._counted + counted
+        return weighed.losses, weights
+
+    def get_divisor(self) -> Tensor | int:
+        """What sums over anchors are divided by."""
+        return len(self.anchors) if self._counted is None else self._counted.clamp(min=1)
+
+    def _find_pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Flat places, in a block, of all references of the anchors' own classes, and of those that are positives.
+
+        Returns:
+            places of a class's references, the anchor among them; places of positives; their slots in a table of
+            (b, P); P.
+        """
+        counts, device = self._count[start:stop], self._order.device
+        rows = torch.repeat_interleave(torch.arange(stop - start, device=device), counts)
+        within = torch.arange(len(rows), device=device) - (counts.cumsum(0) - counts)[rows]
+        columns = self._order[self._first[start:stop][rows] + within]
+        same = rows * len(self.references) + columns
+        width = max(1, int(counts.max()))
+        if self._own is None:
+            return same, same, rows * width + within, width
+        own = self._own[start:stop]
+        apart = columns != own[rows]
+        # Behind the anchor's own place the slots move up by one.
+        passed = (within > self._find_own(own, rows, within, columns, stop - start)[rows]).long()
+        slots = rows * width + within - passed
+        return same, same[apart], slots[apart], width
+
+    def _find_own(self, own: Tensor, rows: Tensor, within: Tensor, columns: Tensor, count: int) -> Tensor:
+        """The place of each anchor among the references of its class; beyond all places where it is not there."""
+        places = torch.full((count,), torch.iinfo(torch.int64).max, device=own.device)
+        hits = columns == own[rows]
+        places[rows[hits]] = within[hits]
+        return places
+
+
+def _check_references(
+    where: str, embeddings: Tensor, references: Tensor, reference_labels: Tensor | None, own_rows: Tensor | None
+) -> None:
+    if reference_labels is None:
+        raise TrainingError(f"{where}: references must come with reference_labels; got none. Pass one label a row.")
+    check_batch(f"{where}, references", references, reference_labels)
+    if references.shape[1] != embeddings.shape[1]:
+        raise TrainingError(
+            f"{where}: references must have {embeddings.shape[1]} dimensions, as the embeddings have; "
+            f"got {references.shape[1]}. Use one network for both."
+        )
+    if references.device != embeddings.device or reference_labels.device != references.device:
+        raise TrainingError(
+            f"{where}: embeddings, references and their labels must be on one device; got {embeddings.device}, "
+            f"{references.device} and {reference_labels.device}. Move them with .to()."
+        )
+    if own_rows is not None and own_rows.shape != embeddings.shape[:1]:
+        raise TrainingError(
+            f"{where}: own_rows must be one row number per embedding, shape ({len(embeddings)},); "
+            f"got {tuple(own_rows.shape)}."
+        )
+
+
+def _explain_not_finite(embeddings: Tensor, references: Tensor | None) -> None:
+    for name, rows in (("embeddings", embeddings), ("references", references)):
+        if rows is None:
+            continue
+        bad = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+            raise TrainingError(
+                f"pair loss: {name} must be finite; got NaN or infinity in {len(bad)} of {len(rows)} rows ({shown}). "
+                "Look at the images of these rows, or lower the learning rate."
+            )
