@@ -185,6 +185,16 @@ def settings(contains: Annotated[str, typer.Argument(help="Show only keys that h
 
 
 @app.command()
+def losses() -> None:
+    """List the metric losses: what each computes for an anchor, its settings with their defaults, its source."""
+    from productrec.console import print_table
+    from productrec.losses.catalogue import describe_losses
+
+    rows = [(one.name, f"{one.formula}; {one.settings}; {one.source}") for one in describe_losses()]
+    print_table("metric losses (p: an anchor's positives, n: its negatives)", ("loss.metric", ""), rows, wrap_last=True)
+
+
+@app.command()
 def doctor() -> None:
     """Look at the machine: what works, what does not, and what to do about it."""
     from productrec.console import print_table

@@ -21,6 +21,19 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+PAIR_LOSSES = (
+    "multi_similarity",
+    "contrastive",
+    "binomial_deviance",
+    "triplet",
+    "lifted_structure",
+    "nt_xent",
+    "sup_con",
+    "circle",
+)
+METRIC_LOSSES = (*PAIR_LOSSES, "soft_triple")
+
+
 class Settings(BaseModel):
     """A section of the recipe: unknown keys are refused and nothing changes after reading."""
 
@@ -72,7 +85,7 @@ class MultiSimilaritySettings(Settings):
     base: float = Field(
         0.5, description="lambda, the similarity both terms pivot on; 1 in the paper's text, 0.5 in practice"
     )
-    epsilon: NonNegative = Field(0.1, description="mining margin")
+    epsilon: NonNegative = Field(0.1, description="margin of its mining")
 
 
 class SoftTripleSettings(Settings):
@@ -85,15 +98,95 @@ class SoftTripleSettings(Settings):
     tau: NonNegative = Field(0.2, description="weight of the regulariser that merges centres")
 
 
+class ContrastiveSettings(Settings):
+    """Contrastive loss (Hadsell et al. 2006), on similarities."""
+
+    positive_margin: float = Field(1.0, description="positives below this similarity are pulled")
+    negative_margin: float = Field(0.5, description="negatives above this similarity are pushed")
+
+
+class BinomialDevianceSettings(Settings):
+    """Binomial deviance (Yi et al. 2014)."""
+
+    alpha: PositiveFloat = Field(2.0, description="sharpness for positives")
+    beta: PositiveFloat = Field(40.0, description="sharpness for negatives")
+    base: float = Field(0.5, description="similarity that both terms pivot on")
+
+
+class TripletSettings(Settings):
+    """Triplet loss (Schroff et al. 2015; Hermans et al. 2017), on similarities."""
+
+    margin: float = Field(0.1, description="by how much a positive shall be more similar than a negative")
+    soft: bool = Field(False, description="a soft margin, log(1 + exp), in place of the hinge")
+    negatives: Literal["all", "semi_hard"] = Field("all", description="which negatives stand in a triplet")
+    average: Literal["active", "all"] = Field("active", description="over which triplets the mean is taken")
+
+
+class LiftedStructureSettings(Settings):
+    """Lifted structure (Song et al. 2016), generalised to all positives (Hermans et al. 2017)."""
+
+    scale: PositiveFloat = Field(1.0, description="sharpness")
+    base: float = Field(0.5, description="similarity that both terms pivot on")
+
+
+class NTXentSettings(Settings):
+    """NT-Xent, or InfoNCE (Chen et al. 2020)."""
+
+    temperature: PositiveFloat = Field(0.07, description="similarities are divided by it")
+
+
+class SupConSettings(Settings):
+    """Supervised contrastive loss (Khosla et al. 2020)."""
+
+    temperature: PositiveFloat = Field(0.1, description="similarities are divided by it")
+
+
+class CircleSettings(Settings):
+    """Circle loss (Sun et al. 2020)."""
+
+    margin: float = Field(0.4, description="m; 0.25 for faces and 0.4 for retrieval in the paper")
+    gamma: PositiveFloat = Field(80.0, description="scale; 256 for faces and 80 for retrieval in the paper")
+
+
 class LossSettings(Settings):
     """The joint loss: a metric term and a classification term."""
 
-    metric: Literal["multi_similarity", "soft_triple", "none"] = Field("multi_similarity", description="metric head")
+    metric: str = Field(
+        "multi_similarity",
+        description="metric head: one that `productrec losses` lists, none, or your own as package.module:Name",
+    )
+    mining: Literal["auto", "none", "multi_similarity", "hardest", "easy_positive"] = Field(
+        "auto", description="which pairs a pair loss weighs; auto: multi_similarity for multi_similarity, else none"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of a loss of your own")
     metric_weight: NonNegative = Field(0.5, description="weight of the metric term")
     classification_weight: NonNegative = Field(1.0, description="weight of the classification term")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="of the classification term")
     multi_similarity: MultiSimilaritySettings = MultiSimilaritySettings()
+    contrastive: ContrastiveSettings = ContrastiveSettings()
+    binomial_deviance: BinomialDevianceSettings = BinomialDevianceSettings()
+    triplet: TripletSettings = TripletSettings()
+    lifted_structure: LiftedStructureSettings = LiftedStructureSettings()
+    nt_xent: NTXentSettings = NTXentSettings()
+    sup_con: SupConSettings = SupConSettings()
+    circle: CircleSettings = CircleSettings()
     soft_triple: SoftTripleSettings = SoftTripleSettings()
+
+    @field_validator("metric")
+    @classmethod
+    def _check_metric(cls, value: str) -> str:
+        if value not in (*METRIC_LOSSES, "none") and ":" not in value:
+            near = difflib.get_close_matches(value, METRIC_LOSSES, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"{hint}must be one of {', '.join(METRIC_LOSSES)}, none, or package.module:Name")
+        return value
+
+    def get_metric_settings(self) -> dict[str, Any]:
+        """Settings of the chosen metric loss itself, without those of its mining."""
+        if self.metric in METRIC_LOSSES:
+            section: Settings = getattr(self, self.metric)
+            return section.model_dump(exclude={"epsilon"})
+        return dict(self.options)
 
     @model_validator(mode="after")
     def _check_something_is_learned(self) -> "LossSettings":
@@ -113,7 +206,7 @@ class TrainSettings(Settings):
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per step")
     sampler: Literal["auto", "pk", "shuffle"] = Field(
         "auto",
-        description="pk: P classes times K images (auto takes it for multi_similarity); shuffle: each image once",
+        description="pk: P classes times K images (auto takes it for pair losses); shuffle: each image once",
     )
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the PK sampler; must divide batch_size")
     side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
@@ -218,7 +311,8 @@ class Recipe(Settings):
     @property
     def uses_pk_sampler(self) -> bool:
         """Whether batches hold P classes times K images."""
-        auto = self.train.sampler == "auto" and self.loss.metric == "multi_similarity"
+        pairwise = self.loss.metric in PAIR_LOSSES or ":" in self.loss.metric
+        auto = self.train.sampler == "auto" and pairwise
         return self.train.sampler == "pk" or auto
 
     @property

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from productrec.losses.multi_similarity import MultiSimilarityLoss
+from productrec.losses.mining import MultiSimilarityMining
+from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
 from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.models.inference import recognise_views
 from productrec.recipe import Recipe, build_recipe
@@ -96,7 +97,7 @@ def _compare_losses(device: torch.device) -> list[Row]:
     rows = nn.functional.normalize(rows + 1.5 * torch.randn(rows.shape, generator=generator), dim=1)
     set_seed(0)
     losses: dict[str, nn.Module] = {
-        "Multi-Similarity": MultiSimilarityLoss(),
+        "Multi-Similarity": PairwiseLoss(MultiSimilarity(), MultiSimilarityMining()),
         "SoftTriple": SoftTripleLoss(_DIM, _CLASSES),
     }
     table = []

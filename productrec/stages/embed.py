@@ -19,7 +19,7 @@ from productrec.models.inference import recognise_views
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, build_recipe
 from productrec.retrieval.embedding_set import KIND, write_embedding_set
-from productrec.runtime import choose_device, choose_dtype, count_cores
+from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory
 from productrec.training.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -59,6 +59,7 @@ def run_embed(run: Path, recipe: Recipe) -> list[Wish]:
     wishes += [Wish(split, gallery_views, False) for split in settings.gallery_splits]
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.train.precision, device)
+    keep_freed_memory(device)
     loaded: list[Recognizer] = []
     for wish in dict.fromkeys(wishes):
         missing = [one for one in _with_plain(wish) if not _is_embedded(run, one, checkpoint, table, dtype)]

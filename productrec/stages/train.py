@@ -27,11 +27,10 @@ from productrec.data.table import ImageTable, load_table
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import get_views
 from productrec.errors import ArtifactError, DataError, describe_offenders
-from productrec.losses.multi_similarity import MultiSimilarityLoss
-from productrec.losses.soft_triple import SoftTripleLoss
+from productrec.losses.catalogue import build_metric_loss
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, save_recipe
-from productrec.runtime import catch_stop, choose_device, choose_dtype, count_cores, set_seed
+from productrec.runtime import catch_stop, choose_device, choose_dtype, count_cores, keep_freed_memory, set_seed
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.loop import Trainer, explain_loader_death, run_training
 from productrec.training.objective import JointLoss
@@ -77,6 +76,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
 
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.train.precision, device)
+    keep_freed_memory(device)
     set_seed(recipe.seed)
     rows = table.select(recipe.train.splits)
     if len(rows) < 2:
@@ -156,11 +156,14 @@ def build_trainer(
     """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step."""
     recognizer = build_network(recipe, class_count).to(device)
     loss = recipe.loss
-    metric: nn.Module | None = None
-    if loss.metric == "multi_similarity":
-        metric = MultiSimilarityLoss(**loss.multi_similarity.model_dump())
-    elif loss.metric == "soft_triple":
-        metric = SoftTripleLoss(recipe.model.embedding_dim, class_count, **loss.soft_triple.model_dump())
+    metric = build_metric_loss(
+        loss.metric,
+        loss.get_metric_settings(),
+        mining=loss.mining,
+        mining_epsilon=loss.multi_similarity.epsilon,
+        embedding_dim=recipe.model.embedding_dim,
+        class_count=class_count,
+    )
     objective = JointLoss(
         metric,
         metric_weight=loss.metric_weight,

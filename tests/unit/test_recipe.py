@@ -137,7 +137,7 @@ def test_several_faults_are_told_at_once(write) -> None:
         ("train: {learning_rate: -0.1}", "train.learning_rate: "),
         ("train: {keep_best_by: accuracy}", "train.keep_best_by: "),
         ("train: 3", "train: "),
-        ("loss: {metric: triplet}", "loss.metric: "),
+        ("loss: {metric: triplets}", "loss.metric: did you mean triplet? must be one of"),
         ("loss: {label_smoothing: 1}", "loss.label_smoothing: "),
         ("data: {validation_fraction: 1.0}", "data.validation_fraction: "),
         ("predict: {head_weight_grid: [0, 1.5]}", "predict.head_weight_grid.1: "),

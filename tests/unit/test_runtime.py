@@ -1,8 +1,11 @@
 """Device, precision, seeds and a polite stop."""
 
+import ctypes
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -129,3 +132,23 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert seen == [(False, before)]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the allocator is not glibc's")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    code = """
+import resource, sys, torch
+from productrec.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory(torch.device("cpu"))
+def take(times):
+    for _ in range(times):
+        torch.empty(1 << 22).fill_(1)  # 16 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(-take(20) + take(20))
+"""
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "leave")
+    }
+    assert faults["keep"] < 4096 < faults["leave"]  # pages of one

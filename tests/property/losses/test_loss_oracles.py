@@ -9,12 +9,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.losses.classification import compute_classification_loss
-from productrec.losses.multi_similarity import compute_multi_similarity_loss
+from productrec.losses.mining import MultiSimilarityMining
+from productrec.losses.pair_weighting import compute_pair_loss
+from productrec.losses.pairwise import MultiSimilarity
 from productrec.losses.soft_triple import compute_soft_triple_loss
 
 SEEDS = st.integers(0, 2**31 - 1)
 # Ratios that no difference of similarities meets exactly, so that loop and library mine the same pairs.
 EPSILONS = st.sampled_from([0.0313, 0.1, 0.5077])
+
+
+def compute_multi_similarity_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 2.0,
+    beta: float = 50.0,
+    base: float = 0.5,
+    epsilon: float = 0.1,
+) -> Tensor:
+    loss, mining = MultiSimilarity(alpha, beta, base), MultiSimilarityMining(epsilon)
+    return compute_pair_loss(embeddings, labels, loss, mining=mining)
 
 
 def draw_rows(seed: int, rows: int, columns: int, distinct: int) -> Tensor:

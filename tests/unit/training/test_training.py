@@ -7,7 +7,8 @@ import torch
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
 from productrec.errors import ArtifactError, Interrupted, TrainingError
-from productrec.losses.multi_similarity import MultiSimilarityLoss
+from productrec.losses.mining import MultiSimilarityMining
+from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
 from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.models.recognizer import build_recognizer
 from productrec.runtime import StopRequest
@@ -49,7 +50,11 @@ def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_
         class_count=CLASSES,
         dropout=dropout,
     )
-    loss = MultiSimilarityLoss() if metric == "multi_similarity" else SoftTripleLoss(8, CLASSES, 2)
+    loss = (
+        PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())
+        if metric == "multi_similarity"
+        else SoftTripleLoss(8, CLASSES, 2)
+    )
     objective = JointLoss(loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1)
     return Trainer(
         recognizer,

@@ -1,0 +1,159 @@
+"""The catalogue: every metric loss by the name a recipe calls it, with its formula and where it is from."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from torch import nn
+
+from productrec.errors import RecipeError
+from productrec.losses.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
+from productrec.losses.pair_weighting import Mining, PairLoss
+from productrec.losses.pairwise import (
+    BinomialDeviance,
+    Circle,
+    Contrastive,
+    LiftedStructure,
+    MultiSimilarity,
+    NTXent,
+    PairwiseLoss,
+    SupCon,
+    Triplet,
+)
+from productrec.losses.soft_triple import SoftTripleLoss
+
+MiningName = Literal["auto", "none", "multi_similarity", "hardest", "easy_positive"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One loss: how it is built, what it computes for an anchor (p: its positives, n: its negatives), its source."""
+
+    build: type
+    formula: str
+    source: str
+
+
+PAIR_LOSSES: dict[str, Entry] = {
+    "multi_similarity": Entry(
+        MultiSimilarity,
+        "log(1 + sum_p e^(-alpha (p - base))) / alpha + log(1 + sum_n e^(beta (n - base))) / beta",
+        "Wang et al., CVPR 2019",
+    ),
+    "contrastive": Entry(
+        Contrastive,
+        "sum_p [positive_margin - p]+ + sum_n [n - negative_margin]+",
+        "Hadsell et al., CVPR 2006",
+    ),
+    "binomial_deviance": Entry(
+        BinomialDeviance,
+        "mean_p log(1 + e^(-alpha (p - base))) + mean_n log(1 + e^(beta (n - base)))",
+        "Yi et al., ICPR 2014",
+    ),
+    "triplet": Entry(
+        Triplet, "mean over triplets of [n - p + margin]+", "Schroff et al., CVPR 2015; Hermans et al. 2017"
+    ),
+    "lifted_structure": Entry(
+        LiftedStructure,
+        "[log sum_p e^(scale (base - p)) + log sum_n e^(scale (n - base))]+ / scale",
+        "Song et al., CVPR 2016; Hermans et al. 2017",
+    ),
+    "nt_xent": Entry(
+        NTXent, "mean over positives of -log e^(p/t) / (e^(p/t) + sum_n e^(n/t))", "Chen et al., ICML 2020"
+    ),
+    "sup_con": Entry(SupCon, "mean_p -log e^(p/t) / (sum_p e^(p/t) + sum_n e^(n/t))", "Khosla et al., NeurIPS 2020"),
+    "circle": Entry(
+        Circle,
+        "log(1 + sum_n e^(gamma [n + m]+ (n - m)) sum_p e^(-gamma [1 + m - p]+ (p - 1 + m)))",
+        "Sun et al., CVPR 2020",
+    ),
+}
+PROXY_LOSSES: dict[str, Entry] = {
+    "soft_triple": Entry(
+        SoftTripleLoss,
+        "-log softmax_y(scale (sum_k softmax_k(x w / gamma) x w - margin [y])) + tau mean centre distance",
+        "Qian et al., ICCV 2019",
+    ),
+}
+
+
+class Description(NamedTuple):
+    """A loss as a list shows it."""
+
+    name: str
+    formula: str
+    settings: str
+    source: str
+
+
+def describe_losses() -> list[Description]:
+    """Every loss with its formula, its settings with their defaults, and its source."""
+    described = []
+    for name, entry in (PAIR_LOSSES | PROXY_LOSSES).items():
+        parameters = inspect.signature(entry.build).parameters.values()
+        settings = [f"{one.name} {one.default}" for one in parameters if one.default is not one.empty]
+        described.append(Description(name, entry.formula, ", ".join(settings), entry.source))
+    return described
+
+
+def build_metric_loss(
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    mining: MiningName = "auto",
+    mining_epsilon: float = 0.1,
+    embedding_dim: int,
+    class_count: int,
+) -> nn.Module | None:
+    """A metric loss by name, or a user's own pair loss by its import path.
+
+    Args:
+        name: one of the catalogue, ``none``, or ``package.module:Name`` of a class whose instances are a `PairLoss`.
+        settings: keyword arguments of the loss.
+        mining: rule of a pair loss; ``auto`` is Multi-Similarity's own for Multi-Similarity, none for all others.
+        mining_epsilon: margin of Multi-Similarity's mining.
+        embedding_dim: D, for losses with centres.
+        class_count: C, for losses with centres.
+
+    Raises:
+        RecipeError: no such loss, its settings do not fit, or a mining rule for a loss without pairs.
+    """
+    if name == "none":
+        return None
+    if name in PROXY_LOSSES:
+        if mining not in ("auto", "none"):
+            raise RecipeError(f"loss.mining: must be auto or none for {name}, which has no pairs; got {mining!r}.")
+        module: nn.Module = PROXY_LOSSES[name].build(embedding_dim, class_count, **settings)
+        return module
+    kind = PAIR_LOSSES[name].build if name in PAIR_LOSSES else _import_loss(name)
+    try:
+        loss: PairLoss = kind(**settings)
+    except TypeError as error:
+        raise RecipeError(f"loss.metric {name}: its settings do not fit ({error}).") from None
+    if not callable(getattr(loss, "weigh", None)):
+        raise RecipeError(f"loss.metric {name}: must have a method weigh(positives, negatives). See docs/losses.md.")
+    rule = ("multi_similarity" if name == "multi_similarity" else "none") if mining == "auto" else mining
+    rules: dict[str, Mining | None] = {
+        "none": None,
+        "multi_similarity": MultiSimilarityMining(mining_epsilon),
+        "hardest": HardestMining(),
+        "easy_positive": EasyPositiveMining(),
+    }
+    return PairwiseLoss(loss, rules[rule])
+
+
+def _import_loss(path: str) -> Any:
+    module, _, name = path.partition(":")
+    if not name:
+        known = ", ".join([*PAIR_LOSSES, *PROXY_LOSSES])
+        raise RecipeError(f"loss.metric: must be one of {known}, none, or package.module:Name; got {path!r}.")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"loss.metric: {path} cannot be imported ({error}). Its folder must be on PYTHONPATH, or installed."
+        ) from None
