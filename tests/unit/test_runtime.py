@@ -143,7 +143,8 @@ if sys.argv[1] == "keep":
     keep_freed_memory(torch.device("cpu"))
 def take(times):
     for _ in range(times):
-        torch.empty(1 << 22).fill_(1)  # 16 MiB
+        step = [torch.empty(1 << 22).fill_(1) for _ in range(10)]  # 160 MiB
+        del step
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 print(-take(20) + take(20))
 """
