@@ -211,6 +211,9 @@ class TrainSettings(Settings):
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the PK sampler; must divide batch_size")
     side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
     augmentation: str = Field("product", description="none, light, product, heavy, or a serialised albumentations file")
+    cut_mix: Fraction = Field(
+        0.0, description="share of batches mixed by CutMix; they have the classification term alone"
+    )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD has Nesterov momentum 0.9")
     learning_rate: PositiveFloat = Field(1e-3, description="peak rate of the backbone")
     head_rate_factor: PositiveFloat = Field(
@@ -298,6 +301,14 @@ class Recipe(Settings):
                 if not str(name).replace("_", "").replace("-", "").isalnum():
                     raise ValueError(f"a member's name must be letters, digits, - and _; got {name!r}")
         return value
+
+    @model_validator(mode="after")
+    def _check_mixing(self) -> "Recipe":
+        if self.train.cut_mix and not self.loss.classification_weight:
+            raise ValueError(
+                "train.cut_mix must be 0 where loss.classification_weight is 0, or mixed batches teach nothing"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_batches(self) -> "Recipe":

@@ -191,6 +191,8 @@ def build_trainer(
         gradient_clip=recipe.train.gradient_clip,
         ema_decay=recipe.train.ema_decay,
         compile_network=recipe.train.compile,
+        cut_mix_share=recipe.train.cut_mix,
+        seed=recipe.seed,
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from productrec.errors import DataError, Interrupted, TrainingError
 from productrec.models.recognizer import Recognizer
 from productrec.runtime import StopRequest, autocast
 from productrec.training.average import WeightAverage
+from productrec.training.mixing import Mixture, cut_mix
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import compute_rate_factor, set_rate
 
@@ -48,6 +51,8 @@ class Trainer:
         gradient_clip: float = 0.0,
         ema_decay: float = 0.0,
         compile_network: bool = False,
+        cut_mix_share: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self.recognizer = recognizer
         self.objective = objective
@@ -58,6 +63,7 @@ class Trainer:
         self._device, self._dtype = device, dtype
         self._warmup_steps, self._total_steps = warmup_steps, total_steps
         self._clip = gradient_clip
+        self._cut_mix_share, self._seed = cut_mix_share, seed
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -70,11 +76,12 @@ class Trainer:
         """One forward, backward and update; returns the loss and its terms as tensors that nobody waited for."""
         images = images.to(self._device, non_blocking=True)
         labels = labels.to(self._device, non_blocking=True)
+        images, mixture = self._mix(images, labels)
         factor = compute_rate_factor(self.progress.step, warmup_steps=self._warmup_steps, total_steps=self._total_steps)
         set_rate(self.optimizer, factor)
         with autocast(self._device, self._dtype):
             recognized = self._network(images)
-        loss, terms = self.objective(recognized, labels)
+        loss, terms = self.objective(recognized, labels, mixture)
         self._scaler.scale(loss).backward()
         if self._clip:
             self._scaler.unscale_(self.optimizer)
@@ -86,6 +93,15 @@ class Trainer:
             self.average.update(self.progress.step)
         self.progress.step += 1
         return {"loss": loss.detach(), **terms}
+
+    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Mixture | None]:
+        """Mix this step's batch, or not, by (seed, step) alone: a resume mixes the same batches in the same way."""
+        if not self._cut_mix_share:
+            return images, None
+        generator = np.random.default_rng([self._seed, self.progress.step])
+        if generator.random() >= self._cut_mix_share:
+            return images, None
+        return cut_mix(images, labels, generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on: tensors and plain values only."""
@@ -158,12 +174,12 @@ def run_training(
         trainer.recognizer.train()
         trainer.objective.train()
         sums: dict[str, Tensor] = {}
-        count = 0
-        for batch in _check_batches(loader):
+        counts: Counter[str] = Counter()
+        for count, batch in enumerate(_check_batches(loader), start=1):
             losses = trainer.run_step(batch.images, batch.labels)
             for name, value in losses.items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
-            count += 1
+                counts[name] += 1  # a mixed batch has no metric term
             progress.batch += 1
             # Reading a loss waits for the device, so it is done once in a while.
             shown: dict[str, float] = {}
@@ -176,7 +192,7 @@ def run_training(
                 raise Interrupted(
                     f"stopped in epoch {progress.epoch + 1} after batch {progress.batch}; the state is saved."
                 )
-        figures = {f"train_{name}": float(total) / max(1, count) for name, total in sums.items()}
+        figures = {f"train_{name}": float(total) / counts[name] for name, total in sums.items()}
         figures["learning_rate_factor"] = compute_rate_factor(
             max(0, progress.step - 1), warmup_steps=trainer._warmup_steps, total_steps=trainer._total_steps
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 
 from productrec.losses.classification import compute_classification_loss
 from productrec.models.recognizer import Recognized
+from productrec.training.mixing import Mixture
 
 
 class JointLoss(nn.Module):
@@ -22,17 +23,25 @@ class JointLoss(nn.Module):
         self._classification_weight = classification_weight
         self._label_smoothing = label_smoothing
 
-    def forward(self, recognized: Recognized, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,)."""
+    def forward(
+        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,).
+
+        A mixed batch has the classification term alone.
+        """
         terms: dict[str, Tensor] = {}
         total = recognized.logits.new_zeros(())
-        if self.metric is not None:
+        if self.metric is not None and mixture is None:
             metric: Tensor = self.metric(recognized.embeddings, labels)
             total = total + self._metric_weight * metric
             terms["metric"] = metric.detach()
         if self._classification_weight > 0:
             smoothing = self._label_smoothing
             classification = compute_classification_loss(recognized.logits, labels, label_smoothing=smoothing)
+            if mixture is not None:
+                other = compute_classification_loss(recognized.logits, mixture.partners, label_smoothing=smoothing)
+                classification = mixture.share * classification + (1 - mixture.share) * other
             total = total + self._classification_weight * classification
             terms["classification"] = classification.detach()
         return total, terms
@@ -40,6 +49,3 @@ class JointLoss(nn.Module):
     def iterate_centres(self) -> Iterator[nn.Parameter]:
         """Parameters of the metric term."""
         return iter(self.metric.parameters()) if self.metric is not None else iter(())
-
-
-Objective = Callable[[Recognized, Tensor], tuple[Tensor, dict[str, Tensor]]]

@@ -38,7 +38,7 @@ class PlainImages:
             yield TrainingBatch(self.images[rows], self.labels[rows], [])
 
 
-def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_rate=1e-3, dropout=0.2):
+def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_rate=1e-3, dropout=0.2, cut_mix=0.0):
     torch.manual_seed(0)
     recognizer = build_recognizer(
         backbone="mobilenetv3_small_050",
@@ -75,6 +75,7 @@ def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_
         total_steps=24,
         gradient_clip=5.0,
         ema_decay=ema_decay,
+        cut_mix_share=cut_mix,
     )
 
 
@@ -128,16 +129,16 @@ def test_an_epoch_gives_the_mean_of_every_term_and_the_validation_figures():
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 11])
-@pytest.mark.parametrize("metric", ["multi_similarity", "soft_triple"])
-def test_a_stopped_run_resumes_bit_for_bit(stop_after, metric, tmp_path):
-    whole = build(metric)
+@pytest.mark.parametrize(("metric", "cut_mix"), [("multi_similarity", 0.0), ("soft_triple", 0.5)])
+def test_a_stopped_run_resumes_bit_for_bit(stop_after, metric, cut_mix, tmp_path):
+    whole = build(metric, cut_mix=cut_mix)
     play(whole)
     saved = {}
-    first = build(metric)
+    first = build(metric, cut_mix=cut_mix)
     with pytest.raises(Interrupted):
         play(first, stop_after=stop_after, saved=saved)
     torch.save(saved["last"], tmp_path / "state.pt")
-    second = build(metric)
+    second = build(metric, cut_mix=cut_mix)
     torch.manual_seed(99)  # a new process has another random state
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     play(second)
