@@ -115,12 +115,12 @@ def _run_floor(embeddings: Tensor) -> None:
 
 def _run(compute: Callable[..., Tensor], embeddings: Tensor, labels: Tensor, loss: Any, mining: Any) -> None:
     leaf = embeddings.detach().requires_grad_()
-    compute(leaf, labels, loss, mining=mining).backward()
+    torch.autograd.backward(compute(leaf, labels, loss, mining=mining))
 
 
 def _backward(loss_of: Callable[[Tensor, Tensor], Tensor], embeddings: Tensor, labels: Tensor) -> None:
     leaf = embeddings.detach().requires_grad_()
-    loss_of(leaf, labels).backward()
+    torch.autograd.backward(loss_of(leaf, labels))
 
 
 def _build_library(name: str) -> Callable[[Tensor, Tensor], Tensor] | None:

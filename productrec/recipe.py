@@ -148,6 +148,14 @@ class CircleSettings(Settings):
     gamma: PositiveFloat = Field(80.0, description="scale; 256 for faces and 80 for retrieval in the paper")
 
 
+class MemorySettings(Settings):
+    """Cross-batch memory of a pair loss (XBM, Wang et al. 2020)."""
+
+    rows: Annotated[int, Field(ge=0)] = Field(0, description="embeddings of past batches to compare with; 0: none")
+    start_step: Annotated[int, Field(ge=0)] = Field(1000, description="batches before the first is remembered")
+    weight: PositiveFloat = Field(1.0, description="weight of the term against the memory")
+
+
 class LossSettings(Settings):
     """The joint loss: a metric term and a classification term."""
 
@@ -158,6 +166,7 @@ class LossSettings(Settings):
     mining: Literal["auto", "none", "multi_similarity", "hardest", "easy_positive"] = Field(
         "auto", description="which pairs a pair loss weighs; auto: multi_similarity for multi_similarity, else none"
     )
+    memory: MemorySettings = MemorySettings()
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a loss of your own")
     metric_weight: NonNegative = Field(0.5, description="weight of the metric term")
     classification_weight: NonNegative = Field(1.0, description="weight of the classification term")

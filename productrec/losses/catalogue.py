@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from productrec.errors import RecipeError
+from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
 from productrec.losses.pair_weighting import Mining, PairLoss
 from productrec.losses.pairwise import (
@@ -106,6 +107,9 @@ def build_metric_loss(
     *,
     mining: MiningName = "auto",
     mining_epsilon: float = 0.1,
+    memory_rows: int = 0,
+    memory_start_step: int = 1000,
+    memory_weight: float = 1.0,
     embedding_dim: int,
     class_count: int,
 ) -> nn.Module | None:
@@ -116,6 +120,9 @@ def build_metric_loss(
         settings: keyword arguments of the loss.
         mining: rule of a pair loss; ``auto`` is Multi-Similarity's own for Multi-Similarity, none for all others.
         mining_epsilon: margin of Multi-Similarity's mining.
+        memory_rows: embeddings of past batches that a pair loss also compares with; 0 for none.
+        memory_start_step: batches before the first is remembered.
+        memory_weight: weight of the term against the memory.
         embedding_dim: D, for losses with centres.
         class_count: C, for losses with centres.
 
@@ -127,6 +134,8 @@ def build_metric_loss(
     if name in PROXY_LOSSES:
         if mining not in ("auto", "none"):
             raise RecipeError(f"loss.mining: must be auto or none for {name}, which has no pairs; got {mining!r}.")
+        if memory_rows:
+            raise RecipeError(f"loss.memory: must be left out for {name}, which has no pairs; got {memory_rows} rows.")
         module: nn.Module = PROXY_LOSSES[name].build(embedding_dim, class_count, **settings)
         return module
     kind = PAIR_LOSSES[name].build if name in PAIR_LOSSES else _import_loss(name)
@@ -143,7 +152,16 @@ def build_metric_loss(
         "hardest": HardestMining(),
         "easy_positive": EasyPositiveMining(),
     }
-    return PairwiseLoss(loss, rules[rule])
+    pairwise = PairwiseLoss(loss, rules[rule])
+    if not memory_rows:
+        return pairwise
+    return CrossBatchMemory(
+        pairwise,
+        rows=memory_rows,
+        embedding_dim=embedding_dim,
+        start_step=memory_start_step,
+        weight=memory_weight,
+    )
 
 
 def _import_loss(path: str) -> Any:

@@ -161,6 +161,9 @@ def build_trainer(
         loss.get_metric_settings(),
         mining=loss.mining,
         mining_epsilon=loss.multi_similarity.epsilon,
+        memory_rows=loss.memory.rows,
+        memory_start_step=loss.memory.start_step,
+        memory_weight=loss.memory.weight,
         embedding_dim=recipe.model.embedding_dim,
         class_count=class_count,
     )

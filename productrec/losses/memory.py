@@ -1,0 +1,93 @@
+"""Memory: pairs across batches, from a ring buffer of what the network said lately."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from productrec.errors import RecipeError, TrainingError
+from productrec.losses.pairwise import PairwiseLoss
+
+
+class CrossBatchMemory(nn.Module):
+    """A pair loss over the batch, plus the same loss of the batch against the last ``rows`` embeddings.
+
+    Source: Wang et al., *Cross-Batch Memory for Embedding Learning*, CVPR 2020 (XBM). Embeddings drift slowly once
+    training has settled, so those of past batches serve as references, without gradient; before ``start_step`` batches
+    there is no memory. The batch is put in before it is compared, as in the paper; each row knows its place, so no
+    row is its own positive, while an older embedding of the same image is one.
+
+    The buffer, how far it is filled and the count of batches are part of the state dict. Only training batches enter.
+
+    Args:
+        loss: of pairs.
+        rows: M, embeddings remembered; at least a batch.
+        embedding_dim: D.
+        start_step: batches seen before the first is remembered.
+        weight: of the term against the memory.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+
+    def __init__(
+        self, loss: PairwiseLoss, *, rows: int, embedding_dim: int, start_step: int = 1000, weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        if rows < 1 or start_step < 0 or not weight > 0:
+            raise RecipeError(
+                "memory: rows must be at least 1, start_step at least 0 and weight above 0; "
+                f"got {rows}, {start_step} and {weight}."
+            )
+        self.loss = loss
+        self.start_step = start_step
+        self.weight = weight
+        self.register_buffer("embeddings", torch.zeros(rows, embedding_dim))
+        self.register_buffer("labels", torch.zeros(rows, dtype=torch.int64))
+        # Plain numbers: on an accelerator reading them from tensors would wait for the device in every step.
+        self._steps, self._next, self._filled = 0, 0, 0
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of embeddings (N, D) and labels (N,).
+
+        Raises:
+            TrainingError: the batch does not fit the memory.
+        """
+        loss: Tensor = self.loss(embeddings, labels)
+        if not self.training:
+            return loss
+        self._steps += 1
+        if self._steps <= self.start_step:
+            return loss
+        own_rows = self._remember(embeddings.detach(), labels)
+        known = slice(0, self._filled)
+        against: Tensor = self.loss(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
+        return loss + self.weight * against
+
+    def _remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        rows, count = len(self.embeddings), len(embeddings)
+        if count > rows or embeddings.shape[1] != self.embeddings.shape[1]:
+            raise TrainingError(
+                f"memory: a batch must be at most {rows} embeddings of {self.embeddings.shape[1]} dimensions; "
+                f"got {tuple(embeddings.shape)}. Raise loss.memory.rows above the batch size."
+            )
+        places = (torch.arange(count, device=embeddings.device) + self._next) % rows
+        self.embeddings[places] = embeddings.to(self.embeddings.dtype)
+        self.labels[places] = labels.to(self.labels.dtype)
+        self._next = (self._next + count) % rows
+        self._filled = min(rows, self._filled + count)
+        return places
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The counters, for the state dict."""
+        return {"steps": self._steps, "next": self._next, "filled": self._filled}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take up the counters of a state dict."""
+        self._steps, self._next, self._filled = state["steps"], state["next"], state["filled"]
+
+    def extra_repr(self) -> str:
+        """The settings, as ``print(module)`` shows them."""
+        return f"memory={tuple(self.embeddings.shape)}, start_step={self.start_step}, weight={self.weight}"
