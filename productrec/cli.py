@@ -14,7 +14,7 @@ from productrec import __version__
 from productrec.errors import ProductrecError
 from productrec.runtime import prepare_process
 
-DEFAULT_TTA = "zoom"
+_SOME_VIEWS = "some"  # --tta without a preset
 TTA_PRESETS = ("plain", "flip", "five_crops", "scales", "zoom", "full")
 
 app = typer.Typer(
@@ -125,7 +125,7 @@ def predict(
         list[str], typer.Argument(metavar="RUN|RECIPE... [KEY=VALUE]...", help="Run folders, or a recipe.")
     ],
     tta: Annotated[
-        str | None, typer.Option(help=f"Average over views: {', '.join(TTA_PRESETS)}; --tta alone is {DEFAULT_TTA}.")
+        str | None, typer.Option(help=f"Average over views: {', '.join(TTA_PRESETS)}; alone: the recipe's, or zoom.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the ensemble of several runs.")] = None,
@@ -135,9 +135,10 @@ def predict(
 
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]
     targets = [Path(text) for text in runs if text not in overrides]
-    if tta is not None:
+    if tta is not None and tta != _SOME_VIEWS:
         overrides.append(f"predict.tta={tta}")
-    print_scores(predict_runs(load_runs(targets, overrides, out=out), weights=_parse_weights(weights)))
+    selected = load_runs(targets, overrides, out=out, some_views=tta == _SOME_VIEWS)
+    print_scores(predict_runs(selected, weights=_parse_weights(weights)))
 
 
 @app.command()
@@ -223,11 +224,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _complete_tta(arguments: list[str]) -> list[str]:
-    """``--tta`` without a preset means the default one; the parser knows no options with an optional value."""
+    """Give ``--tta`` without a preset a value; the parser knows no options whose value may be left out."""
     completed = []
     for place, argument in enumerate(arguments):
         following = arguments[place + 1] if place + 1 < len(arguments) else ""
-        completed.append(f"--tta={DEFAULT_TTA}" if argument == "--tta" and following not in TTA_PRESETS else argument)
+        completed.append(f"--tta={_SOME_VIEWS}" if argument == "--tta" and following not in TTA_PRESETS else argument)
     return completed
 
 

@@ -66,7 +66,7 @@ def fit_fusion(
 
     The best value that head, nearest neighbour or any vote of the grids reaches is set as a mark for each error of
     ``measure``. Settings that keep all marks win; where none do, those that miss them least in sum. Between equals the
-    smaller ``measure`` wins, then the smaller mean log-loss, then the first in grid order.
+    smaller ``measure`` wins, then the smaller mean log-loss, then that of the vote alone, then the first in grid order.
 
     Args:
         evidence: of Q validation queries.
@@ -88,19 +88,20 @@ def fit_fusion(
         return measure(compute_label_ranks(probabilities, positions, labels))
 
     alone = [rate(head), rate(compute_nearest(evidence.classes, evidence.similarities, class_count))]
-    tried: list[tuple[tuple[float, ...], float, Fusion]] = []
+    tried: list[tuple[tuple[float, ...], float, float, Fusion]] = []
     for k in dict.fromkeys(min(k, evidence.classes.shape[1]) for k in k_grid):
         for power in power_grid:
             vote = compute_vote(evidence.classes, evidence.similarities, class_count, k=k, power=power)
             alone.append(rate(vote))
+            vote_loss = compute_log_loss(vote, positions, labels)
             for head_weight in head_weight_grid:
                 fused = head_weight * head + (1 - head_weight) * vote
                 log_loss = compute_log_loss(fused, positions, labels)
-                tried.append((rate(fused), log_loss, Fusion(k, power, head_weight)))
+                tried.append((rate(fused), log_loss, vote_loss, Fusion(k, power, head_weight)))
     marks = np.min(alone, axis=0)
 
-    def judge(one: tuple[tuple[float, ...], float, Fusion]) -> tuple[float, ...]:
-        errors, log_loss, _ = one
-        return (float(np.clip(errors - marks, 0.0, None).sum()), *errors, log_loss)
+    def judge(one: tuple[tuple[float, ...], float, float, Fusion]) -> tuple[float, ...]:
+        errors, log_loss, vote_loss, _ = one
+        return (float(np.clip(errors - marks, 0.0, None).sum()), *errors, log_loss, vote_loss)
 
-    return min(tried, key=judge)[2]
+    return min(tried, key=judge)[3]

@@ -23,6 +23,7 @@ from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
 from productrec.stages.train import Trained, run_train
 
+DEFAULT_VIEWS = "zoom"
 TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
 
 
@@ -94,12 +95,15 @@ def select_runs(recipe: Recipe, folder: Path | None = None) -> Selected:
     return Selected(runs, folder, recipe)
 
 
-def load_runs(targets: Sequence[Path], overrides: Sequence[str], *, out: Path | None = None) -> Selected:
+def load_runs(
+    targets: Sequence[Path], overrides: Sequence[str], *, out: Path | None = None, some_views: bool = False
+) -> Selected:
     """Runs named on the command line, by run folder or by recipe.
 
     Args:
         targets: run folders (of one model, or of a recipe with members) and recipe files.
         overrides: ``key=value`` changes.
+        some_views: look through several views, `DEFAULT_VIEWS` where the recipe says no more than the plain one.
         out: folder of the ensemble; else the one target's, or, for several, one beside the first, by their names.
 
     Raises:
@@ -109,10 +113,10 @@ def load_runs(targets: Sequence[Path], overrides: Sequence[str], *, out: Path | 
     for target in targets:
         if target.is_dir() and not (target / "recipe.yaml").exists():
             raise ArtifactError(f"{target}: holds no run (no recipe.yaml). Train one, or name the run folder itself.")
-        if target.is_dir():
-            found.append(select_runs(load_recipe(target / "recipe.yaml", overrides), target))
-        else:
-            found.append(select_runs(load_recipe(target, overrides)))
+        recipe = load_recipe(target / "recipe.yaml" if target.is_dir() else target, overrides)
+        if some_views and recipe.predict.tta == "plain":
+            recipe = recipe.model_copy(update={"predict": recipe.predict.model_copy(update={"tta": DEFAULT_VIEWS})})
+        found.append(select_runs(recipe, target if target.is_dir() else None))
     if len(found) == 1:
         only = found[0]
         return only if out is None else Selected(only.runs, out, _name_ensemble(only.recipe, out))
