@@ -69,8 +69,8 @@ class MultiSimilarity:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        pulled, positive_shares = _compute_log_one_plus_sum(positives.sub_(self.base).mul_(-self.alpha))
-        pushed, negative_shares = _compute_log_one_plus_sum(negatives.sub_(self.base).mul_(self.beta))
+        pulled, positive_shares = _compute_log_one_plus_sum(positives, -self.alpha, self.base)
+        pushed, negative_shares = _compute_log_one_plus_sum(negatives, self.beta, self.base)
         return Weighed(pulled / self.alpha + pushed / self.beta, positive_shares.neg_(), negative_shares)
 
 
@@ -296,10 +296,14 @@ class Circle:
         )
 
 
-def _compute_log_one_plus_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of 1 plus the sum of exp over each row (b,), and its derivative (b, K), which takes the exponents' place."""
-    peaks = exponents.amax(dim=1, keepdim=True).clamp_(min=0)
-    shares = exponents.sub_(peaks).exp_()
+def _compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> tuple[Tensor, Tensor]:
+    """Log of 1 plus the sum of exp(rate (s - base)) over each row (b,), and its derivative by the exponents (b, K).
+
+    The derivative takes the similarities' place. Shift and peak are taken off together: every pass counts.
+    """
+    extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
+    peaks = extremes.sub_(base).mul_(rate).clamp_(min=0)
+    shares = similarities.mul_(rate).sub_(peaks + rate * base).exp_()
     totals = shares.sum(dim=1, keepdim=True) + torch.exp(-peaks)
     return (peaks + totals.log())[:, 0], shares.div_(totals)
 
