@@ -28,6 +28,7 @@ Step = Callable[[], Tensor]
 
 def measure_step(recipe_path: Path, *, backbone: str, overrides: Sequence[str], repeats: int) -> list[Row]:
     """Compare steps as the recipe says with bare ones, and show what clipping and the moving average cost."""
+    overrides = [*overrides, "train.cut_mix=0"]  # the bare loop mixes nothing
     load = partial(load_single_recipe, recipe_path, backbone=backbone)
     recipe = load(overrides=overrides)
     device = choose_device(recipe.device)
