@@ -31,7 +31,15 @@ PAIR_LOSSES = (
     "sup_con",
     "circle",
 )
-METRIC_LOSSES = (*PAIR_LOSSES, "soft_triple")
+METRIC_LOSSES = (
+    *PAIR_LOSSES,
+    "normalised_softmax",
+    "cos_face",
+    "arc_face",
+    "proxy_nca",
+    "proxy_anchor",
+    "soft_triple",
+)
 
 
 class Settings(BaseModel):
@@ -148,6 +156,40 @@ class CircleSettings(Settings):
     gamma: PositiveFloat = Field(80.0, description="scale; 256 for faces and 80 for retrieval in the paper")
 
 
+class NormalisedSoftmaxSettings(Settings):
+    """Normalised softmax over class centres (Zhai and Wu 2019)."""
+
+    temperature: PositiveFloat = Field(0.05, description="similarities are divided by it")
+
+
+class CosFaceSettings(Settings):
+    """CosFace (Wang et al. 2018)."""
+
+    scale: PositiveFloat = Field(64.0, description="inverse temperature")
+    margin: float = Field(0.35, description="similarity taken off the true class")
+
+
+class ArcFaceSettings(Settings):
+    """ArcFace (Deng et al. 2019); sub-centre ArcFace with several centres a class (Deng et al. 2020)."""
+
+    centres_per_class: Positive = Field(1, description="K; 3 in the sub-centre paper")
+    scale: PositiveFloat = Field(64.0, description="inverse temperature")
+    margin_rad: Annotated[float, Field(ge=0, lt=1.57)] = Field(0.5, description="angle added to the true class's")
+
+
+class ProxyNCASettings(Settings):
+    """Proxy-NCA (Movshovitz-Attias et al. 2017)."""
+
+    scale: PositiveFloat = Field(2.0, description="of similarities; 2 is the paper's squared distance")
+
+
+class ProxyAnchorSettings(Settings):
+    """Proxy-Anchor (Kim et al. 2020)."""
+
+    alpha: PositiveFloat = Field(32.0, description="sharpness")
+    margin: float = Field(0.1, description="similarity margin")
+
+
 class MemorySettings(Settings):
     """Cross-batch memory of a pair loss (XBM, Wang et al. 2020)."""
 
@@ -179,6 +221,11 @@ class LossSettings(Settings):
     nt_xent: NTXentSettings = NTXentSettings()
     sup_con: SupConSettings = SupConSettings()
     circle: CircleSettings = CircleSettings()
+    normalised_softmax: NormalisedSoftmaxSettings = NormalisedSoftmaxSettings()
+    cos_face: CosFaceSettings = CosFaceSettings()
+    arc_face: ArcFaceSettings = ArcFaceSettings()
+    proxy_nca: ProxyNCASettings = ProxyNCASettings()
+    proxy_anchor: ProxyAnchorSettings = ProxyAnchorSettings()
     soft_triple: SoftTripleSettings = SoftTripleSettings()
 
     @field_validator("metric")
@@ -228,7 +275,9 @@ class TrainSettings(Settings):
     head_rate_factor: PositiveFloat = Field(
         1.0, description="rate of pooling, neck and classification head, times the backbone's"
     )
-    centre_rate_factor: PositiveFloat = Field(100.0, description="rate of SoftTriple's centres, times the backbone's")
+    centre_rate_factor: PositiveFloat = Field(
+        100.0, description="rate of a metric loss's centres, times the backbone's"
+    )
     weight_decay: NonNegative = Field(0.05, description="decoupled for AdamW; not on norms, biases and centres")
     warmup_epochs: NonNegative = Field(1.0, description="linear warm-up before the cosine")
     gradient_clip: NonNegative = Field(5.0, description="largest gradient norm; 0 for no clipping")

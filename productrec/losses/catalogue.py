@@ -25,6 +25,13 @@ from productrec.losses.pairwise import (
     SupCon,
     Triplet,
 )
+from productrec.losses.proxy import (
+    ArcFaceLoss,
+    CosFaceLoss,
+    NormalisedSoftmaxLoss,
+    ProxyAnchorLoss,
+    ProxyNCALoss,
+)
 from productrec.losses.soft_triple import SoftTripleLoss
 
 MiningName = Literal["auto", "none", "multi_similarity", "hardest", "easy_positive"]
@@ -74,6 +81,23 @@ PAIR_LOSSES: dict[str, Entry] = {
     ),
 }
 PROXY_LOSSES: dict[str, Entry] = {
+    "normalised_softmax": Entry(
+        NormalisedSoftmaxLoss, "-log e^(p/t) / (e^(p/t) + sum_n e^(n/t))", "Zhai and Wu, BMVC 2019"
+    ),
+    "cos_face": Entry(
+        CosFaceLoss, "normalised softmax, scale (p - margin) in place of scale p", "Wang et al., CVPR 2018"
+    ),
+    "arc_face": Entry(
+        ArcFaceLoss,
+        "normalised softmax, scale cos(arccos p + margin_rad) in place of scale p; nearest of several centres",
+        "Deng et al., CVPR 2019 and ECCV 2020",
+    ),
+    "proxy_nca": Entry(ProxyNCALoss, "-scale p + log sum_n e^(scale n)", "Movshovitz-Attias et al., ICCV 2017"),
+    "proxy_anchor": Entry(
+        ProxyAnchorLoss,
+        "of a centre: log(1 + sum_p e^(-alpha (p - margin))) + log(1 + sum_n e^(alpha (n + margin)))",
+        "Kim et al., CVPR 2020",
+    ),
     "soft_triple": Entry(
         SoftTripleLoss,
         "-log softmax_y(scale (sum_k softmax_k(x w / gamma) x w - margin [y])) + tau mean centre distance",

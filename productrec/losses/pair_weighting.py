@@ -225,7 +225,7 @@ class _Walk:
         if weights.data_ptr() != similarities.data_ptr():
             similarities.copy_(weights)
             weights = similarities
-        weights.view(-1)[positives] = weighed.positives.reshape(-1)[slots]
+        weights.view(-1)[positives] = weighed.positives.reshape(-1)[slots].to(weights.dtype)
         if weighed.counts is not None:
             counted = weighed.counts.sum()
             self._counted = counted if self._counted is None else self._counted + counted

@@ -69,8 +69,8 @@ class MultiSimilarity:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        pulled, positive_shares = _compute_log_one_plus_sum(positives, -self.alpha, self.base)
-        pushed, negative_shares = _compute_log_one_plus_sum(negatives, self.beta, self.base)
+        pulled, positive_shares = compute_log_one_plus_sum(positives, -self.alpha, self.base)
+        pushed, negative_shares = compute_log_one_plus_sum(negatives, self.beta, self.base)
         return Weighed(pulled / self.alpha + pushed / self.beta, positive_shares.neg_(), negative_shares)
 
 
@@ -195,8 +195,8 @@ class LiftedStructure:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        pulled, positive_shares = _compute_log_sum(positives.sub_(self.base).mul_(-self.scale))
-        pushed, negative_shares = _compute_log_sum(negatives.sub_(self.base).mul_(self.scale))
+        pulled, positive_shares = compute_log_sum(positives.sub_(self.base).mul_(-self.scale))
+        pushed, negative_shares = compute_log_sum(negatives.sub_(self.base).mul_(self.scale))
         losses = (pulled + pushed).clamp_(min=0)
         active = losses.sign()[:, None]
         return Weighed(losses / self.scale, positive_shares.mul_(-active), negative_shares.mul_(active))
@@ -221,7 +221,7 @@ class NTXent:
         """See `PairLoss.weigh`."""
         rate = 1.0 / self.temperature
         present = positives < torch.inf
-        against, shares = _compute_log_sum(negatives.mul_(rate))
+        against, shares = compute_log_sum(negatives.mul_(rate))
         exponents = against[:, None] - positives.mul_(rate)
         wrong = exponents.sigmoid()  # no weight where there is no positive, or no negative: -inf both
         losses = functional.softplus(exponents).sum(dim=1)
@@ -252,8 +252,8 @@ class SupCon:
         lonely = count[:, 0] == 0
         scaled = positives.masked_fill(~present, -torch.inf).mul_(rate)
         mean = scaled.masked_fill(~present, 0.0).sum(dim=1) / count[:, 0].clamp(min=1)
-        among, positive_shares = _compute_log_sum(scaled)
-        against, negative_shares = _compute_log_sum(negatives.mul_(rate))
+        among, positive_shares = compute_log_sum(scaled)
+        against, negative_shares = compute_log_sum(negatives.mul_(rate))
         total = torch.logaddexp(among, against)
         losses = (total - mean).masked_fill(lonely, 0.0)
         positive_part = (among - total).exp().masked_fill(lonely, 0.0)[:, None]
@@ -285,8 +285,8 @@ class Circle:
         positive_pace = (1 + self.margin - positives).clamp_(min=_TINY)
         negative_pace = (negatives + self.margin).clamp_(min=_TINY).mul_(self.gamma)
         exponents = positive_pace * positives.sub_(1 - self.margin).mul_(-self.gamma)
-        pulled, positive_shares = _compute_log_sum(exponents)
-        pushed, negative_shares = _compute_log_sum(negatives.sub_(self.margin).mul_(negative_pace))
+        pulled, positive_shares = compute_log_sum(exponents)
+        pushed, negative_shares = compute_log_sum(negatives.sub_(self.margin).mul_(negative_pace))
         both = pulled + pushed
         slope = both.sigmoid()[:, None]
         return Weighed(
@@ -296,7 +296,7 @@ class Circle:
         )
 
 
-def _compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> tuple[Tensor, Tensor]:
+def compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> tuple[Tensor, Tensor]:
     """Log of 1 plus the sum of exp(rate (s - base)) over each row (b,), and its derivative by the exponents (b, K).
 
     The derivative takes the similarities' place. Shift and peak are taken off together: every pass counts.
@@ -308,7 +308,7 @@ def _compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) ->
     return (peaks + totals.log())[:, 0], shares.div_(totals)
 
 
-def _compute_log_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
+def compute_log_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
     """Log of the sum of exp over each row (b,), -inf over nothing; its derivative (b, K) takes the exponents' place."""
     peaks = exponents.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(exponents.dtype).min / 4)
     shares = exponents.sub_(peaks).exp_()

@@ -1,0 +1,240 @@
+"""Proxy losses: each class has learned centres, and an embedding's pairs are those with the centres.
+
+They stand on the pair-weighting engine too, with centres as references (or, for Proxy-Anchor, as anchors), so that no
+matrix of batch by classes is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from productrec.errors import RecipeError
+from productrec.losses.batch import check_batch, check_label_range, choose_computing_dtype
+from productrec.losses.pair_weighting import PairLoss, Weighed, compute_pair_loss
+from productrec.losses.pairwise import compute_log_one_plus_sum, compute_log_sum
+
+
+@dataclass(frozen=True)
+class MarginSoftmax:
+    r"""Softmax over the cosine similarities to class centres, with a margin for the true class.
+
+    .. math:: -\log \frac{e^{scale \, \phi(p)}}{e^{scale \, \phi(p)} + \sum_n e^{scale \, n}}
+
+    with p the similarity to the true class's nearest centre, n those to the nearest centre of every other class, and
+    :math:`\phi(p) = \cos(\arccos p + margin\_rad) - margin`. ``margin_rad`` is ArcFace's (Deng et al., CVPR 2019;
+    with several centres a class: Deng et al., ECCV 2020), ``margin`` CosFace's (Wang et al., CVPR 2018); without either
+    it is the normalised softmax (Zhai and Wu, BMVC 2019).
+
+    Where the angle with its margin would pass pi, :math:`\phi` goes on as :math:`p - margin\_rad \sin(margin\_rad)`, as
+    in the authors' code, and stays monotone. Its slope is infinite at p = 1; there and at -1, within rounding, the sine
+    counts as zero and its slope too.
+    """
+
+    scale: float = 20.0
+    margin: float = 0.0
+    margin_rad: float = 0.0
+    centres_per_class: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that weighs nothing and an angle that turns a class around."""
+        if not self.scale > 0 or not 0 <= self.margin_rad < math.pi / 2 or self.centres_per_class < 1:
+            raise RecipeError(
+                "margin softmax: scale must be above 0, margin_rad from 0 to below pi / 2, centres_per_class at least "
+                f"1; got {self.scale}, {self.margin_rad} and {self.centres_per_class}. Angles are in radians."
+            )
+
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        """See `PairLoss.weigh`; the references are the centres, class by class."""
+        nearest, own = positives.masked_fill(positives == torch.inf, -torch.inf).max(dim=1, keepdim=True)
+        turned, slope = self._turn(nearest)
+        rows, columns = negatives.shape
+        chosen: Tensor | None = None
+        others = negatives
+        if self.centres_per_class > 1:
+            others, chosen = negatives.view(rows, columns // self.centres_per_class, -1).max(dim=2)
+        against, shares = compute_log_sum(others.mul_(self.scale))
+        exponents = against[:, None] - self.scale * turned
+        wrong = exponents.sigmoid()
+        pushed = shares.mul_(wrong * self.scale)
+        if chosen is not None:
+            spread = negatives.zero_().view(rows, -1, self.centres_per_class)
+            pushed = spread.scatter_(2, chosen[:, :, None], pushed[:, :, None]).view(rows, columns)
+        pulled = torch.zeros_like(positives).scatter_(1, own, wrong * slope * -self.scale)
+        return Weighed(functional.softplus(exponents)[:, 0], pulled, pushed)
+
+    def _turn(self, similarities: Tensor) -> tuple[Tensor, Tensor]:
+        """The true class's similarity with its margin, and the slope of that."""
+        if not self.margin_rad:
+            return similarities - self.margin, torch.ones_like(similarities)
+        cosine, sine = math.cos(self.margin_rad), math.sin(self.margin_rad)
+        squared = 1 - similarities * similarities
+        apart = squared > 16 * torch.finfo(squared.dtype).eps
+        height = torch.where(apart, squared, 0.0).sqrt()
+        turned = similarities * cosine - height * sine
+        slope = cosine + torch.where(apart, similarities / height.clamp(min=1e-12), 0.0) * sine
+        inside = similarities > -cosine
+        turned = torch.where(inside, turned, similarities - self.margin_rad * sine)
+        return turned - self.margin, torch.where(inside, slope, 1.0)
+
+
+@dataclass(frozen=True)
+class ProxyNCA:
+    r"""Proxy-NCA (Movshovitz-Attias et al., ICCV 2017): the true class is not in the denominator.
+
+    .. math:: -scale \, p + \log \sum_n e^{scale \, n}
+
+    With unit vectors, ``scale`` 2 is the paper's squared Euclidean distance.
+    """
+
+    scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse a scale that weighs nothing."""
+        if not self.scale > 0:
+            raise RecipeError(f"Proxy-NCA: scale must be above 0; got {self.scale}. The paper's distance is 2.")
+
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        """See `PairLoss.weigh`."""
+        against, shares = compute_log_sum(negatives.mul_(self.scale))
+        # With a single class there is nothing to tell apart: no loss, and no weight.
+        active = (against > -torch.inf)[:, None]
+        present = (positives < torch.inf) & active
+        nearest = positives.masked_fill(~present, 0.0)
+        losses = (against - self.scale * nearest.sum(dim=1)).masked_fill(~active[:, 0], 0.0)
+        return Weighed(losses, present * -self.scale, shares.mul_(self.scale))
+
+
+@dataclass(frozen=True)
+class ProxyAnchor:
+    r"""Proxy-Anchor (Kim et al., CVPR 2020): centres are the anchors, the batch holds their positives and negatives.
+
+    .. math:: \frac{1}{|P^+|} \sum_{c \in P^+} \log\Big(1 + \sum_p e^{-alpha (p - margin)}\Big)
+              + \frac{1}{C} \sum_c \log\Big(1 + \sum_n e^{alpha (n + margin)}\Big)
+
+    with :math:`P^+` the classes in the batch; ``positive_share`` is C over their number, and set by the module.
+    """
+
+    alpha: float = 32.0
+    margin: float = 0.1
+    positive_share: float | Tensor = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse an exponent that weighs nothing."""
+        if not self.alpha > 0:
+            raise RecipeError(f"Proxy-Anchor: alpha must be above 0; got {self.alpha}. The paper has 32.")
+
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        """See `PairLoss.weigh`; anchors are centres."""
+        pulled, positive_shares = compute_log_one_plus_sum(positives, -self.alpha, self.margin)
+        pushed, negative_shares = compute_log_one_plus_sum(negatives, self.alpha, -self.margin)
+        return Weighed(
+            pulled * self.positive_share + pushed,
+            positive_shares.mul_(-self.alpha * self.positive_share),
+            negative_shares.mul_(self.alpha),
+        )
+
+
+class ProxyLoss(nn.Module):
+    """A loss between embeddings and learned ``centres`` (C, K, D), of any length: they are brought to unit norm here.
+
+    Args:
+        loss: what is done with the similarities.
+        embedding_dim: D.
+        class_count: C.
+        centres_per_class: K.
+    """
+
+    def __init__(self, loss: PairLoss, embedding_dim: int, class_count: int, centres_per_class: int = 1) -> None:
+        super().__init__()
+        if min(embedding_dim, class_count, centres_per_class) < 1:
+            raise RecipeError(
+                "proxy loss: embedding_dim, class_count and centres_per_class must be at least 1; "
+                f"got {embedding_dim}, {class_count} and {centres_per_class}."
+            )
+        self.loss = loss
+        self.centres = nn.Parameter(torch.empty(class_count, centres_per_class, embedding_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the centres anew from torch's global generator: directions evenly, of about unit length."""
+        nn.init.normal_(self.centres, std=self.centres.shape[2] ** -0.5)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Scalar loss of embeddings (B, D) and labels (B,), class positions from 0 to C - 1.
+
+        Raises:
+            TrainingError: shapes do not fit, or labels are out of range (on the CPU).
+        """
+        check_batch("proxy loss", embeddings, labels)
+        class_count, centres_per_class, _ = self.centres.shape
+        check_label_range("proxy loss", labels, class_count)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            dtype = choose_computing_dtype(embeddings, self.centres)
+            centres = functional.normalize(self.centres.to(dtype).flatten(0, 1), dim=1)
+        classes = torch.arange(class_count, device=labels.device).repeat_interleave(centres_per_class)
+        if isinstance(self.loss, ProxyAnchor):
+            present = (
+                torch.zeros(class_count, dtype=dtype, device=labels.device).index_fill_(0, labels.long(), 1.0).sum()
+            )
+            loss = replace(self.loss, positive_share=class_count / present)
+            return compute_pair_loss(
+                centres, classes, loss, references=embeddings, reference_labels=labels.to(classes.dtype)
+            )
+        return compute_pair_loss(
+            embeddings, labels.to(classes.dtype), self.loss, references=centres, reference_labels=classes
+        )
+
+    def extra_repr(self) -> str:
+        """The settings, as ``print(module)`` shows them."""
+        return f"{self.loss}, centres={tuple(self.centres.shape)}"
+
+
+class NormalisedSoftmaxLoss(ProxyLoss):
+    """Normalised softmax (Zhai and Wu, BMVC 2019), which is also the term of Proxy-NCA++ (Teh et al., ECCV 2020)."""
+
+    def __init__(self, embedding_dim: int, class_count: int, *, temperature: float = 0.05) -> None:
+        if not temperature > 0:
+            raise RecipeError(f"normalised softmax: temperature must be above 0; got {temperature}. 0.05 is common.")
+        super().__init__(MarginSoftmax(1.0 / temperature), embedding_dim, class_count)
+
+
+class CosFaceLoss(ProxyLoss):
+    """CosFace (Wang et al., CVPR 2018)."""
+
+    def __init__(self, embedding_dim: int, class_count: int, *, scale: float = 64.0, margin: float = 0.35) -> None:
+        super().__init__(MarginSoftmax(scale, margin), embedding_dim, class_count)
+
+
+class ArcFaceLoss(ProxyLoss):
+    """ArcFace (Deng et al., CVPR 2019); with several centres a class, sub-centre ArcFace (Deng et al., ECCV 2020)."""
+
+    def __init__(
+        self,
+        embedding_dim: int,
+        class_count: int,
+        centres_per_class: int = 1,
+        *,
+        scale: float = 64.0,
+        margin_rad: float = 0.5,
+    ) -> None:
+        loss = MarginSoftmax(scale, 0.0, margin_rad, centres_per_class)
+        super().__init__(loss, embedding_dim, class_count, centres_per_class)
+
+
+class ProxyNCALoss(ProxyLoss):
+    """Proxy-NCA (Movshovitz-Attias et al., ICCV 2017)."""
+
+    def __init__(self, embedding_dim: int, class_count: int, *, scale: float = 2.0) -> None:
+        super().__init__(ProxyNCA(scale), embedding_dim, class_count)
+
+
+class ProxyAnchorLoss(ProxyLoss):
+    """Proxy-Anchor (Kim et al., CVPR 2020)."""
+
+    def __init__(self, embedding_dim: int, class_count: int, *, alpha: float = 32.0, margin: float = 0.1) -> None:
+        super().__init__(ProxyAnchor(alpha, margin), embedding_dim, class_count)
