@@ -16,8 +16,8 @@ from productrec.data.formats import SAMPLE_NAME, SourceRows, detect_format, find
 from productrec.data.inspection import inspect_images
 from productrec.data.table import KIND, check_table, find_findings, hold_out_validation, save_table
 from productrec.errors import ArtifactError
-from productrec.recipe import DataSettings
 from productrec.runtime import count_cores
+from productrec.settings import DataSettings
 
 SOURCE_FILES = (
     "train.json",

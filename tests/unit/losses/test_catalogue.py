@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from productrec import recipe as recipes
+from productrec import settings as known
 from productrec.errors import RecipeError
 from productrec.losses.catalogue import PAIR_LOSSES, PROXY_LOSSES, build_metric_loss, describe_losses
 from productrec.losses.mining import HardestMining, MultiSimilarityMining
 from productrec.losses.pairwise import PairwiseLoss
-from productrec.recipe import LossSettings, build_recipe
+from productrec.recipe import build_recipe
+from productrec.settings import LossSettings
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "losses.md"
 
@@ -31,12 +32,12 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_recipe_and_catalogue_know_the_same_losses() -> None:
-    assert tuple(PAIR_LOSSES) == recipes.PAIR_LOSSES
-    assert (*PAIR_LOSSES, *PROXY_LOSSES) == recipes.METRIC_LOSSES
-    assert tuple(one.name for one in describe_losses()) == recipes.METRIC_LOSSES
+    assert tuple(PAIR_LOSSES) == known.PAIR_LOSSES
+    assert (*PAIR_LOSSES, *PROXY_LOSSES) == known.METRIC_LOSSES
+    assert tuple(one.name for one in describe_losses()) == known.METRIC_LOSSES
 
 
-@pytest.mark.parametrize("name", recipes.METRIC_LOSSES)
+@pytest.mark.parametrize("name", known.METRIC_LOSSES)
 def test_a_recipes_settings_are_the_losses_own_with_their_defaults(name: str) -> None:
     entry = (PAIR_LOSSES | PROXY_LOSSES)[name]
     parameters = inspect.signature(entry.build).parameters.values()
@@ -44,7 +45,7 @@ def test_a_recipes_settings_are_the_losses_own_with_their_defaults(name: str) ->
     assert LossSettings(metric=name).get_metric_settings() == own
 
 
-@pytest.mark.parametrize("name", recipes.METRIC_LOSSES)
+@pytest.mark.parametrize("name", known.METRIC_LOSSES)
 def test_every_loss_is_built_from_a_recipe_and_learns(name: str) -> None:
     module = build(name, **LossSettings(metric=name).get_metric_settings())
     assert module is not None
