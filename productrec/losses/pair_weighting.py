@@ -96,9 +96,7 @@ def compute_pair_loss(
         TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite.
     """
     where = "pair loss"
-    check_batch(where, embeddings, labels)
-    if references is not None:
-        _check_references(where, embeddings, references, reference_labels, own_rows)
+    _check_inputs(where, embeddings, labels, references, reference_labels, own_rows)
     with torch.autocast(embeddings.device.type, enabled=False):
         value: Tensor = _PairLossFunction.apply(
             embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows
@@ -120,9 +118,7 @@ def compute_pair_weights(
 
     Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
     """
-    check_batch("pair weights", embeddings, labels)
-    if references is not None:
-        _check_references("pair weights", embeddings, references, reference_labels, own_rows)
+    _check_inputs("pair weights", embeddings, labels, references, reference_labels, own_rows)
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
         walk = _Walk(embeddings, references, labels, reference_labels, own_rows, None)
         rows = []
@@ -205,7 +201,8 @@ class _Walk:
 
     def _find_classes(self, labels: Tensor, reference_labels: Tensor) -> None:
         """Where the references of each anchor's class stand in the order of classes."""
-        ordered, self._order = torch.sort(reference_labels, stable=True)
+        labels = labels.long()
+        ordered, self._order = torch.sort(reference_labels.long(), stable=True)
         self._first = torch.searchsorted(ordered, labels)
         self._count = torch.searchsorted(ordered, labels, right=True) - self._first
 
@@ -265,9 +262,26 @@ class _Walk:
         return places
 
 
-def _check_references(
-    where: str, embeddings: Tensor, references: Tensor, reference_labels: Tensor | None, own_rows: Tensor | None
+def _check_inputs(
+    where: str,
+    embeddings: Tensor,
+    labels: Tensor,
+    references: Tensor | None,
+    reference_labels: Tensor | None,
+    own_rows: Tensor | None,
 ) -> None:
+    check_batch(where, embeddings, labels)
+    given = [one for one in (embeddings, labels, references, reference_labels, own_rows) if one is not None]
+    devices = {str(one.device) for one in given}
+    if len(devices) > 1:
+        raise TrainingError(
+            f"{where}: embeddings, references and labels must be on one device; got {', '.join(sorted(devices))}. "
+            "Move them with .to()."
+        )
+    if references is None:
+        if reference_labels is not None or own_rows is not None:
+            raise TrainingError(f"{where}: reference_labels and own_rows must come with references; got none.")
+        return
     if reference_labels is None:
         raise TrainingError(f"{where}: references must come with reference_labels; got none. Pass one label a row.")
     check_batch(f"{where}, references", references, reference_labels)
@@ -275,11 +289,6 @@ def _check_references(
         raise TrainingError(
             f"{where}: references must have {embeddings.shape[1]} dimensions, as the embeddings have; "
             f"got {references.shape[1]}. Use one network for both."
-        )
-    if references.device != embeddings.device or reference_labels.device != references.device:
-        raise TrainingError(
-            f"{where}: embeddings, references and their labels must be on one device; got {embeddings.device}, "
-            f"{references.device} and {reference_labels.device}. Move them with .to()."
         )
     if own_rows is not None and own_rows.shape != embeddings.shape[:1]:
         raise TrainingError(

@@ -170,24 +170,18 @@ class ProxyLoss(nn.Module):
         Raises:
             TrainingError: shapes do not fit, or labels are out of range (on the CPU).
         """
+        centres, classes = self._prepare(embeddings, labels)
+        return compute_pair_loss(embeddings, labels, self.loss, references=centres, reference_labels=classes)
+
+    def _prepare(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Check the batch; unit centres (C K, D) in the computing type, and the class of each."""
         check_batch("proxy loss", embeddings, labels)
         class_count, centres_per_class, _ = self.centres.shape
         check_label_range("proxy loss", labels, class_count)
         with torch.autocast(embeddings.device.type, enabled=False):
             dtype = choose_computing_dtype(embeddings, self.centres)
             centres = functional.normalize(self.centres.to(dtype).flatten(0, 1), dim=1)
-        classes = torch.arange(class_count, device=labels.device).repeat_interleave(centres_per_class)
-        if isinstance(self.loss, ProxyAnchor):
-            present = (
-                torch.zeros(class_count, dtype=dtype, device=labels.device).index_fill_(0, labels.long(), 1.0).sum()
-            )
-            loss = replace(self.loss, positive_share=class_count / present)
-            return compute_pair_loss(
-                centres, classes, loss, references=embeddings, reference_labels=labels.to(classes.dtype)
-            )
-        return compute_pair_loss(
-            embeddings, labels.to(classes.dtype), self.loss, references=centres, reference_labels=classes
-        )
+        return centres, torch.arange(class_count, device=labels.device).repeat_interleave(centres_per_class)
 
     def extra_repr(self) -> str:
         """The settings, as ``print(module)`` shows them."""
@@ -236,5 +230,14 @@ class ProxyNCALoss(ProxyLoss):
 class ProxyAnchorLoss(ProxyLoss):
     """Proxy-Anchor (Kim et al., CVPR 2020)."""
 
+    loss: ProxyAnchor
+
     def __init__(self, embedding_dim: int, class_count: int, *, alpha: float = 32.0, margin: float = 0.1) -> None:
         super().__init__(ProxyAnchor(alpha, margin), embedding_dim, class_count)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """See `ProxyLoss.forward`; centres are the anchors here."""
+        centres, classes = self._prepare(embeddings, labels)
+        present = centres.new_zeros(len(classes)).index_fill_(0, labels.long(), 1.0).sum()
+        loss = replace(self.loss, positive_share=len(classes) / present)
+        return compute_pair_loss(centres, classes, loss, references=embeddings, reference_labels=labels)

@@ -342,8 +342,18 @@ def test_references_without_gradient_get_none() -> None:
     assert leaf.grad is not None
 
 
+def test_labels_may_be_of_different_integer_types() -> None:
+    embeddings, labels = draw()
+    mixed = compute_pair_loss(embeddings, labels.int(), NTXent(), references=embeddings, reference_labels=labels)
+    assert mixed == compute_pair_loss(embeddings, labels, NTXent(), references=embeddings, reference_labels=labels)
+
+
 def test_references_that_do_not_fit_are_refused() -> None:
     embeddings, labels = draw()
+    with pytest.raises(TrainingError, match="must come with references"):
+        compute_pair_loss(embeddings, labels, NTXent(), own_rows=labels)
+    with pytest.raises(TrainingError, match="must be on one device; got cpu, meta"):
+        compute_pair_loss(embeddings, labels.to("meta"), NTXent())
     with pytest.raises(TrainingError, match="must come with reference_labels"):
         compute_pair_loss(embeddings, labels, NTXent(), references=embeddings)
     with pytest.raises(TrainingError, match="must have 8 dimensions"):
