@@ -8,6 +8,7 @@ loss takes beyond its inputs. ``pip install pytorch-metric-learning`` adds the c
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import importlib.util
 import sys
@@ -155,6 +156,7 @@ def _time(work: Callable[[], None], count: int, most: int = 50) -> float:
 def _measure_peak(work: Callable[[], None]) -> float:
     """Megabytes of resident memory at the highest, beyond what was there before."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else what the warm-up freed is used again and nothing seems to be taken
     status = Path("/proc/self/status")
     if not status.exists():
         return float("nan")

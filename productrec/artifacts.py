@@ -282,7 +282,9 @@ def _tidy(path: Path) -> None:
         start = f".{path.name}.{why}-{socket.gethostname()}-"
         for left in [one for one in path.parent.iterdir() if one.name.startswith(start)]:
             number = left.name.removeprefix(start)
-            if not number.isdigit() or _is_alive(int(number)):
+            # Aside under our own number is what an earlier process left: in a container every first one is number 1.
+            earlier = why == "old" and number == str(os.getpid())
+            if not number.isdigit() or (_is_alive(int(number)) and not earlier):
                 continue
             if why == "old" and not path.exists():
                 os.rename(left, path)

@@ -280,6 +280,13 @@ with write_artifact(Path(sys.argv[1]), kind="image table") as temporary:
     check_old_stands_alone(folder)
 
 
+def test_what_an_earlier_process_of_our_number_moved_aside_comes_back(tmp_path: Path) -> None:
+    folder = make(tmp_path / "table")
+    folder.rename(tmp_path / f".table.old-{socket.gethostname()}-{os.getpid()}")
+    check_files(folder, load_manifest(folder, kind=KIND))
+    check_old_stands_alone(folder)
+
+
 def test_what_a_living_process_or_another_machine_is_writing_is_left_alone(tmp_path: Path) -> None:
     host = socket.gethostname()
     names = [f".table.tmp-{host}-{os.getppid()}", f".table.tmp-{host}x-999999999", f".table.tmp-{host}-mine"]
