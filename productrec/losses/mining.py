@@ -9,6 +9,9 @@ from torch import Tensor
 
 from productrec.errors import RecipeError
 
+# Pairs up to which the count of operations costs more than their work.
+_FEW_PAIRS = 1 << 14
+
 
 @dataclass(frozen=True)
 class MultiSimilarityMining:
@@ -75,8 +78,11 @@ class BandMining:
 def drop_up_to(negatives: Tensor, marks: Tensor) -> None:
     """Write -inf over the entries of (b, M) that are not above their row's mark (b, 1); NaN stays.
 
-    By a shift and a threshold: on a CPU a comparison and a masked fill cost several times as much.
+    Large ones by a shift and a threshold: on a CPU a comparison and a masked fill cost several times as much.
     """
+    if negatives.numel() <= _FEW_PAIRS:
+        negatives.masked_fill_(negatives <= marks, -torch.inf)
+        return
     limit = torch.finfo(negatives.dtype).max / 4  # an infinite mark would make NaN on the way back
     marks = marks.clamp(-limit, limit)
     negatives.sub_(marks)

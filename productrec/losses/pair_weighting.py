@@ -15,10 +15,13 @@ from torch.autograd.function import once_differentiable
 
 from productrec.errors import TrainingError
 from productrec.losses.batch import check_batch, choose_computing_dtype
+from productrec.losses.pairs import find_pairs
 
-# Entries of a block of similarities: one that stays in a core's cache is worth twice one that does not.
-_BLOCK_ENTRIES = 1 << 18
-_LEAST_BLOCK_ROWS = 64
+# Entries of a block of similarities: on a CPU one that stays in a core's cache is worth twice one that does not, while
+# an accelerator wants enough to fill all its cores.
+_BLOCK_ENTRIES = 1 << 20
+_ACCELERATOR_BLOCK_ENTRIES = 1 << 26
+_LEAST_BLOCK_ROWS = 128
 
 
 class Weighed(NamedTuple):
@@ -32,10 +35,14 @@ class Weighed(NamedTuple):
     positives: Tensor
     negatives: Tensor
     counts: Tensor | None = None
+    scales: Tensor | None = None
 
 
 class PairLoss(Protocol):
-    """A loss over pairs, told by what it does with a block of anchors."""
+    """A loss over pairs, told by what it does with a block of anchors.
+
+    With a class attribute ``goes_by_positive = True`` it is handed as few columns of positives as there can be.
+    """
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """Weigh the pairs of b anchors.
@@ -120,10 +127,11 @@ def compute_pair_weights(
     """
     _check_inputs("pair weights", embeddings, labels, references, reference_labels, own_rows)
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, None)
+        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
         rows = []
         for start, stop in walk.blocks:
-            rows.append(walk.weigh(start, stop, loss, mining)[1].clone())
+            _, weights, scales = walk.weigh(start, stop)
+            rows.append(weights.clone() if scales is None else weights * scales)
         return torch.cat(rows) / walk.get_divisor()
 
 
@@ -140,21 +148,22 @@ class _PairLossFunction(torch.autograd.Function):
         mining: Mining | None,
         block_rows: int | None,
     ) -> Tensor:
-        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, block_rows)
+        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows)
         wants_anchors, wants_references = ctx.needs_input_grad[:2]
         anchors, compared = walk.anchors, walk.references
         gradient = torch.zeros_like(anchors) if wants_anchors else None
         reference_gradient = torch.zeros_like(compared) if wants_references else None
         total = anchors.new_zeros(())
         for start, stop in walk.blocks:
-            losses, weights = walk.weigh(start, stop, loss, mining)
+            losses, weights, scales = walk.weigh(start, stop)
             total += losses.sum()
             if gradient is not None:
-                gradient[start:stop].addmm_(weights, compared)
-                if references is None:
-                    gradient.addmm_(weights.T, anchors[start:stop])
-            if reference_gradient is not None:
-                reference_gradient.addmm_(weights.T, anchors[start:stop])
+                mine = weights @ compared
+                gradient[start:stop] += mine if scales is None else mine.mul_(scales)
+            theirs = gradient if references is None else reference_gradient
+            if theirs is not None:
+                block = anchors[start:stop]
+                theirs.addmm_(weights.T, block if scales is None else block * scales)
         divisor = walk.get_divisor()
         total /= divisor
         for one in (gradient, reference_gradient):
@@ -185,81 +194,46 @@ class _Walk:
         labels: Tensor,
         reference_labels: Tensor | None,
         own_rows: Tensor | None,
+        loss: PairLoss,
+        mining: Mining | None,
         block_rows: int | None,
     ) -> None:
         dtype = choose_computing_dtype(*(one for one in (embeddings, references) if one is not None))
         self.anchors = embeddings.detach().to(dtype).contiguous()
         self.references = self.anchors if references is None else references.detach().to(dtype).contiguous()
         count, compared = len(self.anchors), len(self.references)
-        rows = block_rows or max(_LEAST_BLOCK_ROWS, _BLOCK_ENTRIES // max(1, compared))
-        rows = min(rows, count)
+        entries = _BLOCK_ENTRIES if self.anchors.device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
+        rows = min(count, block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared)))
         self.blocks = [(start, min(start + rows, count)) for start in range(0, count, rows)]
-        self._scratch = self.anchors.new_empty((rows, compared))
-        self._own = torch.arange(count, device=labels.device) if references is None else own_rows
-        self._find_classes(labels, labels if reference_labels is None else reference_labels)
+        self._scratch = self.anchors.new_empty(rows * compared + 1)
+        few_columns = getattr(loss, "goes_by_positive", False)
+        self._pairs = find_pairs(labels, reference_labels, own_rows, rows, few_columns=few_columns)
+        self._loss, self._mining = loss, mining
         self._counted: Tensor | None = None
 
-    def _find_classes(self, labels: Tensor, reference_labels: Tensor) -> None:
-        """Where the references of each anchor's class stand in the order of classes."""
-        labels = labels.long()
-        ordered, self._order = torch.sort(reference_labels.long(), stable=True)
-        self._first = torch.searchsorted(ordered, labels)
-        self._count = torch.searchsorted(ordered, labels, right=True) - self._first
+    def weigh(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Losses (b,) of a block of anchors, the weights (b, M) of its pairs, and what to multiply them with (b, 1).
 
-    def weigh(self, start: int, stop: int, loss: PairLoss, mining: Mining | None) -> tuple[Tensor, Tensor]:
-        """Losses (b,) of a block of anchors and the weights (b, M) of its pairs; the weights live in a scratch."""
-        similarities = self._scratch[: stop - start]
+        The weights live in a scratch.
+        """
+        entries = (stop - start) * len(self.references)
+        similarities = self._scratch[:entries].view(stop - start, -1)
         torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
-        flat = similarities.view(-1)
-        same, positives, slots, width = self._find_pairs(start, stop)
-        near = similarities.new_full((stop - start, width), torch.inf)
-        near.view(-1)[slots] = flat[positives]
-        flat.index_fill_(0, same, -torch.inf)
-        if mining is not None:
-            mining.drop(near, similarities)
-        weighed = loss.weigh(near, similarities)
-        weights = weighed.negatives
-        if weights.data_ptr() != similarities.data_ptr():
-            similarities.copy_(weights)
-            weights = similarities
-        weights.view(-1)[positives] = weighed.positives.reshape(-1)[slots].to(weights.dtype)
+        near = self._pairs.take(start, stop, self._scratch)
+        if self._mining is not None:
+            self._mining.drop(near, similarities)
+        weighed = self._loss.weigh(near, similarities)
+        if weighed.negatives.data_ptr() != similarities.data_ptr():
+            similarities.copy_(weighed.negatives)
+        self._pairs.put(start, stop, self._scratch, weighed.positives.to(similarities.dtype))
         if weighed.counts is not None:
             counted = weighed.counts.sum()
             self._counted = counted if self._counted is None else self._counted + counted
-        return weighed.losses, weights
+        return weighed.losses, similarities, weighed.scales
 
     def get_divisor(self) -> Tensor | int:
         """What sums over anchors are divided by."""
         return len(self.anchors) if self._counted is None else self._counted.clamp(min=1)
-
-    def _find_pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Flat places, in a block, of all references of the anchors' own classes, and of those that are positives.
-
-        Returns:
-            places of a class's references, the anchor among them; places of positives; their slots in a table of
-            (b, P); P.
-        """
-        counts, device = self._count[start:stop], self._order.device
-        rows = torch.repeat_interleave(torch.arange(stop - start, device=device), counts)
-        within = torch.arange(len(rows), device=device) - (counts.cumsum(0) - counts)[rows]
-        columns = self._order[self._first[start:stop][rows] + within]
-        same = rows * len(self.references) + columns
-        width = max(1, int(counts.max()))
-        if self._own is None:
-            return same, same, rows * width + within, width
-        own = self._own[start:stop]
-        apart = columns != own[rows]
-        # Behind the anchor's own place the slots move up by one.
-        passed = (within > self._find_own(own, rows, within, columns, stop - start)[rows]).long()
-        slots = rows * width + within - passed
-        return same, same[apart], slots[apart], width
-
-    def _find_own(self, own: Tensor, rows: Tensor, within: Tensor, columns: Tensor, count: int) -> Tensor:
-        """The place of each anchor among the references of its class; beyond all places where it is not there."""
-        places = torch.full((count,), torch.iinfo(torch.int64).max, device=own.device)
-        hits = columns == own[rows]
-        places[rows[hits]] = within[hits]
-        return places
 
 
 def _check_inputs(

@@ -6,8 +6,9 @@ Each is a few lines for the pair-weighting engine: ``compute_pair_loss(embedding
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from productrec.errors import RecipeError
 from productrec.losses.pair_weighting import Mining, PairLoss, Weighed, compute_pair_loss
 
 _TINY = 1e-30
+_LOG2_E, _LN_2 = math.log2(math.e), math.log(2)
 
 
 class PairwiseLoss(nn.Module):
@@ -69,9 +71,14 @@ class MultiSimilarity:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        pulled, positive_shares = compute_log_one_plus_sum(positives, -self.alpha, self.base)
-        pushed, negative_shares = compute_log_one_plus_sum(negatives, self.beta, self.base)
-        return Weighed(pulled / self.alpha + pushed / self.beta, positive_shares.neg_(), negative_shares)
+        pulled = compute_log_one_plus_sum(positives, -self.alpha, self.base)
+        pushed = compute_log_one_plus_sum(negatives, self.beta, self.base)
+        return Weighed(
+            pulled.values / self.alpha + pushed.values / self.beta,
+            pulled.shares.mul_(-pushed.totals / pulled.totals),
+            pushed.shares,
+            scales=1 / pushed.totals,
+        )
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,7 @@ class Triplet:
     soft: bool = False
     negatives: Literal["all", "semi_hard"] = "all"
     average: Literal["active", "all"] = "active"
+    goes_by_positive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a soft margin with a band that only a hard one has."""
@@ -195,11 +203,16 @@ class LiftedStructure:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        pulled, positive_shares = compute_log_sum(positives.sub_(self.base).mul_(-self.scale))
-        pushed, negative_shares = compute_log_sum(negatives.sub_(self.base).mul_(self.scale))
-        losses = (pulled + pushed).clamp_(min=0)
-        active = losses.sign()[:, None]
-        return Weighed(losses / self.scale, positive_shares.mul_(-active), negative_shares.mul_(active))
+        # The base leaves by the difference: it shifts both sums by as much, one up and one down.
+        pulled = compute_log_sum(positives, -self.scale)
+        pushed = compute_log_sum(negatives, self.scale)
+        losses = (pulled.values + pushed.values).clamp_(min=0)
+        return Weighed(
+            losses / self.scale,
+            pulled.shares.mul_(-pushed.totals / pulled.totals),
+            pushed.shares,
+            scales=losses.sign()[:, None] / pushed.totals,
+        )
 
 
 @dataclass(frozen=True)
@@ -220,13 +233,14 @@ class NTXent:
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
         rate = 1.0 / self.temperature
-        present = positives < torch.inf
-        against, shares = compute_log_sum(negatives.mul_(rate))
-        exponents = against[:, None] - positives.mul_(rate)
+        count = (positives < torch.inf).sum(dim=1)
+        against = compute_log_sum(negatives, rate)
+        exponents = against.values[:, None] - positives.mul_(rate)
         wrong = exponents.sigmoid()  # no weight where there is no positive, or no negative: -inf both
+        all_wrong = wrong.sum(dim=1, keepdim=True).clamp_(min=_TINY)
+        pulled = wrong.mul_(-against.totals / all_wrong)
         losses = functional.softplus(exponents).sum(dim=1)
-        shares.mul_(wrong.sum(dim=1, keepdim=True) * rate)
-        return Weighed(losses, wrong * -rate, shares, present.sum(dim=1))
+        return Weighed(losses, pulled, against.shares, count, all_wrong * rate / against.totals)
 
 
 @dataclass(frozen=True)
@@ -252,14 +266,13 @@ class SupCon:
         lonely = count[:, 0] == 0
         scaled = positives.masked_fill(~present, -torch.inf).mul_(rate)
         mean = scaled.masked_fill(~present, 0.0).sum(dim=1) / count[:, 0].clamp(min=1)
-        among, positive_shares = compute_log_sum(scaled)
-        against, negative_shares = compute_log_sum(negatives.mul_(rate))
-        total = torch.logaddexp(among, against)
+        among, against = compute_log_sum(scaled), compute_log_sum(negatives, rate)
+        total = torch.logaddexp(among.values, against.values)
         losses = (total - mean).masked_fill(lonely, 0.0)
-        positive_part = (among - total).exp().masked_fill(lonely, 0.0)[:, None]
-        negative_part = (against - total).exp().masked_fill(lonely, 0.0)[:, None]
-        pulled = positive_shares * positive_part - present / count.clamp(min=1)
-        return Weighed(losses, pulled.mul_(rate), negative_shares.mul_(negative_part * rate))
+        positive_part = (among.values - total).exp().masked_fill(lonely, 0.0)[:, None]
+        negative_part = (against.values - total).exp().masked_fill(lonely, 0.0)[:, None]
+        pulled = among.shares.mul_(positive_part / among.totals).sub_(present / count.clamp(min=1))
+        return Weighed(losses, pulled.mul_(rate), against.shares.mul_(negative_part * rate / against.totals))
 
 
 @dataclass(frozen=True)
@@ -282,38 +295,50 @@ class Circle:
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
         # Not 0: times the infinity of an absent pair that would be NaN.
-        positive_pace = (1 + self.margin - positives).clamp_(min=_TINY)
+        positive_pace = (1 + self.margin - positives).clamp_(min=_TINY).mul_(self.gamma)
         negative_pace = (negatives + self.margin).clamp_(min=_TINY).mul_(self.gamma)
-        exponents = positive_pace * positives.sub_(1 - self.margin).mul_(-self.gamma)
-        pulled, positive_shares = compute_log_sum(exponents)
-        pushed, negative_shares = compute_log_sum(negatives.sub_(self.margin).mul_(negative_pace))
-        both = pulled + pushed
-        slope = both.sigmoid()[:, None]
+        pulled = compute_log_sum(positives.sub_(1 - self.margin).mul_(positive_pace), -1.0)
+        pushed = compute_log_sum(negatives.sub_(self.margin).mul_(negative_pace))
+        both = pulled.values + pushed.values
         return Weighed(
             functional.softplus(both),
-            positive_shares.mul_(positive_pace).mul_(-self.gamma * slope),
-            negative_shares.mul_(negative_pace).mul_(slope),
+            pulled.shares.mul_(positive_pace).mul_(-pushed.totals / pulled.totals),
+            pushed.shares.mul_(negative_pace),
+            scales=both.sigmoid()[:, None] / pushed.totals,
         )
 
 
-def compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> tuple[Tensor, Tensor]:
-    """Log of 1 plus the sum of exp(rate (s - base)) over each row (b,), and its derivative by the exponents (b, K).
+class LogSum(NamedTuple):
+    """``values``: (b,), logarithms of sums of exponentials; their derivative by each exponent is shares / totals.
 
-    The derivative takes the similarities' place. Shift and peak are taken off together: every pass counts.
+    ``shares``: (b, K), in the place of the exponents; ``totals``: (b, 1), from about 1 upwards, and not 0 for an empty
+    sum. They stay apart because a pass over (b, K) costs, and a factor of a row does not.
     """
+
+    values: Tensor
+    shares: Tensor
+    totals: Tensor
+
+
+def compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> LogSum:
+    """Log of 1 plus the sum of exp(rate (s - base)) over each row of (b, K), in place."""
+    rate2 = rate * _LOG2_E  # powers of 2: exp is up to a hundred times slower for what underflows
     extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
-    peaks = extremes.sub_(base).mul_(rate).clamp_(min=0)
-    shares = similarities.mul_(rate).sub_(peaks + rate * base).exp_()
-    totals = shares.sum(dim=1, keepdim=True) + torch.exp(-peaks)
-    return (peaks + totals.log())[:, 0], shares.div_(totals)
+    peaks = extremes.mul_(rate2).sub_(base * rate2).clamp_(min=0)
+    shares = similarities.mul_(rate2).sub_(peaks + base * rate2).exp2_()
+    totals = shares.sum(dim=1, keepdim=True).add_(peaks.neg().exp2_())
+    return LogSum(totals.log2().add_(peaks).mul_(_LN_2)[:, 0], shares, totals)
 
 
-def compute_log_sum(exponents: Tensor) -> tuple[Tensor, Tensor]:
-    """Log of the sum of exp over each row (b,), -inf over nothing; its derivative (b, K) takes the exponents' place."""
-    peaks = exponents.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(exponents.dtype).min / 4)
-    shares = exponents.sub_(peaks).exp_()
+def compute_log_sum(similarities: Tensor, rate: float = 1.0) -> LogSum:
+    """Log of the sum of exp(rate s) over each row of (b, K), in place; -inf over nothing."""
+    rate2 = rate * _LOG2_E
+    extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
+    peaks = extremes.mul_(rate2).clamp_(min=torch.finfo(similarities.dtype).min / 4)
+    shares = similarities.mul_(rate2).sub_(peaks).exp2_()
     totals = shares.sum(dim=1, keepdim=True)
-    return (peaks + totals.log())[:, 0], shares.div_(totals.clamp(min=torch.finfo(exponents.dtype).tiny))
+    values = totals.log2().add_(peaks).mul_(_LN_2)[:, 0]
+    return LogSum(values, shares, totals.clamp_(min=0.5))
 
 
 def _check_above_zero(loss: object, *names: str) -> None:

@@ -57,10 +57,10 @@ class MarginSoftmax:
         others = negatives
         if self.centres_per_class > 1:
             others, chosen = negatives.view(rows, columns // self.centres_per_class, -1).max(dim=2)
-        against, shares = compute_log_sum(others.mul_(self.scale))
-        exponents = against[:, None] - self.scale * turned
+        against = compute_log_sum(others, self.scale)
+        exponents = against.values[:, None] - self.scale * turned
         wrong = exponents.sigmoid()
-        pushed = shares.mul_(wrong * self.scale)
+        pushed = against.shares.mul_(wrong * self.scale / against.totals)
         if chosen is not None:
             spread = negatives.zero_().view(rows, -1, self.centres_per_class)
             pushed = spread.scatter_(2, chosen[:, :, None], pushed[:, :, None]).view(rows, columns)
@@ -100,13 +100,13 @@ class ProxyNCA:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        against, shares = compute_log_sum(negatives.mul_(self.scale))
+        against = compute_log_sum(negatives, self.scale)
         # With a single class there is nothing to tell apart: no loss, and no weight.
-        active = (against > -torch.inf)[:, None]
+        active = (against.values > -torch.inf)[:, None]
         present = (positives < torch.inf) & active
         nearest = positives.masked_fill(~present, 0.0)
-        losses = (against - self.scale * nearest.sum(dim=1)).masked_fill(~active[:, 0], 0.0)
-        return Weighed(losses, present * -self.scale, shares.mul_(self.scale))
+        losses = (against.values - self.scale * nearest.sum(dim=1)).masked_fill(~active[:, 0], 0.0)
+        return Weighed(losses, present * -self.scale, against.shares.mul_(self.scale / against.totals))
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,13 @@ class ProxyAnchor:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`; anchors are centres."""
-        pulled, positive_shares = compute_log_one_plus_sum(positives, -self.alpha, self.margin)
-        pushed, negative_shares = compute_log_one_plus_sum(negatives, self.alpha, -self.margin)
+        pulled = compute_log_one_plus_sum(positives, -self.alpha, self.margin)
+        pushed = compute_log_one_plus_sum(negatives, self.alpha, -self.margin)
         return Weighed(
-            pulled * self.positive_share + pushed,
-            positive_shares.mul_(-self.alpha * self.positive_share),
-            negative_shares.mul_(self.alpha),
+            pulled.values * self.positive_share + pushed.values,
+            pulled.shares.mul_(-self.positive_share * pushed.totals / pulled.totals),
+            pushed.shares,
+            scales=self.alpha / pushed.totals,
         )
 
 
