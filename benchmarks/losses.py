@@ -24,7 +24,8 @@ from torch.nn import functional
 
 from productrec.losses.mining import MultiSimilarityMining
 from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import Circle, Contrastive, LiftedStructure, MultiSimilarity, NTXent, SupCon, Triplet
+from productrec.losses.pairwise import Circle, Contrastive, LiftedStructure, MultiSimilarity, NTXent, SupCon
+from productrec.losses.ranking import Triplet
 
 _PK = 4  # images a class
 _LOSSES: dict[str, tuple[Any, Any]] = {

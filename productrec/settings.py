@@ -16,9 +16,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PAIR_LOSSES = (
     "multi_similarity",
     "contrastive",
+    "euclidean_contrastive",
+    "pair_logistic",
     "binomial_deviance",
     "triplet",
     "lifted_structure",
+    "original_lifted_structure",
+    "sum_of_hinges",
+    "max_of_hinges",
+    "smooth_ap",
+    "n_pair",
     "nt_xent",
     "sup_con",
     "circle",
@@ -28,7 +35,9 @@ METRIC_LOSSES = (
     "normalised_softmax",
     "cos_face",
     "arc_face",
+    "ada_cos",
     "proxy_nca",
+    "proxy_nca_pp",
     "proxy_anchor",
     "soft_triple",
 )
@@ -123,10 +132,49 @@ class TripletSettings(Settings):
 
 
 class LiftedStructureSettings(Settings):
-    """Lifted structure (Song et al. 2016), generalised to all positives (Hermans et al. 2017)."""
+    """Lifted structure generalised to all positives (Hermans et al. 2017), on similarities."""
 
     scale: PositiveFloat = Field(1.0, description="sharpness")
-    base: float = Field(0.5, description="similarity that both terms pivot on")
+    margin: float = Field(1.0, description="added to similarities of negatives")
+
+
+class OriginalLiftedStructureSettings(Settings):
+    """Lifted structure as in the paper (Song et al. 2016), on Euclidean distances."""
+
+    margin: float = Field(1.0, description="distance that negatives shall have")
+
+
+class EuclideanContrastiveSettings(Settings):
+    """Contrastive loss on Euclidean distances (Hadsell et al. 2006)."""
+
+    positive_margin: NonNegative = Field(0.0, description="positives beyond this distance are pulled")
+    negative_margin: PositiveFloat = Field(1.0, description="negatives within this distance are pushed; at most 2")
+    power: Literal[1, 2] = Field(2, description="of the hinges; 2 in the paper")
+
+
+class PairLogisticSettings(Settings):
+    """Logistic loss of each pair, on a learned affine of the similarity (Zhai et al. 2023)."""
+
+    scale: PositiveFloat = Field(10.0, description="of similarities, at the start")
+    bias: float = Field(-10.0, description="at the start; below 0, because most pairs are negatives")
+
+
+class HingesSettings(Settings):
+    """Sum or max of hinges (Kiros et al. 2014; VSE++, Faghri et al. 2018)."""
+
+    margin: float = Field(0.2, description="by how much a positive shall be more similar than a negative")
+
+
+class SmoothAPSettings(Settings):
+    """Smooth-AP (Brown et al. 2020)."""
+
+    temperature: PositiveFloat = Field(0.01, description="differences of similarities are divided by it")
+
+
+class NPairSettings(Settings):
+    """N-pair loss (Sohn 2016)."""
+
+    temperature: PositiveFloat = Field(1.0, description="similarities are divided by it")
 
 
 class NTXentSettings(Settings):
@@ -167,12 +215,28 @@ class ArcFaceSettings(Settings):
     centres_per_class: Positive = Field(1, description="K; 3 in the sub-centre paper")
     scale: PositiveFloat = Field(64.0, description="inverse temperature")
     margin_rad: Annotated[float, Field(ge=0, lt=1.57)] = Field(0.5, description="angle added to the true class's")
+    margin_power: NonNegative = Field(
+        0.0, description="above 0 the margin shrinks with the class's training images n, by n^-power; 0.25 is common"
+    )
+    least_margin_rad: Annotated[float, Field(ge=0, lt=1.57)] = Field(
+        0.05, description="margin of a class of very many images, where it shrinks"
+    )
+
+
+class AdaCosSettings(Settings):
+    """AdaCos (Zhang et al. 2019): it has none."""
 
 
 class ProxyNCASettings(Settings):
     """Proxy-NCA (Movshovitz-Attias et al. 2017)."""
 
     scale: PositiveFloat = Field(2.0, description="of similarities; 2 is the paper's squared distance")
+
+
+class ProxyNCAPlusPlusSettings(Settings):
+    """Proxy-NCA++ (Teh et al. 2020)."""
+
+    temperature: PositiveFloat = Field(1 / 9, description="squared distances are divided by it; 1/9 in the paper")
 
 
 class ProxyAnchorSettings(Settings):
@@ -197,9 +261,9 @@ class LossSettings(Settings):
         "multi_similarity",
         description="metric head: one that `productrec losses` lists, none, or your own as package.module:Name",
     )
-    mining: Literal["auto", "none", "multi_similarity", "hardest", "easy_positive"] = Field(
-        "auto", description="which pairs a pair loss weighs; auto: multi_similarity for multi_similarity, else none"
-    )
+    mining: Literal[
+        "auto", "none", "multi_similarity", "semi_hard", "hardest", "easy_positive", "distance_weighted"
+    ] = Field("auto", description="which pairs are weighed; auto: multi_similarity for multi_similarity, else none")
     memory: MemorySettings = MemorySettings()
     options: dict[str, Any] = Field(default_factory=dict, description="settings of a loss of your own")
     metric_weight: NonNegative = Field(0.5, description="weight of the metric term")
@@ -207,16 +271,25 @@ class LossSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="of the classification term")
     multi_similarity: MultiSimilaritySettings = MultiSimilaritySettings()
     contrastive: ContrastiveSettings = ContrastiveSettings()
+    euclidean_contrastive: EuclideanContrastiveSettings = EuclideanContrastiveSettings()
+    pair_logistic: PairLogisticSettings = PairLogisticSettings()
     binomial_deviance: BinomialDevianceSettings = BinomialDevianceSettings()
     triplet: TripletSettings = TripletSettings()
     lifted_structure: LiftedStructureSettings = LiftedStructureSettings()
+    original_lifted_structure: OriginalLiftedStructureSettings = OriginalLiftedStructureSettings()
+    sum_of_hinges: HingesSettings = HingesSettings()
+    max_of_hinges: HingesSettings = HingesSettings()
+    smooth_ap: SmoothAPSettings = SmoothAPSettings()
+    n_pair: NPairSettings = NPairSettings()
     nt_xent: NTXentSettings = NTXentSettings()
     sup_con: SupConSettings = SupConSettings()
     circle: CircleSettings = CircleSettings()
     normalised_softmax: NormalisedSoftmaxSettings = NormalisedSoftmaxSettings()
     cos_face: CosFaceSettings = CosFaceSettings()
     arc_face: ArcFaceSettings = ArcFaceSettings()
+    ada_cos: AdaCosSettings = AdaCosSettings()
     proxy_nca: ProxyNCASettings = ProxyNCASettings()
+    proxy_nca_pp: ProxyNCAPlusPlusSettings = ProxyNCAPlusPlusSettings()
     proxy_anchor: ProxyAnchorSettings = ProxyAnchorSettings()
     soft_triple: SoftTripleSettings = SoftTripleSettings()
 

@@ -93,7 +93,7 @@ def draw_batch(recipe: Recipe, class_count: int = CLASSES) -> tuple[Tensor, Tens
 def build_ready_trainer(recipe: Recipe, class_count: int, device: torch.device, dtype: torch.dtype) -> Trainer:
     """A trainer in training mode; the same weights at every call."""
     set_seed(recipe.seed)
-    trainer = build_trainer(recipe, class_count, _STEPS_PER_EPOCH, device=device, dtype=dtype)
+    trainer = build_trainer(recipe, [1] * class_count, _STEPS_PER_EPOCH, device=device, dtype=dtype)
     trainer.recognizer.train()
     trainer.objective.train()
     return trainer

@@ -4,37 +4,48 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
 from productrec.errors import RecipeError
+from productrec.losses.euclidean import EuclideanContrastive, OriginalLiftedStructure
 from productrec.losses.memory import CrossBatchMemory
-from productrec.losses.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
-from productrec.losses.pair_weighting import Mining, PairLoss
+from productrec.losses.mining import (
+    DistanceWeightedMining,
+    EasyPositiveMining,
+    HardestMining,
+    MultiSimilarityMining,
+    SemiHardMining,
+)
+from productrec.losses.pair_weighting import Mining
 from productrec.losses.pairwise import (
     BinomialDeviance,
     Circle,
     Contrastive,
     LiftedStructure,
     MultiSimilarity,
+    NPair,
     NTXent,
+    PairLogisticLoss,
     PairwiseLoss,
     SupCon,
-    Triplet,
 )
 from productrec.losses.proxy import (
+    AdaCosLoss,
     ArcFaceLoss,
     CosFaceLoss,
     NormalisedSoftmaxLoss,
     ProxyAnchorLoss,
     ProxyNCALoss,
+    ProxyNCAPlusPlusLoss,
 )
+from productrec.losses.ranking import MaxOfHinges, SmoothAP, SumOfHinges, Triplet
 from productrec.losses.soft_triple import SoftTripleLoss
 
-MiningName = Literal["auto", "none", "multi_similarity", "hardest", "easy_positive"]
+MiningName = Literal["auto", "none", "multi_similarity", "semi_hard", "hardest", "easy_positive", "distance_weighted"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,16 @@ PAIR_LOSSES: dict[str, Entry] = {
         "sum_p [positive_margin - p]+ + sum_n [n - negative_margin]+",
         "Hadsell et al., CVPR 2006",
     ),
+    "euclidean_contrastive": Entry(
+        EuclideanContrastive,
+        "sum_p [d_p - positive_margin]+^power + sum_n [negative_margin - d_n]+^power, d = sqrt(2 - 2 s)",
+        "Hadsell et al., CVPR 2006",
+    ),
+    "pair_logistic": Entry(
+        PairLogisticLoss,
+        "sum_p log(1 + e^(-(a p + b))) + sum_n log(1 + e^(a n + b)), learned a and b",
+        "Zhai et al., ICCV 2023",
+    ),
     "binomial_deviance": Entry(
         BinomialDeviance,
         "mean_p log(1 + e^(-alpha (p - base))) + mean_n log(1 + e^(beta (n - base)))",
@@ -67,9 +88,20 @@ PAIR_LOSSES: dict[str, Entry] = {
     ),
     "lifted_structure": Entry(
         LiftedStructure,
-        "[log sum_p e^(scale (base - p)) + log sum_n e^(scale (n - base))]+ / scale",
+        "[log sum_p e^(-scale p) + log sum_n e^(scale (n + margin))]+ / scale",
         "Song et al., CVPR 2016; Hermans et al. 2017",
     ),
+    "original_lifted_structure": Entry(
+        OriginalLiftedStructure,
+        "mean over positive pairs of [d + log(sum of e^(margin - d) over the negatives of both)]+^2 / 2",
+        "Song et al., CVPR 2016",
+    ),
+    "sum_of_hinges": Entry(SumOfHinges, "sum_p sum_n [n - p + margin]+", "Kiros et al. 2014"),
+    "max_of_hinges": Entry(MaxOfHinges, "sum_p [max_n - p + margin]+", "Faghri et al., BMVC 2018 (VSE++)"),
+    "smooth_ap": Entry(
+        SmoothAP, "1 - average precision, ranks smoothed by sigmoid((s - p) / t)", "Brown et al., ECCV 2020"
+    ),
+    "n_pair": Entry(NPair, "mean over positives of log(1 + sum_n e^((n - p) / t))", "Sohn, NeurIPS 2016"),
     "nt_xent": Entry(
         NTXent, "mean over positives of -log e^(p/t) / (e^(p/t) + sum_n e^(n/t))", "Chen et al., ICML 2020"
     ),
@@ -89,10 +121,17 @@ PROXY_LOSSES: dict[str, Entry] = {
     ),
     "arc_face": Entry(
         ArcFaceLoss,
-        "normalised softmax, scale cos(arccos p + margin_rad) in place of scale p; nearest of several centres",
+        "normalised softmax, scale cos(arccos p + margin_rad) in place of scale p; nearest of several centres; with "
+        "margin_power > 0 the margin is smaller for classes of many images",
         "Deng et al., CVPR 2019 and ECCV 2020",
     ),
+    "ada_cos": Entry(
+        AdaCosLoss, "normalised softmax whose scale follows the median angle of the batch", "Zhang et al., CVPR 2019"
+    ),
     "proxy_nca": Entry(ProxyNCALoss, "-scale p + log sum_n e^(scale n)", "Movshovitz-Attias et al., ICCV 2017"),
+    "proxy_nca_pp": Entry(
+        ProxyNCAPlusPlusLoss, "-log e^(2 p/t) / (e^(2 p/t) + sum_n e^(2 n/t))", "Teh et al., ECCV 2020"
+    ),
     "proxy_anchor": Entry(
         ProxyAnchorLoss,
         "of a centre: log(1 + sum_p e^(-alpha (p - margin))) + log(1 + sum_n e^(alpha (n + margin)))",
@@ -104,6 +143,11 @@ PROXY_LOSSES: dict[str, Entry] = {
         "Qian et al., ICCV 2019",
     ),
 }
+
+
+_SIZES = "class_sizes"
+_NOT_SETTINGS = (_SIZES, "mining")
+_WAYS = ("weigh", "weigh_related")
 
 
 class Description(NamedTuple):
@@ -120,7 +164,8 @@ def describe_losses() -> list[Description]:
     described = []
     for name, entry in (PAIR_LOSSES | PROXY_LOSSES).items():
         parameters = inspect.signature(entry.build).parameters.values()
-        settings = [f"{one.name} {one.default}" for one in parameters if one.default is not one.empty]
+        known = [one for one in parameters if one.default is not one.empty and one.name not in _NOT_SETTINGS]
+        settings = [f"{one.name} {one.default}" for one in known]
         described.append(Description(name, entry.formula, ", ".join(settings), entry.source))
     return described
 
@@ -136,6 +181,7 @@ def build_metric_loss(
     memory_weight: float = 1.0,
     embedding_dim: int,
     class_count: int,
+    class_sizes: Sequence[int] | None = None,
 ) -> nn.Module | None:
     """A metric loss by name, or a user's own pair loss by its import path.
 
@@ -149,6 +195,7 @@ def build_metric_loss(
         memory_weight: weight of the term against the memory.
         embedding_dim: D, for losses with centres.
         class_count: C, for losses with centres.
+        class_sizes: (C,) training images of each class, for margins that depend on them.
 
     Raises:
         RecipeError: no such loss, its settings do not fit, or a mining rule for a loss without pairs.
@@ -160,23 +207,20 @@ def build_metric_loss(
             raise RecipeError(f"loss.mining: must be auto or none for {name}, which has no pairs; got {mining!r}.")
         if memory_rows:
             raise RecipeError(f"loss.memory: must be left out for {name}, which has no pairs; got {memory_rows} rows.")
-        module: nn.Module = PROXY_LOSSES[name].build(embedding_dim, class_count, **settings)
+        build = PROXY_LOSSES[name].build
+        given = {_SIZES: class_sizes} if _SIZES in inspect.signature(build).parameters else {}
+        module: nn.Module = build(embedding_dim, class_count, **settings, **given)
         return module
     kind = PAIR_LOSSES[name].build if name in PAIR_LOSSES else _import_loss(name)
     try:
-        loss: PairLoss = kind(**settings)
+        loss = kind(**settings)
     except TypeError as error:
         raise RecipeError(f"loss.metric {name}: its settings do not fit ({error}).") from None
-    if not callable(getattr(loss, "weigh", None)):
+    if not isinstance(loss, PairwiseLoss) and not any(callable(getattr(loss, way, None)) for way in _WAYS):
         raise RecipeError(f"loss.metric {name}: must have a method weigh(positives, negatives). See docs/losses.md.")
-    rule = ("multi_similarity" if name == "multi_similarity" else "none") if mining == "auto" else mining
-    rules: dict[str, Mining | None] = {
-        "none": None,
-        "multi_similarity": MultiSimilarityMining(mining_epsilon),
-        "hardest": HardestMining(),
-        "easy_positive": EasyPositiveMining(),
-    }
-    pairwise = PairwiseLoss(loss, rules[rule])
+    rule: str = ("multi_similarity" if name == "multi_similarity" else "none") if mining == "auto" else mining
+    pairwise = loss if isinstance(loss, PairwiseLoss) else PairwiseLoss(loss)
+    pairwise.mining = _build_mining(rule, mining_epsilon, getattr(loss, "margin", 0.1), embedding_dim)
     if not memory_rows:
         return pairwise
     return CrossBatchMemory(
@@ -186,6 +230,18 @@ def build_metric_loss(
         start_step=memory_start_step,
         weight=memory_weight,
     )
+
+
+def _build_mining(rule: str, epsilon: float, margin: float, embedding_dim: int) -> Mining | None:
+    rules: dict[str, Callable[[], Mining | None]] = {
+        "none": lambda: None,
+        "multi_similarity": lambda: MultiSimilarityMining(epsilon),
+        "semi_hard": lambda: SemiHardMining(margin),
+        "hardest": HardestMining,
+        "easy_positive": EasyPositiveMining,
+        "distance_weighted": lambda: DistanceWeightedMining(embedding_dim),
+    }
+    return rules[rule]()
 
 
 def _import_loss(path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +56,67 @@ class EasyPositiveMining:
         _keep_one(positives, present.argmax(dim=1, keepdim=True), torch.inf)
         if self.hardest_negative:
             _keep_one(negatives, negatives.argmax(dim=1, keepdim=True), -torch.inf)
+
+
+@dataclass(frozen=True)
+class SemiHardMining:
+    """Keeps negatives that are semi-hard for a positive: less similar than it by less than ``margin`` (FaceNet, 2015).
+
+    A negative stays where this holds for any positive of the anchor; all positives stay.
+    """
+
+    margin: float = 0.1
+
+    def drop(self, positives: Tensor, negatives: Tensor) -> None:
+        """See `Mining.drop`."""
+        kept = torch.zeros_like(negatives, dtype=torch.bool)
+        for place in range(positives.shape[1]):
+            positive = positives[:, place : place + 1]
+            # Written so that a NaN is kept and spoils the loss where everyone sees it.
+            kept |= ~((negatives >= positive) | (negatives <= positive - self.margin))
+        negatives.masked_fill_(~kept, -torch.inf)
+
+
+@dataclass(frozen=True)
+class DistanceWeightedMining:
+    r"""Draws negatives evenly over distances (Wu et al., ICCV 2017, section 4), as many as an anchor has positives.
+
+    On the unit sphere in ``dimension`` dimensions a random pair has distance d with density
+    :math:`q(d) \propto d^{D-2} (1 - d^2/4)^{(D-3)/2}`; a negative is drawn with weight :math:`1 / q(d)`, where d is at
+    least ``nearest``, and never beyond ``farthest``. By torch's global generator.
+    """
+
+    dimension: int
+    nearest: float = 0.5
+    farthest: float = 1.4
+    draws: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse a sphere without directions and an empty range."""
+        if self.dimension < 3 or not 0 < self.nearest < self.farthest <= 2:
+            raise RecipeError(
+                "distance-weighted mining: dimension must be at least 3 and 0 < nearest < farthest <= 2; "
+                f"got {self.dimension}, {self.nearest} and {self.farthest}."
+            )
+
+    def drop(self, positives: Tensor, negatives: Tensor) -> None:
+        """See `Mining.drop`."""
+        squared = (2.0 - 2.0 * negatives).clamp_(min=self.nearest**2)
+        # Twice the logarithm of q; where a pair is absent or too far there is no weight.
+        density = (self.dimension - 2) * squared.log() + (self.dimension - 3) * (1.0 - squared / 4).clamp_(1e-6).log()
+        weights = (-density / 2).masked_fill_(~(squared <= self.farthest**2), -torch.inf)
+        count = (positives < torch.inf).sum(dim=1)
+        most = min(int(count.max()), negatives.shape[1])
+        if most == 0:
+            negatives.fill_(-torch.inf)
+            return
+        # The largest of weights with Gumbel noise are a draw without replacement.
+        noise = torch.rand_like(weights).clamp_(min=1e-30).log_().neg_().log_().neg_()
+        chosen, columns = (weights + noise).topk(most, dim=1)
+        wanted = (torch.arange(most, device=count.device) < count[:, None]) & (chosen > -torch.inf)
+        kept = negatives.gather(1, columns).masked_fill_(~wanted, -torch.inf)
+        spoilt = negatives.isnan().any(dim=1, keepdim=True)
+        negatives.fill_(-torch.inf).scatter_(1, columns, kept).masked_fill_(spoilt, torch.nan)
 
 
 @dataclass(frozen=True)

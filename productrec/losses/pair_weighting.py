@@ -7,13 +7,14 @@ as what it does with the similarities of a few anchors (`PairLoss.weigh`), and t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from dataclasses import fields
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from productrec.errors import TrainingError
+from productrec.errors import RecipeError, TrainingError
 from productrec.losses.batch import check_batch, choose_computing_dtype
 from productrec.losses.pairs import find_pairs
 
@@ -22,6 +23,8 @@ from productrec.losses.pairs import find_pairs
 _BLOCK_ENTRIES = 1 << 20
 _ACCELERATOR_BLOCK_ENTRIES = 1 << 26
 _LEAST_BLOCK_ROWS = 128
+# How far a length may be from 1: half precision rounds.
+_UNIT_TOLERANCE = 1e-2
 
 
 class Weighed(NamedTuple):
@@ -41,7 +44,9 @@ class Weighed(NamedTuple):
 class PairLoss(Protocol):
     """A loss over pairs, told by what it does with a block of anchors.
 
-    With a class attribute ``goes_by_positive = True`` it is handed as few columns of positives as there can be.
+    Optional class attributes: with ``goes_by_positive = True`` it is handed as few columns of positives as there can
+    be, with ``needs_unit_norm = True`` embeddings of another length are refused (on the CPU). An optional method
+    ``for_anchors(start, stop)`` gives the loss of a block, where its settings differ by anchor.
     """
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
@@ -57,6 +62,18 @@ class PairLoss(Protocol):
         ...
 
 
+class RelatedPairLoss(Protocol):
+    """A loss in which a pair also looks at the other row's pairs; among the anchors themselves only."""
+
+    def summarise(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """What other rows need of an anchor, (b,), of its pairs as in `PairLoss.weigh`; writes over nothing."""
+        ...
+
+    def weigh_related(self, positives: Tensor, negatives: Tensor, own: Tensor, others: Tensor) -> Weighed:
+        """As `PairLoss.weigh`, with the anchors' summaries (b,), and those of their positives (b, P)."""
+        ...
+
+
 class Mining(Protocol):
     """A rule that drops pairs of a block before they are weighed."""
 
@@ -68,7 +85,7 @@ class Mining(Protocol):
 def compute_pair_loss(
     embeddings: Tensor,
     labels: Tensor,
-    loss: PairLoss,
+    loss: PairLoss | RelatedPairLoss,
     *,
     mining: Mining | None = None,
     references: Tensor | None = None,
@@ -104,6 +121,7 @@ def compute_pair_loss(
     """
     where = "pair loss"
     _check_inputs(where, embeddings, labels, references, reference_labels, own_rows)
+    _check_fit(loss, mining, embeddings, references)
     with torch.autocast(embeddings.device.type, enabled=False):
         value: Tensor = _PairLossFunction.apply(
             embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows
@@ -114,7 +132,7 @@ def compute_pair_loss(
 def compute_pair_weights(
     embeddings: Tensor,
     labels: Tensor,
-    loss: PairLoss,
+    loss: PairLoss | RelatedPairLoss,
     *,
     mining: Mining | None = None,
     references: Tensor | None = None,
@@ -126,6 +144,7 @@ def compute_pair_weights(
     Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
     """
     _check_inputs("pair weights", embeddings, labels, references, reference_labels, own_rows)
+    _check_fit(loss, mining, embeddings, references)
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
         walk = _Walk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
         rows = []
@@ -144,7 +163,7 @@ class _PairLossFunction(torch.autograd.Function):
         labels: Tensor,
         reference_labels: Tensor | None,
         own_rows: Tensor | None,
-        loss: PairLoss,
+        loss: PairLoss | RelatedPairLoss,
         mining: Mining | None,
         block_rows: int | None,
     ) -> Tensor:
@@ -194,7 +213,7 @@ class _Walk:
         labels: Tensor,
         reference_labels: Tensor | None,
         own_rows: Tensor | None,
-        loss: PairLoss,
+        loss: PairLoss | RelatedPairLoss,
         mining: Mining | None,
         block_rows: int | None,
     ) -> None:
@@ -210,19 +229,15 @@ class _Walk:
         self._pairs = find_pairs(labels, reference_labels, own_rows, rows, few_columns=few_columns)
         self._loss, self._mining = loss, mining
         self._counted: Tensor | None = None
+        self._summaries = self._summarise()
 
     def weigh(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Losses (b,) of a block of anchors, the weights (b, M) of its pairs, and what to multiply them with (b, 1).
 
         The weights live in a scratch.
         """
-        entries = (stop - start) * len(self.references)
-        similarities = self._scratch[:entries].view(stop - start, -1)
-        torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
-        near = self._pairs.take(start, stop, self._scratch)
-        if self._mining is not None:
-            self._mining.drop(near, similarities)
-        weighed = self._loss.weigh(near, similarities)
+        near, similarities = self.take(start, stop)
+        weighed = self._weigh(start, stop, near, similarities)
         if weighed.negatives.data_ptr() != similarities.data_ptr():
             similarities.copy_(weighed.negatives)
         self._pairs.put(start, stop, self._scratch, weighed.positives.to(similarities.dtype))
@@ -230,6 +245,31 @@ class _Walk:
             counted = weighed.counts.sum()
             self._counted = counted if self._counted is None else self._counted + counted
         return weighed.losses, similarities, weighed.scales
+
+    def take(self, start: int, stop: int, *, mined: bool = True) -> tuple[Tensor, Tensor]:
+        """Similarities of a block's positives (b, P) and negatives (b, M), in a scratch, after mining or before it."""
+        similarities = self._scratch[: (stop - start) * len(self.references)].view(stop - start, -1)
+        torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
+        near = self._pairs.take(start, stop, self._scratch)
+        if mined and self._mining is not None:
+            self._mining.drop(near, similarities)
+        return near, similarities
+
+    def _weigh(self, start: int, stop: int, near: Tensor, similarities: Tensor) -> Weighed:
+        if self._summaries is not None:
+            related = cast(RelatedPairLoss, self._loss)
+            others = self._pairs.look_up(start, stop, self._summaries)
+            return related.weigh_related(near, similarities, self._summaries[start:stop], others)
+        loss = cast(PairLoss, self._loss)
+        if hasattr(loss, "for_anchors"):
+            loss = cast(PairLoss, loss.for_anchors(start, stop))
+        return loss.weigh(near, similarities)
+
+    def _summarise(self) -> Tensor | None:
+        if not hasattr(self._loss, "summarise"):
+            return None
+        related = cast(RelatedPairLoss, self._loss)
+        return torch.cat([related.summarise(*self.take(start, stop)) for start, stop in self.blocks])
 
     def get_divisor(self) -> Tensor | int:
         """What sums over anchors are divided by."""
@@ -268,6 +308,46 @@ def _check_inputs(
         raise TrainingError(
             f"{where}: own_rows must be one row number per embedding, shape ({len(embeddings)},); "
             f"got {tuple(own_rows.shape)}."
+        )
+
+
+def check_above_zero(loss: object, *names: str) -> None:
+    """Refuse a loss, a dataclass, whose named settings are not above 0.
+
+    Raises:
+        RecipeError: with the name and the value.
+    """
+    for field in fields(loss):  # type: ignore[arg-type]
+        value = getattr(loss, field.name)
+        if field.name in names and not value > 0:
+            raise RecipeError(f"{type(loss).__name__}: {field.name} must be above 0; got {value}.")
+
+
+def _check_fit(
+    loss: PairLoss | RelatedPairLoss, mining: Mining | None, embeddings: Tensor, references: Tensor | None
+) -> None:
+    """Refuse what this loss cannot take."""
+    name = type(loss).__name__
+    if hasattr(loss, "summarise"):
+        if references is not None:
+            raise TrainingError(f"{name}: compares a batch with itself only; got references. Leave the memory out.")
+        if getattr(mining, "draws", False):
+            raise TrainingError(
+                f"{name}: goes through the batch twice, so its mining must not draw; got {type(mining).__name__}."
+            )
+    if getattr(loss, "needs_unit_norm", False) and embeddings.device.type == "cpu":
+        for rows in (embeddings, references):
+            if rows is not None:
+                _check_unit_norm(name, rows.detach())
+
+
+def _check_unit_norm(name: str, rows: Tensor) -> None:
+    lengths = rows.float().norm(dim=1)
+    bad = ((lengths - 1.0).abs() > _UNIT_TOLERANCE).nonzero().flatten().tolist()  # NaN is told elsewhere, by its rows
+    if bad:
+        raise TrainingError(
+            f"{name}: embeddings must have unit norm; {len(bad)} of {len(rows)} rows have not, the first, row "
+            f"{bad[0]}, is {float(lengths[bad[0]]):.4g} long. Bring them there with torch.nn.functional.normalize."
         )
 
 

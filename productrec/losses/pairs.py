@@ -34,6 +34,10 @@ class Pairs(Protocol):
         """Write positives (b, P) into their places of the scratch, which holds 0 there; absent ones are 0 too."""
         ...
 
+    def look_up(self, start: int, stop: int, values: Tensor) -> Tensor:
+        """The values (M,) of the references that are the positives, (b, P); anything where there is none."""
+        ...
+
 
 def find_pairs(
     labels: Tensor, reference_labels: Tensor | None, own_rows: Tensor | None, block_rows: int, *, few_columns: bool
@@ -77,6 +81,9 @@ class _MaskedPairs:
     def put(self, start: int, stop: int, scratch: Tensor, positives: Tensor) -> None:
         scratch[:-1].view(positives.shape).add_(positives)
 
+    def look_up(self, start: int, stop: int, values: Tensor) -> Tensor:
+        return values.expand(stop - start, -1)
+
 
 class _TabledPairs:
     def __init__(self, labels: Tensor, reference_labels: Tensor, own_rows: Tensor | None, block_rows: int) -> None:
@@ -109,6 +116,9 @@ class _TabledPairs:
 
     def put(self, start: int, stop: int, scratch: Tensor, positives: Tensor) -> None:
         scratch[self._find_places(start, stop)[0]] = positives
+
+    def look_up(self, start: int, stop: int, values: Tensor) -> Tensor:
+        return values[self._find_places(start, stop)[0] % self._compared]
 
     def _find_places(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
         """Places of the positives (b, P) and of the anchors (b,) in the scratch; its last entry for none."""

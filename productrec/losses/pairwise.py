@@ -1,24 +1,25 @@
 """Pair losses: what each of the field's losses does with the similarities of an anchor's pairs.
 
 Each is a few lines for the pair-weighting engine: ``compute_pair_loss(embeddings, labels, Circle())``. In the formulas
-``p`` runs over the similarities of an anchor's positives, ``n`` over those of its negatives.
+``p`` runs over the similarities of an anchor's positives, ``n`` over those of its negatives. Losses that rank each
+positive among the negatives are in `ranking`, those of Euclidean distances in `euclidean`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from productrec.errors import RecipeError
-from productrec.losses.pair_weighting import Mining, PairLoss, Weighed, compute_pair_loss
+from productrec.losses.log_sums import compute_log_one_plus_sum, compute_log_sum
+from productrec.losses.pair_weighting import Mining, PairLoss, Weighed, check_above_zero, compute_pair_loss
 
 _TINY = 1e-30
-_LOG2_E, _LN_2 = math.log2(math.e), math.log(2)
 
 
 class PairwiseLoss(nn.Module):
@@ -67,7 +68,7 @@ class MultiSimilarity:
 
     def __post_init__(self) -> None:
         """Refuse exponents that weigh nothing."""
-        _check_above_zero(self, "alpha", "beta")
+        check_above_zero(self, "alpha", "beta")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
@@ -113,7 +114,7 @@ class BinomialDeviance:
 
     def __post_init__(self) -> None:
         """Refuse exponents that weigh nothing."""
-        _check_above_zero(self, "alpha", "beta")
+        check_above_zero(self, "alpha", "beta")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
@@ -131,82 +132,26 @@ class BinomialDeviance:
 
 
 @dataclass(frozen=True)
-class Triplet:
-    r"""Triplet loss on similarities (Schroff et al., CVPR 2015; batch-all and soft margin: Hermans et al. 2017).
-
-    .. math:: \sum_p \sum_n [n - p + margin]_+ \quad\text{or, with a soft margin,}\quad
-              \sum_p \sum_n \log(1 + e^{n - p})
-
-    ``average`` says over what: ``active`` triplets (those with a loss), ``all`` of them. ``negatives`` says which stand
-    in a triplet: ``all``, or ``semi_hard``, those less similar than the positive but inside the margin. For the hardest
-    triplet of each anchor add `HardestMining`, for the easiest positive `EasyPositiveMining`.
-    """
-
-    margin: float = 0.1
-    soft: bool = False
-    negatives: Literal["all", "semi_hard"] = "all"
-    average: Literal["active", "all"] = "active"
-    goes_by_positive: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Refuse a soft margin with a band that only a hard one has."""
-        if self.soft and self.negatives == "semi_hard":
-            raise RecipeError("triplet loss: a soft margin has no semi-hard band; leave out one of the two.")
-
-    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
-        """See `PairLoss.weigh`."""
-        losses = negatives.new_zeros(len(negatives))
-        counts = torch.zeros_like(losses)
-        pulled = torch.zeros_like(positives)
-        pushed: Tensor | None = None
-        known = (negatives > -torch.inf).sum(dim=1) if self.average == "all" else None
-        gap, active = torch.empty_like(negatives), torch.empty_like(negatives)
-        for place in range(positives.shape[1]):
-            positive = positives[:, place : place + 1]
-            torch.sub(negatives, positive - (0.0 if self.soft else self.margin), out=gap)
-            if self.soft:
-                losses += functional.softplus(gap).sum(dim=1)
-                torch.sigmoid(gap, out=active)
-            else:
-                if self.negatives == "semi_hard":  # at or above the positive there is no semi-hard negative
-                    gap.masked_fill_(gap >= self.margin, 0.0)
-                gap.clamp_(min=0)
-                losses += gap.sum(dim=1)
-                torch.sign(gap, out=active)
-            weight = active.sum(dim=1)
-            pulled[:, place] = -weight
-            if known is not None:
-                counts += known * (positive[:, 0] < torch.inf)
-            else:
-                counts += (active > 0).sum(dim=1) if self.soft else weight
-            if pushed is None:
-                pushed = active.clone() if positives.shape[1] > 1 else active
-            else:
-                pushed += active
-        assert pushed is not None, "there is at least one place for a positive"
-        return Weighed(losses, pulled, pushed, counts)
-
-
-@dataclass(frozen=True)
 class LiftedStructure:
     r"""Lifted structure (Song et al., CVPR 2016), generalised to all positives (Hermans et al. 2017), on similarities.
 
-    .. math:: \Big[ \log \sum_p e^{scale (base - p)} + \log \sum_n e^{scale (n - base)} \Big]_+ / scale
+    .. math:: \Big[ \log \sum_p e^{-scale \, p} + \log \sum_n e^{scale (n + margin)} \Big]_+ / scale
+
+    The paper's form is in `euclidean`.
     """
 
     scale: float = 1.0
-    base: float = 0.5
+    margin: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse a scale that weighs nothing."""
-        _check_above_zero(self, "scale")
+        check_above_zero(self, "scale")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        # The base leaves by the difference: it shifts both sums by as much, one up and one down.
         pulled = compute_log_sum(positives, -self.scale)
         pushed = compute_log_sum(negatives, self.scale)
-        losses = (pulled.values + pushed.values).clamp_(min=0)
+        losses = (pulled.values + pushed.values + self.scale * self.margin).clamp_(min=0)
         return Weighed(
             losses / self.scale,
             pulled.shares.mul_(-pushed.totals / pulled.totals),
@@ -221,14 +166,13 @@ class NTXent:
 
     .. math:: \sum_p -\log \frac{e^{p / \tau}}{e^{p / \tau} + \sum_n e^{n / \tau}}
 
-    With ``temperature`` 1 and one positive an anchor it is the N-pair loss (Sohn, NeurIPS 2016) on its similarities.
     """
 
     temperature: float = 0.07
 
     def __post_init__(self) -> None:
         """Refuse a temperature of zero."""
-        _check_above_zero(self, "temperature")
+        check_above_zero(self, "temperature")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
@@ -244,6 +188,16 @@ class NTXent:
 
 
 @dataclass(frozen=True)
+class NPair(NTXent):
+    r"""N-pair loss (Sohn, NeurIPS 2016): NT-Xent at temperature 1, over all positives of an anchor.
+
+    .. math:: \log\Big(1 + \sum_n e^{n - p}\Big)
+    """
+
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class SupCon:
     r"""Supervised contrastive loss, the mean outside the logarithm (Khosla et al., NeurIPS 2020, equation (2)).
 
@@ -256,7 +210,7 @@ class SupCon:
 
     def __post_init__(self) -> None:
         """Refuse a temperature of zero."""
-        _check_above_zero(self, "temperature")
+        check_above_zero(self, "temperature")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
@@ -287,10 +241,11 @@ class Circle:
 
     margin: float = 0.4
     gamma: float = 80.0
+    needs_unit_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a scale that weighs nothing."""
-        _check_above_zero(self, "gamma")
+        check_above_zero(self, "gamma")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
@@ -308,41 +263,55 @@ class Circle:
         )
 
 
-class LogSum(NamedTuple):
-    """``values``: (b,), logarithms of sums of exponentials; their derivative by each exponent is shares / totals.
+@dataclass(frozen=True)
+class Logistic:
+    r"""Logistic loss of each pair; what it is given as similarities are the logits. See `PairLogisticLoss`.
 
-    ``shares``: (b, K), in the place of the exponents; ``totals``: (b, 1), from about 1 upwards, and not 0 for an empty
-    sum. They stay apart because a pass over (b, K) costs, and a factor of a row does not.
+    .. math:: \sum_p \log(1 + e^{-p}) + \sum_n \log(1 + e^{n})
     """
 
-    values: Tensor
-    shares: Tensor
-    totals: Tensor
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        """See `PairLoss.weigh`."""
+        losses = functional.softplus(-positives).sum(dim=1) + functional.softplus(negatives).sum(dim=1)
+        return Weighed(losses, positives.neg_().sigmoid_().neg_(), negatives.sigmoid_())
 
 
-def compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> LogSum:
-    """Log of 1 plus the sum of exp(rate (s - base)) over each row of (b, K), in place."""
-    rate2 = rate * _LOG2_E  # powers of 2: exp is up to a hundred times slower for what underflows
-    extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
-    peaks = extremes.mul_(rate2).sub_(base * rate2).clamp_(min=0)
-    shares = similarities.mul_(rate2).sub_(peaks + base * rate2).exp2_()
-    totals = shares.sum(dim=1, keepdim=True).add_(peaks.neg().exp2_())
-    return LogSum(totals.log2().add_(peaks).mul_(_LN_2)[:, 0], shares, totals)
+class PairLogisticLoss(PairwiseLoss):
+    r"""Logistic loss on a learned affine of the similarity (Zhai et al., ICCV 2023, "sigmoid loss").
 
+    .. math:: \sum_p \log(1 + e^{-(a p + b)}) + \sum_n \log(1 + e^{a n + b})
 
-def compute_log_sum(similarities: Tensor, rate: float = 1.0) -> LogSum:
-    """Log of the sum of exp(rate s) over each row of (b, K), in place; -inf over nothing."""
-    rate2 = rate * _LOG2_E
-    extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
-    peaks = extremes.mul_(rate2).clamp_(min=torch.finfo(similarities.dtype).min / 4)
-    shares = similarities.mul_(rate2).sub_(peaks).exp2_()
-    totals = shares.sum(dim=1, keepdim=True)
-    values = totals.log2().add_(peaks).mul_(_LN_2)[:, 0]
-    return LogSum(values, shares, totals.clamp_(min=0.5))
+    with learned ``log_scale`` (log a) and ``bias`` (b). Between unit vectors the squared distance is :math:`2 - 2 s`,
+    so an affine of the one is an affine of the other. The affine is folded into the embeddings, so that its gradient
+    comes through them: :math:`a s + b` is the product of :math:`(a e, b)` with :math:`(r, 1)`.
 
+    Args:
+        scale: a at the start.
+        bias: b at the start; below 0, because most pairs are negatives.
+    """
 
-def _check_above_zero(loss: object, *names: str) -> None:
-    for field in fields(loss):  # type: ignore[arg-type]
-        value = getattr(loss, field.name)
-        if field.name in names and not value > 0:
-            raise RecipeError(f"{type(loss).__name__}: {field.name} must be above 0; got {value}.")
+    def __init__(self, scale: float = 10.0, bias: float = -10.0, *, mining: Mining | None = None) -> None:
+        if not scale > 0:
+            raise RecipeError(f"pair logistic loss: scale must be above 0; got {scale}. The paper starts at 10.")
+        super().__init__(Logistic(), mining)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        references: Tensor | None = None,
+        reference_labels: Tensor | None = None,
+        own_rows: Tensor | None = None,
+    ) -> Tensor:
+        """See `PairwiseLoss.forward`."""
+        if references is None:
+            references, reference_labels = embeddings, labels
+            own_rows = torch.arange(len(labels), device=labels.device)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            rows = embeddings.float() if embeddings.dtype != torch.float64 else embeddings
+            scale, bias = self.log_scale.to(rows.dtype).exp(), self.bias.to(rows.dtype)
+            logits_of = torch.cat([rows * scale, bias.expand(len(rows), 1)], dim=1)
+            others = torch.cat([references.to(rows.dtype), rows.new_ones((len(references), 1))], dim=1)
+        return super().forward(logits_of, labels, others, reference_labels, own_rows)

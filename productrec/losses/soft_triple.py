@@ -1,11 +1,26 @@
-"""SoftTriple loss: several learned centres a class, so that one SKU may have several looks."""
+"""SoftTriple loss: several learned centres a class, so that one SKU may have several looks.
+
+It walks over the classes in blocks and makes the gradient on the way, so that beyond the similarities (rows by centres)
+and the gradient of the centres nothing large is held: 100,000 classes of 10 centres fit beside a backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
 
 from productrec.errors import RecipeError, TrainingError
 from productrec.losses.batch import check_batch, check_label_range, choose_computing_dtype
+
+# Entries of a block of centres: on a CPU one that stays in a core's cache.
+_BLOCK_ENTRIES = 1 << 18
+_ACCELERATOR_BLOCK_ENTRIES = 1 << 26
+# Similarities held at a time; more embeddings take turns.
+_HELD_SIMILARITIES = 1 << 26
 
 
 def compute_soft_triple_loss(
@@ -17,6 +32,7 @@ def compute_soft_triple_loss(
     gamma: float = 0.1,
     margin: float = 0.01,
     tau: float = 0.2,
+    block_classes: int | None = None,
 ) -> Tensor:
     r"""SoftTriple loss: cross-entropy over relaxed class similarities, plus a pull between centres of one class.
 
@@ -40,8 +56,8 @@ def compute_soft_triple_loss(
     Numerics: computed in float32 whatever autocast says (float64 stays float64). The square root has no derivative
     where two centres coincide. Pairs closer than rounding can tell apart (squared distance up to 16 machine epsilons,
     a distance of 1.4e-3 in float32) count as distance 0 with subgradient 0; the authors add 1e-5 under the root
-    instead, which gives coincident centres a distance of 3e-3. K = 1 has no pairs and no regulariser. Memory: the
-    similarities (B, C, K), and (C, K, K) for the regulariser.
+    instead, which gives coincident centres a distance of 3e-3. K = 1 has no pairs and no regulariser. The gradient is
+    made in the forward pass; there is no second derivative. Memory: the similarities (B, C, K) and the gradient.
 
     Args:
         embeddings: (B, D), unit rows.
@@ -51,6 +67,7 @@ def compute_soft_triple_loss(
         gamma: smoothing over the centres of a class, in similarity, above 0; small is close to the nearest centre.
         margin: the paper's delta, in similarity.
         tau: weight of the regulariser, at least 0; 0 skips it.
+        block_classes: classes at a time; None chooses.
 
     Returns:
         Scalar, float32 or float64.
@@ -73,19 +90,9 @@ def compute_soft_triple_loss(
             f"got scale={scale}, gamma={gamma}, tau={tau}. The paper has 20, 0.1 and 0.2."
         )
     with torch.autocast(embeddings.device.type, enabled=False):
-        dtype = choose_computing_dtype(embeddings, centres)
-        unit_centres = functional.normalize(centres.to(dtype), dim=2)
-        class_count, centres_per_class, _ = unit_centres.shape
-        similarities = embeddings.to(dtype) @ unit_centres.flatten(0, 1).T
-        similarities = similarities.reshape(-1, class_count, centres_per_class)
-        relaxed = (torch.softmax(similarities / gamma, dim=2) * similarities).sum(dim=2)
-        is_true_class = labels[:, None] == torch.arange(class_count, device=labels.device)
-        logits = scale * torch.where(is_true_class, relaxed - margin, relaxed)
-        # The impossible ignore_index: by default a stray label of -100 would be left out of the mean in silence.
-        loss = functional.cross_entropy(logits, labels.long(), ignore_index=-(2**62))
-        if tau > 0 and centres_per_class > 1:
-            loss = loss + tau * _compute_centre_regulariser(unit_centres)
-        return loss
+        shape = _Shape(scale, gamma, margin, tau, block_classes)
+        value: Tensor = _SoftTripleFunction.apply(embeddings, centres, labels, shape)
+        return value
 
 
 class SoftTripleLoss(nn.Module):
@@ -145,14 +152,131 @@ class SoftTripleLoss(nn.Module):
         )
 
 
-def _compute_centre_regulariser(unit_centres: Tensor) -> Tensor:
-    """Sum over classes and unordered centre pairs of their distance, over C K (K - 1); centres (C, K, D), K > 1."""
-    class_count, centres_per_class, _ = unit_centres.shape
+class _Shape(NamedTuple):
+    scale: float
+    gamma: float
+    margin: float
+    tau: float
+    block_classes: int | None
+
+
+class _SoftTripleFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, embeddings: Tensor, centres: Tensor, labels: Tensor, shape: _Shape) -> Tensor:
+        dtype = choose_computing_dtype(embeddings, centres)
+        rows = embeddings.detach().to(dtype).contiguous()
+        walk = _CentreWalk(centres.detach().to(dtype).contiguous(), shape)
+        wants_rows, wants_centres = ctx.needs_input_grad[:2]
+        row_gradient = torch.zeros_like(rows) if wants_rows else None
+        gradient = torch.empty_like(walk.centres) if wants_centres else None
+        total = rows.new_zeros(())
+        count, most = len(rows), max(1, _HELD_SIMILARITIES // walk.centres[..., 0].numel())
+        for start in range(0, count, most):
+            some = slice(start, start + most)
+            total += walk.compare(rows[some], labels[some])
+            if row_gradient is not None or gradient is not None:
+                into = None if row_gradient is None else row_gradient[some]
+                walk.add_gradients(rows[some], into, gradient, is_first=start == 0)
+        total /= count
+        if row_gradient is not None:
+            row_gradient /= count
+        if gradient is not None or shape.tau > 0:
+            total += walk.regularise(gradient, count)
+        ctx.gradients = (
+            None if row_gradient is None else row_gradient.to(embeddings.dtype),
+            None if gradient is None else gradient.to(centres.dtype),
+        )
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(None if one is None else one * outer.to(one.dtype) for one in ctx.gradients), None, None)
+
+
+class _CentreWalk:
+    """Centres (C, K, D) as they are, the reciprocals of their lengths, and the blocks of classes to go through."""
+
+    def __init__(self, centres: Tensor, shape: _Shape) -> None:
+        self.centres, self._shape = centres, shape
+        self._classes, self._per_class, dim = centres.shape
+        entries = _BLOCK_ENTRIES if centres.device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
+        size = shape.block_classes or max(1, entries // (self._per_class * dim))
+        self._blocks = [slice(start, start + size) for start in range(0, self._classes, size)]
+        self._inverses = centres.new_empty((self._classes, self._per_class, 1))
+        self._slopes = centres.new_empty(0)
+
+    def compare(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the cross-entropies of embeddings (b, D); keeps its derivative by every similarity, (C, K, b)."""
+        shape, count = self._shape, len(rows)
+        if self._slopes.shape[-1:] != (count,):
+            self._slopes = rows.new_empty((self._classes, self._per_class, count))
+        relaxed = rows.new_empty((self._classes, count))
+        for block in self._blocks:
+            centres, similarities = self.centres[block], self._slopes[block]
+            inverses = centres.norm(dim=2, keepdim=True).clamp_(min=1e-12).reciprocal_()
+            self._inverses[block] = inverses
+            torch.mm(centres.flatten(0, 1), rows.T, out=similarities.flatten(0, 1))
+            similarities.mul_(inverses)
+            _relax(similarities, shape.gamma, relaxed[block])
+        logits = relaxed.mul_(shape.scale)
+        true_class = labels.long()[None]
+        logits.scatter_add_(0, true_class, logits.new_full(true_class.shape, -shape.scale * shape.margin))
+        total = (logits.logsumexp(dim=0) - logits.gather(0, true_class)[0]).sum()
+        wrong = logits.softmax(dim=0)
+        wrong.scatter_add_(0, true_class, wrong.new_full(true_class.shape, -1.0))
+        self._slopes.mul_(wrong.mul_(shape.scale)[:, None])
+        return total
+
+    def add_gradients(
+        self, rows: Tensor, row_gradient: Tensor | None, gradient: Tensor | None, *, is_first: bool
+    ) -> None:
+        """Add to the gradient by embeddings (b, D), and to the one by unit centres (C, K, D), which begins empty."""
+        for block in self._blocks:
+            slopes = self._slopes[block].flatten(0, 1)
+            if gradient is not None:
+                into = gradient[block].flatten(0, 1)
+                into.addmm_(slopes, rows, beta=0.0 if is_first else 1.0)
+            if row_gradient is not None:
+                slopes.mul_(self._inverses[block].flatten(0, 1))
+                row_gradient.addmm_(slopes.T, self.centres[block].flatten(0, 1))
+
+    def regularise(self, gradient: Tensor | None, count: int) -> Tensor:
+        """The regulariser; divides the gradient by the count, adds the regulariser's and takes off all lengthening."""
+        tau, per_class = self._shape.tau, self._per_class
+        weight = tau / (self._classes * per_class * (per_class - 1)) if per_class > 1 else 0.0
+        total = self.centres.new_zeros(())
+        for block in self._blocks:
+            inverses = self._inverses[block]
+            units = self.centres[block] * inverses
+            into = None if gradient is None else gradient[block].div_(count)
+            if weight > 0:
+                distances, slopes = _measure_distances(units)
+                total += distances.sum() * (weight / 2)  # every pair stands twice in a class's table
+                if into is not None:
+                    into.baddbmm_(slopes, units, alpha=weight)
+            if into is not None:
+                along = (into * units).sum(dim=2, keepdim=True)
+                into.addcmul_(units, along, value=-1.0).mul_(inverses)
+        return total
+
+
+def _relax(similarities: Tensor, gamma: float, relaxed: Tensor) -> None:
+    """Relaxed similarities (c, b) of similarities (c, K, b), in whose place their derivative is written."""
+    if similarities.shape[1] == 1:
+        relaxed.copy_(similarities[:, 0])
+        similarities.fill_(1.0)
+        return
+    shares = (similarities - similarities.amax(dim=1, keepdim=True)).mul_(math.log2(math.e) / gamma).exp2_()
+    shares.div_(shares.sum(dim=1, keepdim=True))
+    torch.sum(shares * similarities, dim=1, out=relaxed)
+    similarities.sub_(relaxed[:, None]).div_(gamma).add_(1.0).mul_(shares)
+
+
+def _measure_distances(units: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (c, K, K) between the unit centres (c, K, D) of a class, and their derivative by inner products."""
     # Per class, never (C K, C K): at 50,000 classes of 10 centres that would be a terabyte.
-    products = unit_centres @ unit_centres.mT
-    first, second = torch.triu_indices(centres_per_class, centres_per_class, offset=1, device=products.device)
-    squared = 2.0 - 2.0 * products[:, first, second]
+    squared = (units @ units.mT).mul_(-2.0).add_(2.0)
     apart = squared > 16.0 * torch.finfo(squared.dtype).eps
-    # The inner where keeps the root away from 0, or its infinite derivative times the outer zero would be NaN.
-    distances = torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
-    return distances.sum() / (class_count * centres_per_class * (centres_per_class - 1))
+    distances = torch.where(apart, squared, 0.0).sqrt_()
+    return distances, torch.where(apart, -1.0 / distances, 0.0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    trainer = build_trainer(recipe, len(class_ids), len(sampler), device=device, dtype=dtype)
+    sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
+    trainer = build_trainer(recipe, sizes, len(sampler), device=device, dtype=dtype)
     if resume and (folder / "checkpoints" / "last").exists():
         _resume(trainer, folder, class_ids)
     validate = _build_validation(table, recipe, class_ids, device=device, dtype=dtype, workers=workers)
@@ -151,9 +153,18 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
 
 
 def build_trainer(
-    recipe: Recipe, class_count: int, steps_per_epoch: int, *, device: torch.device, dtype: torch.dtype
+    recipe: Recipe, class_sizes: Sequence[int], steps_per_epoch: int, *, device: torch.device, dtype: torch.dtype
 ) -> Trainer:
-    """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step."""
+    """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step.
+
+    Args:
+        recipe: every setting.
+        class_sizes: (C,) training images of each class.
+        steps_per_epoch: of the sampler.
+        device: where to train.
+        dtype: of activations.
+    """
+    class_count = len(class_sizes)
     recognizer = build_network(recipe, class_count).to(device)
     loss = recipe.loss
     metric = build_metric_loss(
@@ -166,6 +177,7 @@ def build_trainer(
         memory_weight=loss.memory.weight,
         embedding_dim=recipe.model.embedding_dim,
         class_count=class_count,
+        class_sizes=class_sizes,
     )
     objective = JointLoss(
         metric,
@@ -176,7 +188,7 @@ def build_trainer(
     optimizer = build_optimizer(
         recipe.train.optimizer,
         backbone=recognizer.backbone.named_parameters(),
-        heads=recognizer.iterate_head_parameters(),
+        heads=itertools.chain(recognizer.iterate_head_parameters(), objective.iterate_other_parameters()),
         centres=objective.iterate_centres(),
         learning_rate=recipe.train.learning_rate,
         head_rate_factor=recipe.train.head_rate_factor,

@@ -47,5 +47,9 @@ class JointLoss(nn.Module):
         return total, terms
 
     def iterate_centres(self) -> Iterator[nn.Parameter]:
-        """Parameters of the metric term."""
-        return iter(self.metric.parameters()) if self.metric is not None else iter(())
+        """Centres of the metric term."""
+        return (parameter for name, parameter in self.named_parameters() if name.endswith("centres"))
+
+    def iterate_other_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What else the metric term learns."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if not name.endswith("centres"))

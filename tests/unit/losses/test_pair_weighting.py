@@ -8,19 +8,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.losses.mining import BandMining, EasyPositiveMining, HardestMining, MultiSimilarityMining
+from productrec.losses.euclidean import EuclideanContrastive, OriginalLiftedStructure
+from productrec.losses.mining import (
+    BandMining,
+    DistanceWeightedMining,
+    EasyPositiveMining,
+    HardestMining,
+    MultiSimilarityMining,
+    SemiHardMining,
+)
 from productrec.losses.pair_weighting import Mining, PairLoss, Weighed, compute_pair_loss, compute_pair_weights
 from productrec.losses.pairwise import (
     BinomialDeviance,
     Circle,
     Contrastive,
     LiftedStructure,
+    Logistic,
     MultiSimilarity,
+    NPair,
     NTXent,
+    PairLogisticLoss,
     PairwiseLoss,
     SupCon,
-    Triplet,
 )
+from productrec.losses.ranking import MaxOfHinges, SmoothAP, SumOfHinges, Triplet
 
 Row = Callable[[list[float], list[float]], tuple[float, int]]
 
@@ -68,8 +79,8 @@ def triplet_soft(p: list[float], n: list[float]) -> tuple[float, int]:
 def lifted(p: list[float], n: list[float]) -> tuple[float, int]:
     if not p or not n:
         return 0.0, 1
-    pulled = math.log(sum(math.exp(2 * (0.4 - s)) for s in p))
-    return max(0.0, pulled + math.log(sum(math.exp(2 * (s - 0.4)) for s in n))) / 2, 1
+    pulled = math.log(sum(math.exp(-2 * s) for s in p))
+    return max(0.0, pulled + math.log(sum(math.exp(2 * (s + 0.4)) for s in n))) / 2, 1
 
 
 def nt_xent(p: list[float], n: list[float]) -> tuple[float, int]:
@@ -85,6 +96,45 @@ def sup_con(p: list[float], n: list[float]) -> tuple[float, int]:
 def circle(p: list[float], n: list[float]) -> tuple[float, int]:
     pushed = sum(math.exp(20 * max(0, s + 0.3) * (s - 0.3)) for s in n)
     return math.log(1 + pushed * sum(math.exp(-20 * max(0, 1.3 - s) * (s - 0.7)) for s in p)), 1
+
+
+def n_pair(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(math.log(1 + sum(math.exp(b - a) for b in n)) for a in p), len(p)
+
+
+def sum_of_hinges(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(max(0, b - a + 0.2) for a in p for b in n), 1
+
+
+def max_of_hinges(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(max(0, max(n, default=-math.inf) - a + 0.2) for a in p), 1
+
+
+def smooth_ap(p: list[float], n: list[float]) -> tuple[float, int]:
+    def above(others: list[float], s: float) -> float:
+        return sum(1 / (1 + math.exp((s - other) / 0.1)) for other in others)
+
+    shares = []
+    for place, s in enumerate(p):
+        rank = 1 + above(p[:place] + p[place + 1 :], s)
+        shares.append(rank / (rank + above(n, s)))
+    return 1 - mean(shares) if p else 0.0, 1
+
+
+def euclidean(s: float) -> float:
+    return math.sqrt(max(0.0, 2 - 2 * s))
+
+
+def euclidean_contrastive(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(max(0, euclidean(s) - 0.1) ** 2 for s in p) + sum(max(0, 1.2 - euclidean(s)) ** 2 for s in n), 1
+
+
+def euclidean_hinges(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(euclidean(s) for s in p) + sum(max(0, 1 - euclidean(s)) for s in n), 1
+
+
+def logistic(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(math.log(1 + math.exp(-s)) for s in p) + sum(math.log(1 + math.exp(s)) for s in n), 1
 
 
 @dataclass(frozen=True)
@@ -105,6 +155,13 @@ CASES = {
     "triplet_semi_hard": Case(Triplet(0.3, negatives="semi_hard"), triplet_semi_hard, counts=True),
     "triplet_soft": Case(Triplet(soft=True, average="all"), triplet_soft, counts=True),
     "lifted": Case(LiftedStructure(2.0, 0.4), lifted),
+    "sum_of_hinges": Case(SumOfHinges(0.2), sum_of_hinges),
+    "max_of_hinges": Case(MaxOfHinges(0.2), max_of_hinges),
+    "smooth_ap": Case(SmoothAP(0.1), smooth_ap),
+    "euclidean_contrastive": Case(EuclideanContrastive(0.1, 1.2), euclidean_contrastive),
+    "euclidean_hinges": Case(EuclideanContrastive(power=1), euclidean_hinges),
+    "logistic": Case(Logistic(), logistic),
+    "n_pair": Case(NPair(), n_pair, counts=True),
     "nt_xent": Case(NTXent(0.1), nt_xent, counts=True),
     "sup_con": Case(SupCon(0.1), sup_con),
     "circle": Case(Circle(0.3, 20.0), circle, smooth=False),
@@ -240,6 +297,75 @@ def test_anchors_among_references_do_not_meet_themselves(case: Case) -> None:
     torch.testing.assert_close(part, alike * factor)
 
 
+def original_lifted_by_loops(embeddings: Tensor, labels: Tensor, margin: float) -> float:
+    distances = torch.cdist(embeddings, embeddings).tolist()
+    classes = labels.tolist()
+
+    def near(row: int) -> float:
+        return sum(
+            math.exp(margin - d) for d, other in zip(distances[row], classes, strict=True) if other != classes[row]
+        )
+
+    gaps = [
+        max(0.0, distances[i][j] + math.log(near(i) + near(j)))
+        for i in range(len(classes))
+        for j in range(len(classes))
+        if i != j and classes[i] == classes[j]
+    ]
+    return mean([gap**2 / 2 for gap in gaps])
+
+
+@pytest.mark.parametrize("block_rows", [None, 1, 5, 22])
+def test_original_lifted_structure_equals_loops_and_its_gradient_is_the_values(block_rows: int | None) -> None:
+    embeddings, labels = draw()
+    loss = OriginalLiftedStructure(0.7)
+
+    def compute(rows: Tensor) -> Tensor:
+        return compute_pair_loss(rows, labels[: len(rows)], loss, block_rows=block_rows)
+
+    assert compute(embeddings).item() == pytest.approx(original_lifted_by_loops(embeddings, labels, 0.7), rel=1e-9)
+    assert torch.autograd.gradcheck(compute, (embeddings[:12].requires_grad_(),))
+    for alone in ([0], [0, 0, 0], [0, 1, 2]):
+        few = embeddings[:1].detach().repeat(len(alone), 1)
+        value, gradient = value_and_gradient(
+            lambda r, alone=alone: compute_pair_loss(r, torch.tensor(alone), loss), few
+        )
+        assert value == 0
+        assert (gradient == 0).all()
+
+
+def test_original_lifted_structure_refuses_what_it_cannot_take() -> None:
+    embeddings, labels = draw()
+    with pytest.raises(TrainingError, match="compares a batch with itself only"):
+        compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), references=embeddings, reference_labels=labels)
+    with pytest.raises(TrainingError, match="its mining must not draw; got DistanceWeightedMining"):
+        compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), mining=DistanceWeightedMining(8))
+
+
+def test_pair_logistic_learns_its_affine() -> None:
+    embeddings, labels = draw(9, 3)
+    module = PairLogisticLoss(4.0, -2.0).double()
+    similarities = 4 * embeddings @ embeddings.T - 2
+    same = labels[:, None] == labels[None]
+    terms = functional.softplus(torch.where(same, -similarities, similarities)).fill_diagonal_(0.0)
+    assert module(embeddings, labels).item() == pytest.approx(terms.sum().item() / 9, rel=1e-6)
+
+    def compute(rows: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        return torch.func.functional_call(module, {"log_scale": scale, "bias": bias}, (rows, labels))
+
+    inputs = (embeddings.requires_grad_(), module.log_scale.detach().clone(), module.bias.detach().clone())
+    assert torch.autograd.gradcheck(compute, tuple(one.requires_grad_() for one in inputs))
+
+
+def test_other_lengths_are_refused_where_a_loss_needs_unit_norm() -> None:
+    embeddings, labels = draw()
+    embeddings[4] *= 1.5
+    for loss in (Circle(), EuclideanContrastive()):
+        with pytest.raises(TrainingError, match="1 of 23 rows have not, the first, row 4, is 1.5 long"):
+            compute_pair_loss(embeddings, labels, loss)
+    assert compute_pair_loss(embeddings, labels, NTXent()).isfinite()
+
+
 def test_without_own_rows_every_reference_of_the_class_is_a_positive() -> None:
     embeddings, labels = draw()
     weights = compute_pair_weights(
@@ -317,6 +443,38 @@ def test_hardest_and_easiest_are_the_ones_kept() -> None:
     others = negatives.clone()
     BandMining(0.15, 0.35).drop(similarities.clone(), others)
     assert others.isfinite().tolist() == [[True, False, False], [True, False, False]]
+
+
+def test_semi_hard_negatives_lie_between_a_positive_and_its_margin() -> None:
+    positives = torch.tensor([[0.9, 0.5], [0.2, torch.inf], [torch.inf, torch.inf]])
+    negatives = torch.tensor([[0.95, 0.85, 0.7, 0.45], [0.25, 0.15, -0.5, -torch.inf], [0.1, 0.2, 0.3, 0.4]])
+    SemiHardMining(0.1).drop(positives, negatives)
+    kept = [[False, True, False, True], [False, True, False, False], [False] * 4]
+    assert negatives.isfinite().tolist() == kept
+
+
+def test_distance_weighted_mining_draws_evenly_over_distances() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sphere = functional.normalize(torch.randn(20_001, 16, generator=generator), dim=1)
+    similarities = sphere[:1] @ sphere[1:].T
+    torch.manual_seed(0)
+    drawn = torch.cat([_draw_negatives(similarities) for _ in range(2000)])
+    distances = (2 - 2 * drawn).sqrt()
+    assert (distances <= 1.4).all()
+    # Random negatives crowd at distance 1.41 in 16 dimensions; drawn ones are spread from where the sample begins.
+    everything = (2 - 2 * similarities[0]).sqrt()
+    reach = everything.min().item()
+    share = (distances < (reach + 1.4) / 2).float().mean().item()
+    assert (everything < (reach + 1.4) / 2).float().mean().item() < 0.05
+    assert 0.3 < share < 0.8
+
+
+def _draw_negatives(similarities: Tensor) -> Tensor:
+    negatives = similarities.clone()
+    DistanceWeightedMining(16).drop(torch.tensor([[0.5, 0.4, torch.inf]]), negatives)
+    kept = negatives[negatives > -torch.inf]
+    assert len(kept) == 2, "as many as positives"
+    return kept
 
 
 def test_nan_names_its_rows() -> None:

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
 from productrec.losses.proxy import (
+    AdaCosLoss,
     ArcFaceLoss,
     CosFaceLoss,
     MarginSoftmax,
@@ -16,6 +17,7 @@ from productrec.losses.proxy import (
     ProxyLoss,
     ProxyNCA,
     ProxyNCALoss,
+    ProxyNCAPlusPlusLoss,
 )
 
 CLASSES = 5
@@ -166,3 +168,53 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(RecipeError):
             make()
+
+
+def test_margins_from_class_sizes_give_small_classes_the_larger_ones() -> None:
+    torch.manual_seed(1)
+    sizes = [1, 16, 81, 10_000, 256]
+    loss = ArcFaceLoss(4, CLASSES, 2, scale=8.0, margin_rad=0.5, margin_power=0.25, class_sizes=sizes).double()
+    assert loss.class_margins is not None
+    assert loss.class_margins.tolist() == pytest.approx([0.05 + 0.45 * size**-0.25 for size in sizes])
+    embeddings, labels = draw(9)
+    centres = functional.normalize(loss.centres.detach(), dim=2)
+    similarities = torch.einsum("bd,ckd->bck", embeddings, centres).tolist()
+    expected = [
+        softmax_by_loops([row], [label], 8.0, 0.0, loss.class_margins[label].item())
+        for row, label in zip(similarities, labels.tolist(), strict=True)
+    ]
+    assert loss(embeddings, labels).item() == pytest.approx(sum(expected) / 9, rel=1e-6)
+    leaf = embeddings.requires_grad_()
+    assert torch.autograd.gradcheck(lambda rows: loss(rows, labels), (leaf,))
+    with pytest.raises(RecipeError, match="margin_power needs the training images of each of 5 classes; got none"):
+        ArcFaceLoss(4, CLASSES, margin_power=0.25)
+
+
+def test_proxy_nca_pp_is_a_softmax_over_squared_distances() -> None:
+    torch.manual_seed(1)
+    loss, (embeddings, labels) = ProxyNCAPlusPlusLoss(4, CLASSES).double(), draw()
+    squared = torch.cdist(embeddings, functional.normalize(loss.centres.detach()[:, 0], dim=1)).square()
+    assert loss(embeddings, labels).item() == pytest.approx(functional.cross_entropy(-9 * squared, labels).item())
+
+
+def test_ada_cos_finds_its_scale_in_training_alone() -> None:
+    torch.manual_seed(1)
+    loss, (embeddings, labels) = AdaCosLoss(4, CLASSES).double(), draw()
+    start = math.sqrt(2) * math.log(CLASSES - 1)
+    assert loss.scale.item() == pytest.approx(start)
+    cosines = embeddings @ functional.normalize(loss.centres.detach()[:, 0], dim=1).T
+    own = functional.one_hot(labels, CLASSES).bool()
+    others = (start * cosines).exp().masked_fill(own, 0.0).sum(dim=1).mean()
+    middle = cosines[own].arccos().median().clamp(max=math.pi / 4)
+    scale = (others.log() / middle.cos()).item()
+    value = loss(embeddings, labels)
+    assert loss.scale.item() == pytest.approx(scale, rel=1e-6)
+    assert value.item() == pytest.approx(functional.cross_entropy(scale * cosines, labels).item(), rel=1e-6)
+    loss.eval()
+    loss(embeddings, labels)
+    assert loss.scale.item() == pytest.approx(scale, rel=1e-6)
+    assert "scale" in loss.state_dict()
+    loss.train()
+    for _ in range(100):
+        loss(embeddings, labels)
+    assert math.isfinite(loss.scale.item())
