@@ -186,10 +186,30 @@ def settings(contains: Annotated[str, typer.Argument(help="Show only keys that h
 
 
 @app.command()
-def losses() -> None:
+def centres(
+    run: Annotated[Path, typer.Argument(help="Run folder, after predict.")],
+    distance: Annotated[float, typer.Option(help="Centres of a class this near to each other become one.")] = 0.2,
+) -> None:
+    """Merge the learned centres of a run that came together; accuracy by centres before and after."""
+    from productrec.stages.centres import report, run_centres
+
+    report(run_centres(run, distance=distance))
+
+
+@app.command()
+def losses(
+    plot: Annotated[Path | None, typer.Option(help="Draw how each pair loss weighs a pair, as PNG or SVG.")] = None,
+) -> None:
     """List the metric losses: what each computes for an anchor, its settings with their defaults, its source."""
-    from productrec.console import print_table
+    from productrec.console import print_table, say
     from productrec.losses.catalogue import describe_losses
+
+    if plot is not None:
+        from productrec.plots import draw_weight_curves
+
+        draw_weight_curves(plot)
+        say(f"weight curves: {plot}")
+        return
 
     rows = [(one.name, f"{one.formula}; {one.settings}; {one.source}") for one in describe_losses()]
     print_table("metric losses (p: an anchor's positives, n: its negatives)", ("loss.metric", ""), rows, wrap_last=True)

@@ -71,6 +71,12 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_hard_classes(self) -> "Recipe":
+        if self.train.hard_classes and not self.uses_pk_sampler:
+            raise ValueError("train.hard_classes needs batches of classes; add train.sampler=pk, or leave it at 0")
+        return self
+
     @property
     def uses_pk_sampler(self) -> bool:
         """Whether batches hold P classes times K images."""

@@ -252,6 +252,9 @@ class MemorySettings(Settings):
     rows: Annotated[int, Field(ge=0)] = Field(0, description="embeddings of past batches to compare with; 0: none")
     start_step: Annotated[int, Field(ge=0)] = Field(1000, description="batches before the first is remembered")
     weight: PositiveFloat = Field(1.0, description="weight of the term against the memory")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="above 0 the memory holds keys of a momentum encoder with this decay (MoCo); 0.999 is common"
+    )
 
 
 class LossSettings(Settings):
@@ -330,6 +333,11 @@ class TrainSettings(Settings):
         description="pk: P classes times K images (auto takes it for pair losses); shuffle: each image once",
     )
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the PK sampler; must divide batch_size")
+    hard_classes: Fraction = Field(
+        0.0,
+        description="share of a PK batch's classes that are the nearest to its first, searched as training goes on",
+    )
+    mine_every: Positive = Field(1, description="epochs between two searches for near classes")
     side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
     augmentation: str = Field("product", description="none, light, product, heavy, or a serialised albumentations file")
     cut_mix: Fraction = Field(

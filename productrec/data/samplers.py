@@ -15,8 +15,18 @@ class EpochSampler:
     The epoch travels with the row because loader processes outlive an epoch and augmentation depends on it.
     """
 
-    def __init__(self, labels: np.ndarray, *, batch_size: int, images_per_class: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        batch_size: int,
+        images_per_class: int | None,
+        seed: int,
+        hard_share: float = 0.0,
+    ) -> None:
         """``labels``: (N,) class positions; ``images_per_class``: K for PK batches, None for shuffled ones.
+
+        ``hard_share``: of a PK batch's classes, those drawn near its first, once ``near_classes`` (C, count) is set.
 
         Raises:
             RecipeError: K does not divide the batch.
@@ -29,6 +39,8 @@ class EpochSampler:
         self.batch_size = batch_size
         self._images_per_class = images_per_class
         self._seed = seed
+        self._hard_share = hard_share
+        self.near_classes: np.ndarray | None = None
         self.epoch = 0
         self.first_batch = 0
 
@@ -41,7 +53,14 @@ class EpochSampler:
         if self._images_per_class is None:
             batches: Sequence[np.ndarray] = draw_shuffled_batches(len(self._labels), self.batch_size, generator)
         else:
-            batches = draw_pk_batches(self._labels, self.batch_size, self._images_per_class, generator)
+            batches = draw_pk_batches(
+                self._labels,
+                self.batch_size,
+                self._images_per_class,
+                generator,
+                near_classes=self.near_classes,
+                hard_share=self._hard_share,
+            )
         for batch in batches[self.first_batch :]:
             yield [(self.epoch, int(row)) for row in batch]
 
@@ -63,7 +82,13 @@ def draw_shuffled_batches(count: int, batch_size: int, generator: np.random.Gene
 
 
 def draw_pk_batches(
-    labels: np.ndarray, batch_size: int, images_per_class: int, generator: np.random.Generator
+    labels: np.ndarray,
+    batch_size: int,
+    images_per_class: int,
+    generator: np.random.Generator,
+    *,
+    near_classes: np.ndarray | None = None,
+    hard_share: float = 0.0,
 ) -> list[np.ndarray]:
     """Batches of P distinct classes times K images (Hermans et al. 2017, arXiv 1703.07737), as many as fill an epoch.
 
@@ -76,6 +101,8 @@ def draw_pk_batches(
         batch_size: P times K.
         images_per_class: K.
         generator: where randomness comes from.
+        near_classes: (C, count) the classes nearest to each, nearest first; labels then hold every position.
+        hard_share: of a batch's classes, how many are the nearest to its first that have images left.
 
     Returns:
         N // batch_size arrays of batch_size rows, at least one.
@@ -94,7 +121,12 @@ def draw_pk_batches(
             weights = left if (left > 0).sum() >= min(wanted, len(classes)) else left + 1e-6
             with np.errstate(divide="ignore"):
                 keys = np.log(weights) + generator.gumbel(size=len(classes))
-            chosen += np.argsort(-keys, kind="stable")[: wanted - len(chosen)].tolist()
+            drawn = np.argsort(-keys, kind="stable")
+            if near_classes is not None and not chosen:
+                near = near_classes[drawn[0]]
+                near = near[left[near] > 0][: round(hard_share * (wanted - 1))]
+                drawn = np.concatenate([drawn[:1], near, drawn[1:][~np.isin(drawn[1:], near)]])
+            chosen += drawn[: wanted - len(chosen)].tolist()
         batch = []
         for number in chosen:
             if not groups[number]:

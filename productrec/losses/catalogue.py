@@ -20,12 +20,13 @@ from productrec.losses.mining import (
     MultiSimilarityMining,
     SemiHardMining,
 )
-from productrec.losses.pair_weighting import Mining
+from productrec.losses.pair_weighting import Mining, PairLoss, RelatedPairLoss
 from productrec.losses.pairwise import (
     BinomialDeviance,
     Circle,
     Contrastive,
     LiftedStructure,
+    Logistic,
     MultiSimilarity,
     NPair,
     NTXent,
@@ -170,6 +171,18 @@ def describe_losses() -> list[Description]:
     return described
 
 
+def list_pair_losses() -> dict[str, tuple[PairLoss | RelatedPairLoss, Mining | None]]:
+    """Every pair loss with its default settings, and the mining that ``auto`` means for it."""
+    losses: dict[str, tuple[PairLoss | RelatedPairLoss, Mining | None]] = {}
+    for name, entry in PAIR_LOSSES.items():
+        built = entry.build()
+        if isinstance(built, PairLogisticLoss):
+            built = Logistic(built.log_scale.exp().item(), built.bias.item())
+        mining = MultiSimilarityMining() if name == "multi_similarity" else None
+        losses[name] = (built, mining)
+    return losses
+
+
 def build_metric_loss(
     name: str,
     settings: Mapping[str, Any],
@@ -179,6 +192,7 @@ def build_metric_loss(
     memory_rows: int = 0,
     memory_start_step: int = 1000,
     memory_weight: float = 1.0,
+    memory_momentum: float = 0.0,
     embedding_dim: int,
     class_count: int,
     class_sizes: Sequence[int] | None = None,
@@ -193,6 +207,7 @@ def build_metric_loss(
         memory_rows: embeddings of past batches that a pair loss also compares with; 0 for none.
         memory_start_step: batches before the first is remembered.
         memory_weight: weight of the term against the memory.
+        memory_momentum: above 0 the memory holds what a momentum encoder says.
         embedding_dim: D, for losses with centres.
         class_count: C, for losses with centres.
         class_sizes: (C,) training images of each class, for margins that depend on them.
@@ -219,6 +234,11 @@ def build_metric_loss(
     if not isinstance(loss, PairwiseLoss) and not any(callable(getattr(loss, way, None)) for way in _WAYS):
         raise RecipeError(f"loss.metric {name}: must have a method weigh(positives, negatives). See docs/losses.md.")
     rule: str = ("multi_similarity" if name == "multi_similarity" else "none") if mining == "auto" else mining
+    if hasattr(loss, "summarise") and (rule != "none" or memory_rows):
+        raise RecipeError(
+            f"loss.mining and loss.memory: must be left out for {name}, which weighs a pair by both rows; got mining "
+            f"{rule} and {memory_rows} rows."
+        )
     pairwise = loss if isinstance(loss, PairwiseLoss) else PairwiseLoss(loss)
     pairwise.mining = _build_mining(rule, mining_epsilon, getattr(loss, "margin", 0.1), embedding_dim)
     if not memory_rows:
@@ -229,6 +249,7 @@ def build_metric_loss(
         embedding_dim=embedding_dim,
         start_step=memory_start_step,
         weight=memory_weight,
+        momentum=memory_momentum,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from productrec.errors import RecipeError, TrainingError
+from productrec.losses.diagnostics import PairDiagnostics
 from productrec.losses.pairwise import PairwiseLoss
 
 
@@ -21,26 +22,39 @@ class CrossBatchMemory(nn.Module):
 
     The buffer, how far it is filled and the count of batches are part of the state dict. Only training batches enter.
 
+    With a ``momentum`` above 0 it is MoCo's queue (He et al., CVPR 2020) with labels: what is remembered, and compared
+    with, are keys, which a moving average of the network gives for the same images; they drift less. Whoever trains
+    keeps that average and hands its keys over.
+
     Args:
         loss: of pairs.
         rows: M, embeddings remembered; at least a batch.
         embedding_dim: D.
         start_step: batches seen before the first is remembered.
         weight: of the term against the memory.
+        momentum: decay per step of the momentum encoder; 0 for none.
     """
 
     embeddings: Tensor
     labels: Tensor
 
     def __init__(
-        self, loss: PairwiseLoss, *, rows: int, embedding_dim: int, start_step: int = 1000, weight: float = 1.0
+        self,
+        loss: PairwiseLoss,
+        *,
+        rows: int,
+        embedding_dim: int,
+        start_step: int = 1000,
+        weight: float = 1.0,
+        momentum: float = 0.0,
     ) -> None:
         super().__init__()
-        if rows < 1 or start_step < 0 or not weight > 0:
+        if rows < 1 or start_step < 0 or not weight > 0 or not 0 <= momentum < 1:
             raise RecipeError(
-                "memory: rows must be at least 1, start_step at least 0 and weight above 0; "
-                f"got {rows}, {start_step} and {weight}."
+                "memory: rows must be at least 1, start_step at least 0, weight above 0 and momentum from 0 to below "
+                f"1; got {rows}, {start_step}, {weight} and {momentum}."
             )
+        self.momentum = momentum
         self.loss = loss
         self.start_step = start_step
         self.weight = weight
@@ -49,22 +63,35 @@ class CrossBatchMemory(nn.Module):
         # Plain numbers: on an accelerator reading them from tensors would wait for the device in every step.
         self._steps, self._next, self._filled = 0, 0, 0
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Scalar loss of embeddings (N, D) and labels (N,).
 
+        Args:
+            embeddings: of the batch.
+            labels: of the batch.
+            keys: (N, D) what the momentum encoder says of the same images, in training.
+
         Raises:
-            TrainingError: the batch does not fit the memory.
+            TrainingError: the batch does not fit the memory, or keys are missing.
         """
         loss: Tensor = self.loss(embeddings, labels)
         if not self.training:
             return loss
+        if (keys is None) == (self.momentum > 0):
+            raise TrainingError(
+                f"memory: with momentum {self.momentum} it must {'be given' if self.momentum else 'not be given'} keys."
+            )
         self._steps += 1
         if self._steps <= self.start_step:
             return loss
-        own_rows = self._remember(embeddings.detach(), labels)
+        own_rows = self._remember((embeddings if keys is None else keys).detach(), labels)
         known = slice(0, self._filled)
         against: Tensor = self.loss(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
         return loss + self.weight * against
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
+        """Look at the pairs of a batch (N, D) with labels (N,), without the memory."""
+        return self.loss.diagnose(embeddings, labels)
 
     def _remember(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         rows, count = len(self.embeddings), len(embeddings)
@@ -90,4 +117,5 @@ class CrossBatchMemory(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings, as ``print(module)`` shows them."""
-        return f"memory={tuple(self.embeddings.shape)}, start_step={self.start_step}, weight={self.weight}"
+        rows = f"memory={tuple(self.embeddings.shape)}, start_step={self.start_step}"
+        return f"{rows}, weight={self.weight}, momentum={self.momentum}"

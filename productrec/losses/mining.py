@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -89,7 +88,6 @@ class DistanceWeightedMining:
     dimension: int
     nearest: float = 0.5
     farthest: float = 1.4
-    draws: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse a sphere without directions and an empty range."""

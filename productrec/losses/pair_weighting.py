@@ -119,9 +119,7 @@ def compute_pair_loss(
     Raises:
         TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite.
     """
-    where = "pair loss"
-    _check_inputs(where, embeddings, labels, references, reference_labels, own_rows)
-    _check_fit(loss, mining, embeddings, references)
+    check_pairs("pair loss", embeddings, labels, loss, mining, references, reference_labels, own_rows)
     with torch.autocast(embeddings.device.type, enabled=False):
         value: Tensor = _PairLossFunction.apply(
             embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows
@@ -143,10 +141,9 @@ def compute_pair_weights(
 
     Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
     """
-    _check_inputs("pair weights", embeddings, labels, references, reference_labels, own_rows)
-    _check_fit(loss, mining, embeddings, references)
+    check_pairs("pair weights", embeddings, labels, loss, mining, references, reference_labels, own_rows)
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
+        walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
         rows = []
         for start, stop in walk.blocks:
             _, weights, scales = walk.weigh(start, stop)
@@ -167,7 +164,7 @@ class _PairLossFunction(torch.autograd.Function):
         mining: Mining | None,
         block_rows: int | None,
     ) -> Tensor:
-        walk = _Walk(embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows)
+        walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows)
         wants_anchors, wants_references = ctx.needs_input_grad[:2]
         anchors, compared = walk.anchors, walk.references
         gradient = torch.zeros_like(anchors) if wants_anchors else None
@@ -203,8 +200,11 @@ class _PairLossFunction(torch.autograd.Function):
         return (*scaled, None, None, None, None, None, None)
 
 
-class _Walk:
-    """Anchors and references in the computing type, the blocks to go through, and each block's pairs."""
+class PairWalk:
+    """Anchors and references in the computing type, the blocks to go through, and each block's pairs.
+
+    Arguments as for `compute_pair_loss`, which have been checked.
+    """
 
     def __init__(
         self,
@@ -255,6 +255,10 @@ class _Walk:
             self._mining.drop(near, similarities)
         return near, similarities
 
+    def find_columns(self, start: int, stop: int) -> Tensor:
+        """The rows of the references that are a block's positives, (b, P); anything where there is none."""
+        return self._pairs.look_up(start, stop, torch.arange(len(self.references), device=self.references.device))
+
     def _weigh(self, start: int, stop: int, near: Tensor, similarities: Tensor) -> Weighed:
         if self._summaries is not None:
             related = cast(RelatedPairLoss, self._loss)
@@ -274,6 +278,21 @@ class _Walk:
     def get_divisor(self) -> Tensor | int:
         """What sums over anchors are divided by."""
         return len(self.anchors) if self._counted is None else self._counted.clamp(min=1)
+
+
+def check_pairs(
+    where: str,
+    embeddings: Tensor,
+    labels: Tensor,
+    loss: PairLoss | RelatedPairLoss,
+    mining: Mining | None,
+    references: Tensor | None,
+    reference_labels: Tensor | None,
+    own_rows: Tensor | None,
+) -> None:
+    """Refuse what does not fit together; arguments and errors as for `compute_pair_loss`."""
+    _check_inputs(where, embeddings, labels, references, reference_labels, own_rows)
+    _check_fit(loss, mining, embeddings, references)
 
 
 def _check_inputs(
@@ -331,9 +350,9 @@ def _check_fit(
     if hasattr(loss, "summarise"):
         if references is not None:
             raise TrainingError(f"{name}: compares a batch with itself only; got references. Leave the memory out.")
-        if getattr(mining, "draws", False):
+        if mining is not None:
             raise TrainingError(
-                f"{name}: goes through the batch twice, so its mining must not draw; got {type(mining).__name__}."
+                f"{name}: takes no mining, because a pair is weighed by both rows; got {type(mining).__name__}."
             )
     if getattr(loss, "needs_unit_norm", False) and embeddings.device.type == "cpu":
         for rows in (embeddings, references):

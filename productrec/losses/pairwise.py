@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from productrec.errors import RecipeError
+from productrec.losses.diagnostics import PairDiagnostics, diagnose_pairs
 from productrec.losses.log_sums import compute_log_one_plus_sum, compute_log_sum
 from productrec.losses.pair_weighting import Mining, PairLoss, Weighed, check_above_zero, compute_pair_loss
 
@@ -48,6 +49,10 @@ class PairwiseLoss(nn.Module):
             reference_labels=reference_labels,
             own_rows=own_rows,
         )
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
+        """Which pairs of a batch (N, D) with labels (N,) are active, and how far its classes stand apart."""
+        return diagnose_pairs(embeddings, labels, self.loss, mining=self.mining)
 
     def extra_repr(self) -> str:
         """The settings, as ``print(module)`` shows them."""
@@ -118,8 +123,8 @@ class BinomialDeviance:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        positive_count = (positives < torch.inf).sum(dim=1, keepdim=True).clamp(min=1)
-        negative_count = (negatives > -torch.inf).sum(dim=1, keepdim=True).clamp(min=1)
+        positive_count = (positives < torch.inf).sum(dim=1, keepdim=True, dtype=positives.dtype).clamp_(min=1)
+        negative_count = (negatives > -torch.inf).sum(dim=1, keepdim=True, dtype=negatives.dtype).clamp_(min=1)
         pulled = positives.sub_(self.base).mul_(-self.alpha)
         pushed = negatives.sub_(self.base).mul_(self.beta)
         losses = (functional.softplus(pulled) / positive_count).sum(dim=1)
@@ -216,7 +221,7 @@ class SupCon:
         """See `PairLoss.weigh`."""
         rate = 1.0 / self.temperature
         present = positives < torch.inf
-        count = present.sum(dim=1, keepdim=True)
+        count = present.sum(dim=1, keepdim=True, dtype=positives.dtype)
         lonely = count[:, 0] == 0
         scaled = positives.masked_fill(~present, -torch.inf).mul_(rate)
         mean = scaled.masked_fill(~present, 0.0).sum(dim=1) / count[:, 0].clamp(min=1)
@@ -265,15 +270,22 @@ class Circle:
 
 @dataclass(frozen=True)
 class Logistic:
-    r"""Logistic loss of each pair; what it is given as similarities are the logits. See `PairLogisticLoss`.
+    r"""Logistic loss of each pair; learned by `PairLogisticLoss`, whose products are the logits already.
 
-    .. math:: \sum_p \log(1 + e^{-p}) + \sum_n \log(1 + e^{n})
+    .. math:: \sum_p \log(1 + e^{-(scale \, p + bias)}) + \sum_n \log(1 + e^{scale \, n + bias})
     """
+
+    scale: float = 1.0
+    bias: float = 0.0
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
+        if (self.scale, self.bias) != (1.0, 0.0):
+            positives.mul_(self.scale).add_(self.bias)
+            negatives.mul_(self.scale).add_(self.bias)
         losses = functional.softplus(-positives).sum(dim=1) + functional.softplus(negatives).sum(dim=1)
-        return Weighed(losses, positives.neg_().sigmoid_().neg_(), negatives.sigmoid_())
+        scales = losses.new_full((len(losses), 1), self.scale)
+        return Weighed(losses, positives.neg_().sigmoid_().neg_(), negatives.sigmoid_(), scales=scales)
 
 
 class PairLogisticLoss(PairwiseLoss):
@@ -309,9 +321,40 @@ class PairLogisticLoss(PairwiseLoss):
         if references is None:
             references, reference_labels = embeddings, labels
             own_rows = torch.arange(len(labels), device=labels.device)
+        rows, others = self._fold(embeddings, references)
+        return super().forward(rows, labels, others, reference_labels, own_rows)
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
+        """See `PairwiseLoss.diagnose`."""
+        rows, others = self._fold(embeddings, embeddings)
+        own_rows = torch.arange(len(labels), device=labels.device)
+        seen = diagnose_pairs(
+            rows,
+            labels,
+            self.loss,
+            mining=self.mining,
+            references=others,
+            reference_labels=labels,
+            own_rows=own_rows,
+        )
+        scale, bias = self.log_scale.exp().item(), self.bias.item()
+
+        def undo(logit: float) -> float:
+            return (logit - bias) / scale
+
+        hardest = [
+            None if pair is None else pair._replace(similarity=undo(pair.similarity))
+            for pair in (seen.hardest_positive, seen.hardest_negative)
+        ]
+        return PairDiagnostics(
+            seen.active_share, undo(seen.positive_similarity), undo(seen.negative_similarity), *hardest
+        )
+
+    def _fold(self, embeddings: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows whose products are the logits, (N, D + 1) and (M, D + 1)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             rows = embeddings.float() if embeddings.dtype != torch.float64 else embeddings
             scale, bias = self.log_scale.to(rows.dtype).exp(), self.bias.to(rows.dtype)
             logits_of = torch.cat([rows * scale, bias.expand(len(rows), 1)], dim=1)
             others = torch.cat([references.to(rows.dtype), rows.new_ones((len(references), 1))], dim=1)
-        return super().forward(logits_of, labels, others, reference_labels, own_rows)
+        return logits_of, others

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from productrec.errors import RecipeError
 from productrec.losses.batch import check_batch, check_label_range, choose_computing_dtype
+from productrec.losses.diagnostics import PairDiagnostics, diagnose_pairs
 from productrec.losses.log_sums import compute_log_one_plus_sum, compute_log_sum
 from productrec.losses.pair_weighting import PairLoss, Weighed, compute_pair_loss
 
@@ -121,7 +122,7 @@ class ProxyNCA:
         present = (positives < torch.inf) & active
         nearest = positives.masked_fill(~present, 0.0)
         losses = (against.values - self.scale * nearest.sum(dim=1)).masked_fill(~active[:, 0], 0.0)
-        return Weighed(losses, present * -self.scale, against.shares.mul_(self.scale / against.totals))
+        return Weighed(losses, present.to(losses.dtype) * -self.scale, against.shares.mul_(self.scale / against.totals))
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,11 @@ class ProxyLoss(nn.Module):
         """
         centres, classes = self._prepare(embeddings, labels)
         return compute_pair_loss(embeddings, labels, self.loss, references=centres, reference_labels=classes)
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
+        """Look at the pairs of embeddings (B, D) and centres, whose rows are C K, class by class."""
+        centres, classes = self._prepare(embeddings, labels)
+        return diagnose_pairs(embeddings, labels, self.loss, references=centres, reference_labels=classes)
 
     def _prepare(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Check the batch; unit centres (C K, D) in the computing type, and the class of each."""

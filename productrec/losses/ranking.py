@@ -55,7 +55,7 @@ class Triplet:
                 torch.sigmoid(gap, out=active)
             else:
                 if self.negatives == "semi_hard":  # at or above the positive there is no semi-hard negative
-                    gap.masked_fill_(gap >= self.margin, 0.0)
+                    gap.masked_fill_(negatives >= positive, 0.0)
                 gap.clamp_(min=0)
                 losses += gap.sum(dim=1)
                 torch.sign(gap, out=active)
@@ -114,7 +114,8 @@ class SmoothAP:
               A_p = 1 + \sum_{p' \ne p} \sigma\Big(\frac{p' - p}{\tau}\Big), \quad
               B_p = \sum_n \sigma\Big(\frac{n - p}{\tau}\Big)
 
-    An anchor without positives has no average precision and no loss.
+    An anchor without positives has no average precision and no loss. The anchor itself is no positive of its own, as in
+    retrieval; the authors' code counts it.
     """
 
     temperature: float = 0.01

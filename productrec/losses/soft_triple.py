@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
 from productrec.losses.batch import check_batch, check_label_range, choose_computing_dtype
+from productrec.losses.diagnostics import PairDiagnostics, diagnose_pairs
+from productrec.losses.proxy import MarginSoftmax
 
 # Entries of a block of centres: on a CPU one that stays in a core's cache.
 _BLOCK_ENTRIES = 1 << 18
@@ -143,6 +146,17 @@ class SoftTripleLoss(nn.Module):
         return compute_soft_triple_loss(
             embeddings, labels, self.centres, scale=self.scale, gamma=self.gamma, margin=self.margin, tau=self.tau
         )
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
+        """Look at the pairs of embeddings (B, D) and centres, whose rows are C K, class by class.
+
+        Which are active is told by the softmax over each class's nearest centre, which the relaxed one is close to.
+        """
+        class_count, per_class, _ = self.centres.shape
+        centres = functional.normalize(self.centres.detach().float().flatten(0, 1), dim=1)
+        classes = torch.arange(class_count, device=labels.device).repeat_interleave(per_class)
+        loss = MarginSoftmax(self.scale, self.margin, centres_per_class=per_class)
+        return diagnose_pairs(embeddings, labels, loss, references=centres, reference_labels=classes)
 
     def extra_repr(self) -> str:
         """The settings, as ``print(module)`` shows them."""

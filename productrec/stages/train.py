@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -31,16 +32,19 @@ from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.losses.catalogue import build_metric_loss
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, save_recipe
+from productrec.retrieval.hard_mining import find_near_classes
 from productrec.runtime import catch_stop, choose_device, choose_dtype, count_cores, keep_freed_memory, set_seed
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.loop import Trainer, explain_loader_death, run_training
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_figures, start_run
-from productrec.training.validation import validate_network
+from productrec.training.validation import recognise_images, validate_network
 
 # Settings that may differ between a run and its resumption: they change where and how fast, not what is computed.
 _FREE_ON_RESUME = (("device",), ("runs",), ("train", "workers"), ("predict",), ("submit",), ("data",), ("competition",))
+
+_NEAR_CLASSES = "near_classes"  # in the state of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
         batch_size=recipe.train.batch_size,
         images_per_class=recipe.train.images_per_class if recipe.uses_pk_sampler else None,
         seed=recipe.seed,
+        hard_share=recipe.train.hard_classes,
     )
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
@@ -106,7 +111,8 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
     trainer = build_trainer(recipe, sizes, len(sampler), device=device, dtype=dtype)
     if resume and (folder / "checkpoints" / "last").exists():
-        _resume(trainer, folder, class_ids)
+        _resume(trainer, sampler, folder, class_ids)
+    mine = _build_mining(table, recipe, rows, labels, device=device, dtype=dtype, workers=workers)
     validate = _build_validation(table, recipe, class_ids, device=device, dtype=dtype, workers=workers)
 
     start_run(folder, decisive, save_recipe(recipe))
@@ -124,7 +130,8 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
             recipe=recipe.dump(),
             table_fingerprint=table.fingerprint,
             figures=figures,
-            state=trainer.state_dict() if name == "last" else None,
+            state=_get_state(trainer, sampler) if name == "last" else None,
+            centres=next(trainer.objective.iterate_centres(), None),
         )
 
     total = recipe.train.epochs * len(sampler)
@@ -143,6 +150,8 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
                 on_step=_StepDisplay(bar, recipe.train.epochs),
                 on_epoch=RunLog(folder, trainer.progress.epoch).write,
                 stop=stop,
+                mine=mine,
+                mine_every=recipe.train.mine_every,
             )
         except RuntimeError as error:
             raise explain_loader_death(error, stop) from error
@@ -175,6 +184,7 @@ def build_trainer(
         memory_rows=loss.memory.rows,
         memory_start_step=loss.memory.start_step,
         memory_weight=loss.memory.weight,
+        memory_momentum=loss.memory.momentum,
         embedding_dim=recipe.model.embedding_dim,
         class_count=class_count,
         class_sizes=class_sizes,
@@ -269,6 +279,34 @@ def _build_validation(
     return lambda network: validate_network(network, loader, labels, np.array(class_ids), device=device, dtype=dtype)
 
 
+def _build_mining(
+    table: ImageTable,
+    recipe: Recipe,
+    rows: pd.DataFrame,
+    labels: np.ndarray,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    workers: int,
+) -> Callable[[nn.Module], np.ndarray] | None:
+    """What finds the classes that a network puts near each other, by its embeddings of the training images."""
+    if not recipe.train.hard_classes:
+        return None
+    loader = build_view_loader(
+        ViewedImages(table.get_paths(rows), get_views("plain"), recipe.train.side_px),
+        batch_size=recipe.predict.batch_size,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent=False,
+    )
+
+    def mine(network: nn.Module) -> np.ndarray:
+        kept, embeddings, _ = recognise_images(network, loader, device=device, dtype=dtype)
+        return find_near_classes(embeddings, labels[kept], int(labels.max()) + 1, recipe.train.batch_size)
+
+    return mine
+
+
 def _get_decisive(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide a run's content."""
     settings = recipe.dump()
@@ -284,13 +322,23 @@ def _get_decisive(recipe: Recipe) -> dict[str, Any]:
     return settings
 
 
-def _resume(trainer: Trainer, folder: Path, class_ids: list[int]) -> None:
+def _get_state(trainer: Trainer, sampler: EpochSampler) -> dict[str, Any]:
+    state = trainer.state_dict()
+    if sampler.near_classes is not None:
+        state[_NEAR_CLASSES] = torch.from_numpy(sampler.near_classes)
+    return state
+
+
+def _resume(trainer: Trainer, sampler: EpochSampler, folder: Path, class_ids: list[int]) -> None:
     checkpoint = load_checkpoint(folder / "checkpoints" / "last")
     if checkpoint.class_ids != class_ids:
         raise ArtifactError(
             f"{folder}: the checkpoint's class order must be the image table's; it differs. Train anew."
         )
-    trainer.load_state_dict(checkpoint.load_state())
+    state = checkpoint.load_state()
+    if _NEAR_CLASSES in state:
+        sampler.near_classes = state.pop(_NEAR_CLASSES).numpy()
+    trainer.load_state_dict(state)
     progress = trainer.progress
     say(f"resuming {folder} at epoch {progress.epoch + 1}, batch {progress.batch + 1}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
 from productrec.errors import ArtifactError
@@ -45,6 +45,21 @@ class Checkpoint:
                 f"{self.folder}: the weights do not fit the model of their recipe ({reason})."
             ) from None
 
+    def load_centres(self) -> Tensor:
+        """The learned centres (C, K, D) of its metric loss, float32, in the order of ``class_ids``.
+
+        Raises:
+            ArtifactError: its loss has none.
+        """
+        path = self.folder / "centres.safetensors"
+        if not path.exists():
+            metric = self.recipe.get("loss", {}).get("metric")
+            raise ArtifactError(
+                f"{self.folder}: holds no centres; its metric loss ({metric}) learns none, or it was written before "
+                "they were kept. Train with soft_triple or another proxy loss."
+            )
+        return load_file(path)["centres"].float()
+
     def load_state(self) -> dict[str, Any]:
         """The complete training state; loaded as tensors and plain values, never as code.
 
@@ -67,8 +82,9 @@ def save_checkpoint(
     table_fingerprint: str,
     figures: dict[str, float],
     state: dict[str, Any] | None,
+    centres: Tensor | None = None,
 ) -> None:
-    """Write a checkpoint; ``state`` is left out of those that nothing resumes from.
+    """Write a checkpoint; ``state`` is for one to resume from, ``centres`` (C, K, D) for a loss that learns them.
 
     Raises:
         StorageError: the disk refused; an earlier checkpoint of that name is as it was.
@@ -77,6 +93,8 @@ def save_checkpoint(
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=recipe, notes={"figures": figures}) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, temporary / "weights.safetensors")
+        if centres is not None:
+            save_file({"centres": centres.detach().cpu().contiguous()}, temporary / "centres.safetensors")
         write_json(temporary / "classes.json", class_ids)
         if state is not None:
             torch.save(state, temporary / "state.pt")

@@ -59,6 +59,7 @@ class Trainer:
         self.optimizer = optimizer
         self.progress = Progress()
         self.average = WeightAverage(recognizer, ema_decay) if ema_decay else None
+        self._keys_of = WeightAverage(recognizer, objective.key_momentum) if objective.key_momentum else None
         self._network: Callable[[Tensor], Any] = torch.compile(recognizer) if compile_network else recognizer
         self._device, self._dtype = device, dtype
         self._warmup_steps, self._total_steps = warmup_steps, total_steps
@@ -81,7 +82,8 @@ class Trainer:
         set_rate(self.optimizer, factor)
         with autocast(self._device, self._dtype):
             recognized = self._network(images)
-        loss, terms = self.objective(recognized, labels, mixture)
+            keys = self._compute_keys(images) if mixture is None else None
+        loss, terms = self.objective(recognized, labels, mixture, keys)
         self._scaler.scale(loss).backward()
         if self._clip:
             self._scaler.unscale_(self.optimizer)
@@ -91,8 +93,17 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.progress.step)
+        if self._keys_of is not None:
+            self._keys_of.update(self.progress.step)
         self.progress.step += 1
         return {"loss": loss.detach(), **terms}
+
+    @torch.no_grad()
+    def _compute_keys(self, images: Tensor) -> Tensor | None:
+        if self._keys_of is None:
+            return None
+        keys: Tensor = self._keys_of.network(images).embeddings
+        return keys
 
     def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Mixture | None]:
         """Mix this step's batch, or not, by (seed, step) alone: a resume mixes the same batches in the same way."""
@@ -115,6 +126,8 @@ class Trainer:
         }
         if self.average is not None:
             state["average"] = self.average.network.state_dict()
+        if self._keys_of is not None:
+            state["keys_of"] = self._keys_of.network.state_dict()
         if self._device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self._device)
         return state
@@ -129,6 +142,8 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
+        if self._keys_of is not None:
+            self._keys_of.network.load_state_dict(state["keys_of"])
         if self._device.type == "cuda" and "random_cuda" in state:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self._device)
 
@@ -147,6 +162,8 @@ def run_training(
     on_epoch: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
     log_every: int = 20,
+    mine: Callable[[nn.Module], np.ndarray] | None = None,
+    mine_every: int = 1,
 ) -> None:
     """Run the epochs that are left.
 
@@ -159,6 +176,7 @@ def run_training(
         save: called with ``"best"`` or ``"last"`` and the newest figures.
         on_step: called with epoch, images in the step, and the newest losses every ``log_every`` steps (else empty).
         on_epoch: called with the epoch and its figures.
+        mine: near classes, for the sampler, of a network; called before every ``mine_every``-th epoch but the first.
         stop: when its ``wanted`` is set, the state is saved after the step and the loop ends.
 
     Raises:
@@ -171,6 +189,8 @@ def run_training(
     figures: dict[str, float] = {}
     while progress.epoch < epochs:
         sampler.epoch, sampler.first_batch = progress.epoch, progress.batch
+        if mine is not None and not progress.batch and progress.epoch and progress.epoch % mine_every == 0:
+            sampler.near_classes = mine(trainer.evaluated)
         trainer.recognizer.train()
         trainer.objective.train()
         sums: dict[str, Tensor] = {}

@@ -23,17 +23,23 @@ class JointLoss(nn.Module):
         self._classification_weight = classification_weight
         self._label_smoothing = label_smoothing
 
+    @property
+    def key_momentum(self) -> float:
+        """Decay of the momentum encoder whose keys the metric term wants; 0 for none."""
+        return float(getattr(self.metric, "momentum", 0.0))
+
     def forward(
-        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None
+        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None, keys: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,).
 
-        A mixed batch has the classification term alone.
+        A mixed batch has the classification term alone. ``keys``: (B, D) of the momentum encoder, where one is wanted.
         """
         terms: dict[str, Tensor] = {}
         total = recognized.logits.new_zeros(())
         if self.metric is not None and mixture is None:
-            metric: Tensor = self.metric(recognized.embeddings, labels)
+            given = () if keys is None else (keys,)
+            metric: Tensor = self.metric(recognized.embeddings, labels, *given)
             total = total + self._metric_weight * metric
             terms["metric"] = metric.detach()
         if self._classification_weight > 0:

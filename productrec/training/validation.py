@@ -36,6 +36,22 @@ def validate_network(
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read.
     """
+    kept, embeddings, values = recognise_images(network, loader, device=device, dtype=dtype)
+    known = labels[kept]
+    figures = {
+        "top_1_accuracy": 1.0 - compute_top_k_error(values, class_ids, known, 1),
+        "top_3_error": compute_top_k_error(values, class_ids, known, 3),
+    }
+    return figures | compute_self_retrieval(embeddings, known)
+
+
+def recognise_images(
+    network: nn.Module, loader: Iterable[ViewBatch], *, device: torch.device, dtype: torch.dtype
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Rows (N,) of the images that can be read, their embeddings (N, D) and logits (N, C) through the plain view.
+
+    The network is left in the mode it was in.
+    """
     was_training = network.training
     network.eval()
     embeddings: list[Tensor] = []
@@ -48,9 +64,4 @@ def validate_network(
         logits.append(plain.logits[good])
         kept += batch.rows[good].tolist()
     network.train(was_training)
-    known, values = labels[kept], torch.cat(logits).numpy()
-    figures = {
-        "top_1_accuracy": 1.0 - compute_top_k_error(values, class_ids, known, 1),
-        "top_3_error": compute_top_k_error(values, class_ids, known, 3),
-    }
-    return figures | compute_self_retrieval(torch.cat(embeddings).numpy(), known)
+    return kept, torch.cat(embeddings).numpy(), torch.cat(logits).numpy()

@@ -169,3 +169,19 @@ def test_a_batch_that_is_not_made_of_whole_classes_is_refused(
 def test_no_rows_at_all_are_refused(images_per_class: int | None) -> None:
     with pytest.raises(DataError, match="labels must hold at least one row"):
         EpochSampler(np.array([], np.int64), batch_size=8, images_per_class=images_per_class, seed=0)
+
+
+def test_near_classes_fill_their_share_of_a_batch() -> None:
+    near = np.array([[(c + 1) % 12, (c + 2) % 12, (c + 3) % 12] for c in range(12)])
+    generator = np.random.default_rng(0)
+    batches = draw_pk_batches(EVEN, 16, 4, generator, near_classes=near, hard_share=0.67)
+    assert len(batches) == len(EVEN) // 16
+    close = 0
+    for batch in batches:
+        classes = [int(EVEN[row]) for row in batch[::4]]
+        assert len(set(classes)) == 4
+        close += sum((other - classes[0]) % 12 in (1, 2, 3) for other in classes[1:])
+    assert close >= 2 * len(batches) * 0.8  # two of three, unless a near class has no images left
+    seen = Counter(np.concatenate(batches).tolist())
+    assert len(seen) >= 0.8 * len(EVEN)
+    assert max(seen.values()) <= 2

@@ -338,8 +338,8 @@ def test_original_lifted_structure_refuses_what_it_cannot_take() -> None:
     embeddings, labels = draw()
     with pytest.raises(TrainingError, match="compares a batch with itself only"):
         compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), references=embeddings, reference_labels=labels)
-    with pytest.raises(TrainingError, match="its mining must not draw; got DistanceWeightedMining"):
-        compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), mining=DistanceWeightedMining(8))
+    with pytest.raises(TrainingError, match="takes no mining, .* got HardestMining"):
+        compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), mining=HardestMining())
 
 
 def test_pair_logistic_learns_its_affine() -> None:
@@ -451,6 +451,16 @@ def test_semi_hard_negatives_lie_between_a_positive_and_its_margin() -> None:
     SemiHardMining(0.1).drop(positives, negatives)
     kept = [[False, True, False, True], [False, True, False, False], [False] * 4]
     assert negatives.isfinite().tolist() == kept
+
+
+def test_a_negative_as_similar_as_the_positive_is_not_semi_hard() -> None:
+    anchor, twin = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.75**0.5]])
+    references = torch.cat([twin, twin])
+    loss = Triplet(0.1, negatives="semi_hard")
+    value = compute_pair_loss(
+        anchor, torch.tensor([0]), loss, references=references, reference_labels=torch.tensor([0, 1])
+    )
+    assert value == 0
 
 
 def test_distance_weighted_mining_draws_evenly_over_distances() -> None:

@@ -7,8 +7,9 @@ import torch
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
 from productrec.errors import ArtifactError, Interrupted, TrainingError
+from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
+from productrec.losses.pairwise import MultiSimilarity, PairLogisticLoss, PairwiseLoss
 from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.models.recognizer import build_recognizer
 from productrec.runtime import StopRequest
@@ -50,11 +51,13 @@ def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_
         class_count=CLASSES,
         dropout=dropout,
     )
-    loss = (
-        PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())
-        if metric == "multi_similarity"
-        else SoftTripleLoss(8, CLASSES, 2)
-    )
+    pairwise = PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())
+    loss = {
+        "multi_similarity": lambda: pairwise,
+        "momentum": lambda: CrossBatchMemory(pairwise, rows=10, embedding_dim=8, start_step=2, momentum=0.8),
+        "soft_triple": lambda: SoftTripleLoss(8, CLASSES, 2),
+        "pair_logistic": PairLogisticLoss,
+    }[metric]()
     objective = JointLoss(loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1)
     return Trainer(
         recognizer,
@@ -62,7 +65,7 @@ def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_
         build_optimizer(
             optimizer,
             backbone=recognizer.backbone.named_parameters(),
-            heads=recognizer.iterate_head_parameters(),
+            heads=[*recognizer.iterate_head_parameters(), *objective.iterate_other_parameters()],
             centres=objective.iterate_centres(),
             learning_rate=learning_rate,
             head_rate_factor=2.0,
@@ -129,7 +132,7 @@ def test_an_epoch_gives_the_mean_of_every_term_and_the_validation_figures():
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 11])
-@pytest.mark.parametrize(("metric", "cut_mix"), [("multi_similarity", 0.0), ("soft_triple", 0.5)])
+@pytest.mark.parametrize(("metric", "cut_mix"), [("multi_similarity", 0.0), ("soft_triple", 0.5), ("momentum", 0.3)])
 def test_a_stopped_run_resumes_bit_for_bit(stop_after, metric, cut_mix, tmp_path):
     whole = build(metric, cut_mix=cut_mix)
     play(whole)
@@ -183,6 +186,68 @@ def test_groups_have_their_own_rates_and_vectors_are_not_decayed():
             assert all(parameter.ndim > 1 for parameter in group["params"])
     counted = sum(len(group["params"]) for group in groups)
     assert counted == len(list(trainer.recognizer.parameters())) + 1
+
+
+def test_what_a_loss_learns_besides_centres_learns_with_the_heads():
+    trainer = build("pair_logistic")
+    start = trainer.objective.metric.bias.item()
+    play(trainer, epochs=2)
+    assert trainer.objective.metric.bias.item() != start
+    (group,) = [
+        g for g in trainer.optimizer.param_groups if any(p is trainer.objective.metric.bias for p in g["params"])
+    ]
+    assert group["peak_lr"] == pytest.approx(2e-3)
+    assert group["weight_decay"] == 0.0
+
+
+def test_keys_are_what_a_slower_network_says():
+    trainer = build("momentum", dropout=0.0, ema_decay=0.0)
+    images, labels = PlainImages(None).images[:4], PlainImages(None).labels[:4]
+    for _ in range(3):
+        trainer.run_step(images, labels)
+    average = trainer._keys_of.network
+    with torch.no_grad():
+        keys = average(images).embeddings
+    trainer.run_step(images, labels)  # the fourth: rows 4 to 7 of the memory
+    torch.testing.assert_close(trainer.objective.metric.embeddings[4:8], keys)
+    slow, fast = average.state_dict(), trainer.recognizer.state_dict()
+    assert any(not torch.equal(slow[name], fast[name]) for name in slow)
+
+
+def test_near_classes_are_searched_between_epochs_and_reach_the_sampler():
+    trainer, seen = build(), []
+    sampler = EpochSampler(np.arange(16) % CLASSES, batch_size=4, images_per_class=2, seed=0, hard_share=1.0)
+
+    def mine(network):
+        seen.append(trainer.progress.epoch)
+        return np.array([[1], [0], [3], [2]])  # pairs of classes that belong together
+
+    batches = []
+
+    class Watched(PlainImages):
+        def __iter__(self):
+            for batch in super().__iter__():
+                batches.append((self.sampler.epoch, set(batch.labels.tolist())))
+                yield batch
+
+    run_training(
+        trainer,
+        Watched(sampler),
+        sampler,
+        epochs=5,
+        validate=None,
+        validate_every=1,
+        keep_best_by="top_1_accuracy",
+        save=lambda name, figures: None,
+        on_step=lambda epoch, images, losses: None,
+        on_epoch=lambda epoch, figures: None,
+        stop=StopRequest(),
+        mine=mine,
+        mine_every=2,
+    )
+    assert seen == [2, 4]
+    assert all(classes in ({0, 1}, {2, 3}) for epoch, classes in batches if epoch >= 2)
+    assert any(classes not in ({0, 1}, {2, 3}) for epoch, classes in batches if epoch < 2)
 
 
 def test_the_rate_warms_up_and_follows_half_a_cosine():

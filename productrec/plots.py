@@ -1,0 +1,60 @@
+"""Pictures: the one place that draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from productrec.artifacts import explain_storage_errors
+from productrec.errors import RecipeError
+from productrec.losses.catalogue import list_pair_losses
+from productrec.losses.weight_curves import VIEWS, compute_weight_curve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FORMATS = (".png", ".svg", ".pdf")
+
+
+def draw_weight_curves(path: Path) -> None:
+    """Draw how every pair loss of the catalogue weighs a pair, over the three similarities, into a PNG, SVG or PDF.
+
+    Each curve is divided by its largest weight.
+
+    Raises:
+        RecipeError: another kind of file.
+        StorageError: it cannot be written.
+    """
+    figure = _start_figure(path, rows=1, columns=1)
+    losses = list_pair_losses()
+    figure.set_size_inches(9.0, 1.3 * len(losses) + 1.0)
+    figure.clear()
+    axes = figure.subplots(len(losses), len(VIEWS), sharex=True, squeeze=False)
+    for row, (name, (loss, mining)) in zip(axes, losses.items(), strict=True):
+        for view, axis in zip(VIEWS, row, strict=True):
+            for of_positive, colour in ((True, "tab:blue"), (False, "tab:red")):
+                curve = compute_weight_curve(loss, view, of_positive=of_positive, mining=mining)
+                largest = float(curve.weights.max())
+                axis.plot(curve.similarities, curve.weights / (largest or 1.0), color=colour, linewidth=1.2)
+            axis.set_ylim(-0.05, 1.1)
+            axis.set_yticks([])
+        row[0].set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=8)
+    for view, axis in zip(VIEWS, axes[0], strict=True):
+        axis.set_title(f"{view} similarity", fontsize=9)
+    figure.legend(["a positive's weight", "a negative's weight"], loc="lower center", ncols=2, fontsize=8)
+    figure.tight_layout(rect=(0, 0.02, 1, 1))
+    _save(figure, path)
+
+
+def _start_figure(path: Path, *, rows: int, columns: int) -> Figure:
+    if path.suffix.lower() not in _FORMATS:
+        raise RecipeError(f"{path}: a picture must end in {', '.join(_FORMATS)}; got {path.suffix or 'nothing'}.")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(4.0 * columns, 3.0 * rows), dpi=120)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with explain_storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)

@@ -1,0 +1,43 @@
+"""Offline mining: the same as sorting the whole matrix."""
+
+import numpy as np
+import pytest
+
+from productrec.retrieval.hard_mining import find_hard_negatives, find_near_classes
+
+
+def draw(count, dim=8, seed=0):
+    values = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("count", [1, 5, 60])
+def test_hard_negatives_are_the_most_similar_rows_of_other_classes(count):
+    embeddings = draw(60)
+    labels = np.array([0] * 30 + [1] * 8 + list(range(2, 24)))
+    rows, similarities = find_hard_negatives(embeddings, labels, count)
+    matrix = embeddings @ embeddings.T
+    for row, label in enumerate(labels):
+        others = np.flatnonzero(labels != label)
+        expected = others[np.argsort(-matrix[row, others], kind="stable")][:count]
+        found = rows[row][rows[row] >= 0]
+        assert found.tolist() == expected.tolist()
+        np.testing.assert_allclose(similarities[row][: len(found)], matrix[row, expected], atol=1e-5)
+        assert (similarities[row][len(found) :] == -np.inf).all()
+
+
+def test_one_class_has_no_negatives():
+    rows, similarities = find_hard_negatives(draw(5), np.zeros(5, dtype=np.int64), 2)
+    assert (rows == -1).all()
+    assert (similarities == -np.inf).all()
+
+
+def test_near_classes_are_those_of_similar_means():
+    centres = np.array([[1, 0.1, 0], [1, -0.1, 0], [0, 1, 0.1], [0, 1, -0.1], [0, 0, 1]], dtype=np.float32)
+    labels = np.repeat(np.arange(5), 6)
+    embeddings = centres[labels] + 0.05 * draw(30, 3)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    near = find_near_classes(embeddings, labels, 5, 2)
+    assert near[:4, 0].tolist() == [1, 0, 3, 2]
+    assert near.shape == (5, 2)
+    assert find_near_classes(embeddings, labels, 6, 9).shape == (6, 5)
