@@ -13,19 +13,30 @@ import gc
 import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sections.figures import compute_ratios, compute_spread, describe_machine, take_turns
 from torch import Tensor
 from torch.nn import functional
 
+from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import MultiSimilarityMining
 from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import Circle, Contrastive, LiftedStructure, MultiSimilarity, NTXent, SupCon
+from productrec.losses.pairwise import (
+    Circle,
+    Contrastive,
+    LiftedStructure,
+    MultiSimilarity,
+    NTXent,
+    PairwiseLoss,
+    SupCon,
+)
 from productrec.losses.ranking import Triplet
+from productrec.losses.soft_triple import SoftTripleLoss
 
 _PK = 4  # images a class
 _LOSSES: dict[str, tuple[Any, Any]] = {
@@ -48,12 +59,34 @@ _ASKED = {
     ("triplet, all", 1024, 128): (4.0, 55.0),
     ("triplet, semi-hard", 1024, 128): (4.0, 55.0),
     ("contrastive", 4096, 128): (1.4, 3.5),
+    ("lifted structure", 256, 128): (4.0, 1000.0),
+    ("lifted structure", 1024, 128): (2.0, None),
     ("lifted structure", 4096, 128): (2.0, None),
     ("NT-Xent", 256, 128): (4.0, 700.0),
     ("NT-Xent", 1024, 128): (1.4, None),
     ("NT-Xent", 4096, 128): (1.4, None),
     ("SupCon", 4096, 128): (None, None),
 }
+
+
+# SoftTriple: classes, and what the issue asks.
+_SOFT_TRIPLE = {2019: (1.9, 160.0), 11318: (1.6, None)}
+_MEMORY_ROWS, _MEMORY_BATCH, _MEMORY_DIM = 65_536, 256, 128
+# Memory: times faster than the library, asked.
+_MEMORY = {"Multi-Similarity + mining": 24.0, "contrastive": 5.0}
+_LARGE = (16_384, 65_536)
+
+
+class Case(NamedTuple):
+    """A loss as the benchmark runs it: what the floor does, what we do, and what the library does."""
+
+    name: str
+    floor: Callable[[], None]
+    ours: Callable[[], None]
+    library: Callable[[], None] | None
+    asked: float | None
+    asked_library: float | None
+    times: int
 
 
 def main() -> None:
@@ -63,41 +96,150 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--library", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--large", action="store_true", help="also N 16,384 and 65,536: a minute each")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     library = options.library and importlib.util.find_spec("pytorch_metric_learning") is not None
     print(f"command: python benchmarks/losses.py {' '.join(sys.argv[1:])}".rstrip())
     print(f"machine: {describe_machine()}; {options.threads} threads, float32, {_PK} images a class\n", flush=True)
-    print("| loss | N | D | times the floor | asked | library: times ours | asked | extra peak, MB |")
-    print("|---|---|---|---|---|---|---|---|")
-    for (name, count, dim), (asked, asked_library) in _ASKED.items():
-        if options.only in name:
-            print(_measure(name, count, dim, asked, asked_library, options.repeats, library), flush=True)
+    print("| loss | times the floor | asked at most | library: times ours | asked at least | extra peak, MB |")
+    print("|---|---|---|---|---|---|")
+    for build in _list_cases(large=options.large):
+        if options.only in build.name:
+            print(_measure(build.build(library), options.repeats), flush=True)
 
 
-def _measure(
-    name: str, count: int, dim: int, asked: float | None, asked_library: float | None, repeats: int, library: bool
-) -> str:
+class _Deferred(NamedTuple):
+    name: str
+    build: Callable[[bool], Case]
+
+
+def _list_cases(*, large: bool) -> Iterator[_Deferred]:
+    for (name, count, dim), asked in _ASKED.items():
+        shown = f"{name}, N {count:,}, D {dim}"
+        yield _Deferred(shown, partial(_build_pairs, shown, name, count, dim, *asked))
+    for classes, asked in _SOFT_TRIPLE.items():
+        shown = f"SoftTriple with regulariser, C {classes:,}, K 10, D 512, N 64"
+        yield _Deferred(shown, partial(_build_soft_triple, shown, classes, *asked))
+    for name, at_least in _MEMORY.items():
+        shown = f"memory of {_MEMORY_ROWS:,} x {_MEMORY_DIM}, {name}, N {_MEMORY_BATCH}"
+        yield _Deferred(shown, partial(_build_memory, shown, name, at_least))
+    for count in _LARGE if large else ():
+        shown = f"Multi-Similarity + mining, N {count:,}, D 128"
+        yield _Deferred(shown, partial(_build_large, shown, count))
+
+
+def _measure(case: Case, repeats: int) -> str:
+    turns = {"floor": case.floor, "ours": case.ours}
+    if case.library is not None:
+        turns["library"] = case.library
+    timed = {
+        name: partial(_time, work, case.times if name != "library" else min(case.times, 4))
+        for name, work in turns.items()
+    }
+    if case.times > 0:
+        for turn in timed.values():
+            turn()
+    seen = take_turns(timed, repeats if case.times > 0 else 1)
+    ratio = compute_ratios(seen["ours"], seen["floor"])
+    against = compute_ratios(seen["library"], seen["ours"]).show(1) if case.library is not None else ""
+    middle = compute_spread(seen["ours"]).middle * 1e3
+    peaks = f"{_measure_peak(case.ours):.0f}"
+    if case.library is not None:
+        peaks += f"; library {_measure_peak(case.library):.0f}"
+    return (
+        f"| {case.name} | {ratio.show()}, {middle:.4g} ms | {case.asked or ''} | {against} | "
+        f"{case.asked_library or ''} | {peaks} |"
+    )
+
+
+def _build_pairs(
+    shown: str, name: str, count: int, dim: int, asked: float | None, asked_library: float | None, library: bool
+) -> Case:
     embeddings, labels = _draw(count, dim)
     loss, mining = _LOSSES[name]
-    turns: dict[str, Callable[[], float]] = {
-        "floor": lambda: _time(lambda: _run_floor(embeddings), count),
-        "ours": lambda: _time(lambda: _run(compute_pair_loss, embeddings, labels, loss, mining), count),
-    }
-    other = _build_library(name) if library and not (count > 1024 and name in ("lifted structure", "NT-Xent")) else None
-    if other is not None:
-        turns["library"] = lambda: _time(lambda: _backward(other, embeddings, labels), count, most=1)
-    for turn in turns.values():
-        turn()
-    seen = take_turns(turns, repeats)
-    ratio = compute_ratios(seen["ours"], seen["floor"])
-    against = compute_ratios(seen["library"], seen["ours"]).show(1) if other is not None else ""
-    peak = _measure_peak(lambda: _run(compute_pair_loss, embeddings, labels, loss, mining))
-    middle = compute_spread(seen["ours"]).middle * 1e3
-    return (
-        f"| {name} | {count:,} | {dim} | {ratio.show()}, {middle:.2f} ms | {asked or ''} | {against} | "
-        f"{asked_library or ''} | {peak:.0f} |"
+    fits = not (count > 1024 and name in ("lifted structure", "NT-Xent", "SupCon"))
+    other = _build_library(name) if library and fits else None
+    return Case(
+        shown,
+        lambda: _run_floor(embeddings, embeddings),
+        lambda: _run(compute_pair_loss, embeddings, labels, loss, mining),
+        None if other is None else lambda: _backward(other, embeddings, labels),
+        asked,
+        asked_library,
+        max(1, min(50, 2048 // count)),
     )
+
+
+def _build_large(shown: str, count: int, library: bool) -> Case:
+    embeddings, labels = _draw(count, 128)
+    loss, mining = _LOSSES["Multi-Similarity + mining"]
+
+    def floor() -> None:
+        for start in range(0, count, 4096):
+            _run_floor(embeddings[start : start + 4096], embeddings)
+
+    def ours() -> None:
+        _run(compute_pair_loss, embeddings, labels, loss, mining)
+
+    return Case(shown, floor, ours, None, None, None, 0)
+
+
+def _build_soft_triple(shown: str, classes: int, asked: float, asked_library: float | None, library: bool) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    rows = functional.normalize(torch.randn(64, 512, generator=generator), dim=1)
+    labels = torch.randint(classes, (64,), generator=generator)
+    ours = SoftTripleLoss(512, classes, 10)
+    units = functional.normalize(ours.centres.detach(), dim=2).flatten(0, 1).contiguous()
+    other: Callable[[], None] | None = None
+    if library and asked_library is not None:
+        from pytorch_metric_learning import losses, regularizers
+
+        regularizer = regularizers.SparseCentersRegularizer(classes, 10)
+        theirs = losses.SoftTripleLoss(
+            classes,
+            512,
+            10,
+            weight_regularizer=regularizers.SparseCentersRegularizer(classes, 10),
+            weight_reg_weight=0.2,
+        )
+
+        def run_library() -> None:
+            theirs.zero_grad(set_to_none=True)
+            _backward(theirs, rows, labels)
+
+        other = run_library
+
+    def run_ours() -> None:
+        ours.zero_grad(set_to_none=True)
+        _backward(ours, rows, labels)
+
+    return Case(shown, lambda: _run_floor(rows, units), run_ours, other, asked, asked_library, 3)
+
+
+def _build_memory(shown: str, name: str, asked_library: float, library: bool) -> Case:
+    embeddings, labels = _draw(_MEMORY_ROWS, _MEMORY_DIM)
+    loss, mining = _LOSSES[name]
+    ours = CrossBatchMemory(PairwiseLoss(loss, mining), rows=_MEMORY_ROWS, embedding_dim=_MEMORY_DIM, start_step=0)
+    batch, classes = _draw(_MEMORY_BATCH, _MEMORY_DIM)
+    known = embeddings.clone()
+    for start in range(0, _MEMORY_ROWS, 4096):
+        ours._remember(embeddings[start : start + 4096], labels[start : start + 4096])
+    other: Callable[[], None] | None = None
+    if library:
+        from pytorch_metric_learning import losses, miners
+
+        inner = _build_library_loss(name)
+        miner = miners.MultiSimilarityMiner(0.1) if mining is not None else None
+        theirs = losses.CrossBatchMemory(inner, _MEMORY_DIM, memory_size=_MEMORY_ROWS, miner=miner)
+        theirs.add_to_memory(embeddings, labels, _MEMORY_ROWS)
+
+        def run_library() -> None:
+            _backward(theirs, batch, classes)
+
+        other = run_library
+    floor = lambda: _run_floor(batch, known)  # noqa: E731
+    return Case(shown, floor, lambda: _backward(ours, batch, classes), other, None, asked_library, 3)
 
 
 def _draw(count: int, dim: int) -> tuple[Tensor, Tensor]:
@@ -109,10 +251,10 @@ def _draw(count: int, dim: int) -> tuple[Tensor, Tensor]:
     return functional.normalize(centres[labels] + noise, dim=1)[order].contiguous(), labels[order]
 
 
-def _run_floor(embeddings: Tensor) -> None:
-    similarities = embeddings @ embeddings.T
-    similarities @ embeddings  # the products are the work
-    similarities.T @ embeddings
+def _run_floor(rows: Tensor, references: Tensor) -> None:
+    similarities = rows @ references.T
+    similarities @ references  # the products are the work
+    similarities.T @ rows
 
 
 def _run(compute: Callable[..., Tensor], embeddings: Tensor, labels: Tensor, loss: Any, mining: Any) -> None:
@@ -126,28 +268,38 @@ def _backward(loss_of: Callable[[Tensor, Tensor], Tensor], embeddings: Tensor, l
 
 
 def _build_library(name: str) -> Callable[[Tensor, Tensor], Tensor] | None:
-    from pytorch_metric_learning import distances, losses, miners
+    from pytorch_metric_learning import distances, miners
+
+    loss = _build_library_loss(name)
+    if loss is None:
+        return None
+    miner: Any = None
+    if name == "Multi-Similarity + mining":
+        miner = miners.MultiSimilarityMiner(0.1)
+    if name == "triplet, semi-hard":
+        miner = miners.TripletMarginMiner(0.1, type_of_triplets="semihard", distance=distances.CosineSimilarity())
+    return lambda rows, labels: loss(rows, labels, None if miner is None else miner(rows, labels))
+
+
+def _build_library_loss(name: str) -> Any:
+    from pytorch_metric_learning import distances, losses
 
     cosine = distances.CosineSimilarity()
-    if name == "Multi-Similarity + mining":
-        loss, miner = losses.MultiSimilarityLoss(2, 50, 0.5), miners.MultiSimilarityMiner(0.1)
-        return lambda rows, labels: loss(rows, labels, miner(rows, labels))
-    if name == "triplet, semi-hard":
-        triplet = losses.TripletMarginLoss(0.1, distance=cosine)
-        semi_hard = miners.TripletMarginMiner(0.1, type_of_triplets="semihard", distance=cosine)
-        return lambda rows, labels: triplet(rows, labels, semi_hard(rows, labels))
     built = {
+        "Multi-Similarity + mining": lambda: losses.MultiSimilarityLoss(2, 50, 0.5),
         "Circle": lambda: losses.CircleLoss(0.4, 80),
         "triplet, all": lambda: losses.TripletMarginLoss(0.1, distance=cosine),
+        "triplet, semi-hard": lambda: losses.TripletMarginLoss(0.1, distance=cosine),
         "contrastive": lambda: losses.ContrastiveLoss(1.0, 0.5, distance=cosine),
+        "lifted structure": lambda: losses.GeneralizedLiftedStructureLoss(1.0, 0.0, distance=cosine),
         "NT-Xent": lambda: losses.NTXentLoss(0.07),
         "SupCon": lambda: losses.SupConLoss(0.1),
     }
     return built[name]() if name in built else None
 
 
-def _time(work: Callable[[], None], count: int, most: int = 50) -> float:
-    times = max(1, min(most, 2048 // count))
+def _time(work: Callable[[], None], times: int) -> float:
+    times = max(1, times)
     started = time.perf_counter()
     for _ in range(times):
         work()

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from productrec.errors import RecipeError, TrainingError
 from productrec.losses.batch import check_batch, choose_computing_dtype
+from productrec.losses.gradient import hand_over_gradients, keep_gradients
 from productrec.losses.pairs import find_pairs
 
 # Entries of a block of similarities: on a CPU one that stays in a core's cache is worth twice one that does not, while
@@ -187,17 +188,15 @@ class _PairLossFunction(torch.autograd.Function):
                 one /= divisor
         if total.device.type == "cpu" and not total.isfinite():
             _explain_not_finite(embeddings, references)
-        ctx.gradients = (
-            None if gradient is None else gradient.to(embeddings.dtype),
-            None if reference_gradient is None or references is None else reference_gradient.to(references.dtype),
-        )
+        mine = None if gradient is None else gradient.to(embeddings.dtype)
+        theirs = None if reference_gradient is None or references is None else reference_gradient.to(references.dtype)
+        keep_gradients(ctx, (mine, theirs))
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [None if one is None else one * outer.to(one.dtype) for one in ctx.gradients]
-        return (*scaled, None, None, None, None, None, None)
+        return (*hand_over_gradients(ctx, outer), None, None, None, None, None, None)
 
 
 class PairWalk:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from productrec.errors import RecipeError, TrainingError
 from productrec.losses.batch import check_batch, check_label_range, choose_computing_dtype
 from productrec.losses.diagnostics import PairDiagnostics, diagnose_pairs
+from productrec.losses.gradient import hand_over_gradients, keep_gradients
 from productrec.losses.proxy import MarginSoftmax
 
 # Entries of a block of centres: on a CPU one that stays in a core's cache.
@@ -187,25 +188,18 @@ class _SoftTripleFunction(torch.autograd.Function):
         count, most = len(rows), max(1, _HELD_SIMILARITIES // walk.centres[..., 0].numel())
         for start in range(0, count, most):
             some = slice(start, start + most)
-            total += walk.compare(rows[some], labels[some])
-            if row_gradient is not None or gradient is not None:
-                into = None if row_gradient is None else row_gradient[some]
-                walk.add_gradients(rows[some], into, gradient, is_first=start == 0)
-        total /= count
-        if row_gradient is not None:
-            row_gradient /= count
-        if gradient is not None or shape.tau > 0:
-            total += walk.regularise(gradient, count)
-        ctx.gradients = (
-            None if row_gradient is None else row_gradient.to(embeddings.dtype),
-            None if gradient is None else gradient.to(centres.dtype),
-        )
+            total += walk.compare(rows[some], labels[some], count)
+            into = None if row_gradient is None else row_gradient[some]
+            is_last = start + most >= count
+            total += walk.finish(rows[some], into, gradient, is_first=start == 0, is_last=is_last)
+        mine = None if row_gradient is None else row_gradient.to(embeddings.dtype)
+        keep_gradients(ctx, (mine, None if gradient is None else gradient.to(centres.dtype)))
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(None if one is None else one * outer.to(one.dtype) for one in ctx.gradients), None, None)
+        return (*hand_over_gradients(ctx, outer), None, None)
 
 
 class _CentreWalk:
@@ -220,8 +214,11 @@ class _CentreWalk:
         self._inverses = centres.new_empty((self._classes, self._per_class, 1))
         self._slopes = centres.new_empty(0)
 
-    def compare(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Sum of the cross-entropies of embeddings (b, D); keeps its derivative by every similarity, (C, K, b)."""
+    def compare(self, rows: Tensor, labels: Tensor, total_count: int) -> Tensor:
+        """Sum of the cross-entropies of embeddings (b, D) over the count of all rows.
+
+        Its derivative by every similarity, (C, K, b), is kept.
+        """
         shape, count = self._shape, len(rows)
         if self._slopes.shape[-1:] != (count,):
             self._slopes = rows.new_empty((self._classes, self._per_class, count))
@@ -236,42 +233,47 @@ class _CentreWalk:
         logits = relaxed.mul_(shape.scale)
         true_class = labels.long()[None]
         logits.scatter_add_(0, true_class, logits.new_full(true_class.shape, -shape.scale * shape.margin))
-        total = (logits.logsumexp(dim=0) - logits.gather(0, true_class)[0]).sum()
+        total = (logits.logsumexp(dim=0) - logits.gather(0, true_class)[0]).sum() / total_count
         wrong = logits.softmax(dim=0)
         wrong.scatter_add_(0, true_class, wrong.new_full(true_class.shape, -1.0))
-        self._slopes.mul_(wrong.mul_(shape.scale)[:, None])
+        self._slopes.mul_(wrong.mul_(shape.scale / total_count)[:, None])
         return total
 
-    def add_gradients(
-        self, rows: Tensor, row_gradient: Tensor | None, gradient: Tensor | None, *, is_first: bool
-    ) -> None:
-        """Add to the gradient by embeddings (b, D), and to the one by unit centres (C, K, D), which begins empty."""
+    def finish(
+        self, rows: Tensor, row_gradient: Tensor | None, gradient: Tensor | None, *, is_first: bool, is_last: bool
+    ) -> Tensor:
+        """Add the kept derivatives up to gradients by embeddings (b, D) and by centres (C, K, D); the regulariser last.
+
+        The first call begins the gradient by centres, which is one by unit centres until the last.
+        """
+        total = self.centres.new_zeros(())
         for block in self._blocks:
             slopes = self._slopes[block].flatten(0, 1)
             if gradient is not None:
-                into = gradient[block].flatten(0, 1)
-                into.addmm_(slopes, rows, beta=0.0 if is_first else 1.0)
+                gradient[block].flatten(0, 1).addmm_(slopes, rows, beta=0.0 if is_first else 1.0)
             if row_gradient is not None:
                 slopes.mul_(self._inverses[block].flatten(0, 1))
                 row_gradient.addmm_(slopes.T, self.centres[block].flatten(0, 1))
+            if is_last:
+                total += self._regularise(block, None if gradient is None else gradient[block])
+        return total
 
-    def regularise(self, gradient: Tensor | None, count: int) -> Tensor:
-        """The regulariser; divides the gradient by the count, adds the regulariser's and takes off all lengthening."""
-        tau, per_class = self._shape.tau, self._per_class
-        weight = tau / (self._classes * per_class * (per_class - 1)) if per_class > 1 else 0.0
+    def _regularise(self, block: slice, gradient: Tensor | None) -> Tensor:
+        """The regulariser of some classes; its gradient is added, and all that only lengthens a centre is taken off."""
+        per_class, inverses = self._per_class, self._inverses[block]
+        weight = self._shape.tau / (self._classes * per_class * (per_class - 1)) if per_class > 1 else 0.0
         total = self.centres.new_zeros(())
-        for block in self._blocks:
-            inverses = self._inverses[block]
-            units = self.centres[block] * inverses
-            into = None if gradient is None else gradient[block].div_(count)
-            if weight > 0:
-                distances, slopes = _measure_distances(units)
-                total += distances.sum() * (weight / 2)  # every pair stands twice in a class's table
-                if into is not None:
-                    into.baddbmm_(slopes, units, alpha=weight)
-            if into is not None:
-                along = (into * units).sum(dim=2, keepdim=True)
-                into.addcmul_(units, along, value=-1.0).mul_(inverses)
+        if gradient is None and not weight:
+            return total
+        units = self.centres[block] * inverses
+        if weight:
+            distances, slopes = _measure_distances(units)
+            total = distances.sum() * (weight / 2)  # every pair stands twice in a class's table
+            if gradient is not None:
+                gradient.baddbmm_(slopes, units, alpha=weight)
+        if gradient is not None:
+            along = (gradient * units).sum(dim=2, keepdim=True)
+            gradient.addcmul_(units, along, value=-1.0).mul_(inverses)
         return total
 
 
