@@ -19,9 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import TrainingError
+from productrec.losses.margin_softmax import ArcFaceLoss, NormalisedSoftmaxLoss
 from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pair_weighting import Mining, PairLoss, compute_pair_loss
+from productrec.losses.pair_loss import Mining, PairLoss
+from productrec.losses.pair_weighting import compute_pair_loss
 from productrec.losses.pairwise import (
     Circle,
     Contrastive,
@@ -31,7 +33,7 @@ from productrec.losses.pairwise import (
     PairwiseLoss,
     SupCon,
 )
-from productrec.losses.proxy import ArcFaceLoss, NormalisedSoftmaxLoss, ProxyNCALoss
+from productrec.losses.proxy import ProxyNCALoss
 from productrec.losses.ranking import SmoothAP, Triplet
 from productrec.losses.soft_triple import SoftTripleLoss
 

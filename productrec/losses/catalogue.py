@@ -12,6 +12,13 @@ from torch import nn
 
 from productrec.errors import RecipeError
 from productrec.losses.euclidean import EuclideanContrastive, OriginalLiftedStructure
+from productrec.losses.margin_softmax import (
+    AdaCosLoss,
+    ArcFaceLoss,
+    CosFaceLoss,
+    NormalisedSoftmaxLoss,
+    ProxyNCAPlusPlusLoss,
+)
 from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import (
     DistanceWeightedMining,
@@ -20,29 +27,20 @@ from productrec.losses.mining import (
     MultiSimilarityMining,
     SemiHardMining,
 )
-from productrec.losses.pair_weighting import Mining, PairLoss, RelatedPairLoss
+from productrec.losses.pair_logistic import Logistic, PairLogisticLoss
+from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss
 from productrec.losses.pairwise import (
     BinomialDeviance,
     Circle,
     Contrastive,
     LiftedStructure,
-    Logistic,
     MultiSimilarity,
     NPair,
     NTXent,
-    PairLogisticLoss,
     PairwiseLoss,
     SupCon,
 )
-from productrec.losses.proxy import (
-    AdaCosLoss,
-    ArcFaceLoss,
-    CosFaceLoss,
-    NormalisedSoftmaxLoss,
-    ProxyAnchorLoss,
-    ProxyNCALoss,
-    ProxyNCAPlusPlusLoss,
-)
+from productrec.losses.proxy import ProxyAnchorLoss, ProxyNCALoss
 from productrec.losses.ranking import MaxOfHinges, SmoothAP, SumOfHinges, Triplet
 from productrec.losses.soft_triple import SoftTripleLoss
 

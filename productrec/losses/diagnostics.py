@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from productrec.losses.pair_weighting import Mining, PairLoss, PairWalk, RelatedPairLoss, check_pairs
+from productrec.losses.pair_checks import check_pairs
+from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss
+from productrec.losses.pair_weighting import PairWalk
 
 # A pair is active if its weight is more than this share of its anchor's largest, and more than nothing.
 _ACTIVE_SHARE, _NOTHING = 1e-3, 1e-6

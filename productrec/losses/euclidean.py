@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from productrec.errors import RecipeError
 from productrec.losses.log_sums import compute_log_sum
-from productrec.losses.pair_weighting import Weighed
+from productrec.losses.pair_loss import Weighed
+
+_LOG2_E = math.log2(math.e)
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ class EuclideanContrastive:
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """See `PairLoss.weigh`."""
-        near, near_slopes = measure_distances(positives)
-        far, far_slopes = measure_distances(negatives)
-        pulled = near.sub_(self.positive_margin).clamp_(min=0)
-        pushed = far.neg_().add_(self.negative_margin).clamp_(min=0)
+        pulled = measure_distances(positives).sub_(self.positive_margin).clamp_(min=0)
+        pushed = measure_distances(negatives).neg_().add_(self.negative_margin).clamp_(min=0)
+        near_slopes, far_slopes = measure_slopes(positives), measure_slopes(negatives)
         if self.power == 1:
             losses = pulled.sum(dim=1) + pushed.sum(dim=1)
-            return Weighed(losses, near_slopes.mul_(pulled.sign_()), far_slopes.mul_(pushed.sign_()).neg_())
+            return Weighed(losses, near_slopes.mul_(pulled.sign_()).neg_(), far_slopes.mul_(pushed.sign_()))
         losses = pulled.square().sum(dim=1) + pushed.square().sum(dim=1)
-        return Weighed(losses, near_slopes.mul_(pulled).mul_(2.0), far_slopes.mul_(pushed).mul_(-2.0))
+        scales = losses.new_full((len(losses), 1), 2.0)
+        return Weighed(losses, near_slopes.mul_(pulled).neg_(), far_slopes.mul_(pushed), scales=scales)
 
 
 @dataclass(frozen=True)
@@ -61,28 +64,34 @@ class OriginalLiftedStructure:
 
     def summarise(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """See `RelatedPairLoss.summarise`."""
-        return compute_log_sum(measure_distances(negatives)[0], -1.0).values + self.margin
+        return compute_log_sum(measure_distances(negatives), -1.0).values + self.margin
 
     def weigh_related(self, positives: Tensor, negatives: Tensor, own: Tensor, others: Tensor) -> Weighed:
         """See `RelatedPairLoss.weigh_related`."""
         present = positives < torch.inf
-        near, near_slopes = measure_distances(positives)
-        far, far_slopes = measure_distances(negatives)
+        near = measure_distances(positives)
         both = torch.logaddexp(own[:, None], others)
         gaps = (near + both).clamp_(min=0).masked_fill_(~present | (both == -torch.inf), 0.0)
         # A row's negatives stand in the pair (i, j) and in (j, i), which is as large.
         share = torch.where(gaps > 0, (own[:, None] - both).exp() * gaps, 0.0).sum(dim=1, keepdim=True) * 2.0
-        against = compute_log_sum(far, -1.0)
-        pushed = far_slopes.mul_(against.shares).mul_(-share / against.totals)
-        return Weighed(gaps.square().sum(dim=1) / 2, near_slopes.mul_(gaps), pushed, present.sum(dim=1))
+        # The summary is the logarithm of the sum, so that shares need no sum again.
+        shift = (self.margin - own).clamp(max=torch.finfo(own.dtype).max / 4)[:, None]
+        shares = measure_distances(negatives).mul_(-_LOG2_E).add_(shift * _LOG2_E).exp2_()
+        pushed = measure_slopes(negatives).mul_(shares).mul_(share)
+        pulled = measure_slopes(positives).mul_(gaps).neg_()
+        return Weighed(gaps.square().sum(dim=1) / 2, pulled, pushed, present.sum(dim=1))
 
 
-def measure_distances(similarities: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances of (b, K) similarities of unit vectors, and their slopes by similarity; absent pairs have slope 0.
+def measure_distances(similarities: Tensor) -> Tensor:
+    """Distances of (b, K) similarities of unit vectors: 0 where they coincide to rounding, and for absent positives.
 
-    A negative that is absent is infinitely far, a positive infinitely near, which counts as distance 0.
+    An absent negative is infinitely far. By thresholds: on a CPU a comparison and a choice cost several times as much.
     """
-    squared = 2.0 - 2.0 * similarities
-    apart = squared > 16.0 * torch.finfo(squared.dtype).eps
-    distances = squared.masked_fill_(~apart, 0.0).sqrt_()
-    return distances, torch.where(apart, -1.0 / distances, 0.0)
+    squared = torch.rsub(similarities, 2.0, alpha=2.0)
+    return torch.threshold_(squared, 16.0 * torch.finfo(squared.dtype).eps, 0.0).sqrt_()
+
+
+def measure_slopes(similarities: Tensor) -> Tensor:
+    """How fast a distance falls with its similarity, 1 / d, in place of (b, K); 0 where the distance is 0 or infinite."""
+    squared = similarities.mul_(-2.0).add_(2.0)
+    return torch.threshold_(squared, 16.0 * torch.finfo(squared.dtype).eps, torch.inf).rsqrt_()

@@ -7,16 +7,16 @@ as what it does with the similarities of a few anchors (`PairLoss.weigh`), and t
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from productrec.errors import RecipeError, TrainingError
-from productrec.losses.batch import check_batch, choose_computing_dtype
+from productrec.losses.batch import choose_computing_dtype
 from productrec.losses.gradient import hand_over_gradients, keep_gradients
+from productrec.losses.pair_checks import check_pairs, explain_not_finite
+from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss, Weighed
 from productrec.losses.pairs import find_pairs
 
 # Entries of a block of similarities: on a CPU one that stays in a core's cache is worth twice one that does not, while
@@ -24,63 +24,6 @@ from productrec.losses.pairs import find_pairs
 _BLOCK_ENTRIES = 1 << 20
 _ACCELERATOR_BLOCK_ENTRIES = 1 << 26
 _LEAST_BLOCK_ROWS = 128
-# How far a length may be from 1: half precision rounds.
-_UNIT_TOLERANCE = 1e-2
-
-
-class Weighed(NamedTuple):
-    """What a loss says of a block of anchors.
-
-    ``losses``: (b,), one an anchor; ``positives``: (b, P) and ``negatives``: (b, M), the derivative of an anchor's loss
-    by each similarity; ``counts``: (b,), where the loss is a mean over counted pairs or triplets and not over anchors.
-    """
-
-    losses: Tensor
-    positives: Tensor
-    negatives: Tensor
-    counts: Tensor | None = None
-    scales: Tensor | None = None
-
-
-class PairLoss(Protocol):
-    """A loss over pairs, told by what it does with a block of anchors.
-
-    Optional class attributes: with ``goes_by_positive = True`` it is handed as few columns of positives as there can
-    be, with ``needs_unit_norm = True`` embeddings of another length are refused (on the CPU). An optional method
-    ``for_anchors(start, stop)`` gives the loss of a block, where its settings differ by anchor.
-    """
-
-    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
-        """Weigh the pairs of b anchors.
-
-        Args:
-            positives: (b, P) similarities; +inf where an anchor has fewer than P.
-            negatives: (b, M) similarities; -inf in the places of positives and of the anchor itself.
-
-        Both may be written over. What is absent or not mined is infinitely right, so that exponentials and hinges
-        give it no weight by themselves; a derivative there must be 0 and finite.
-        """
-        ...
-
-
-class RelatedPairLoss(Protocol):
-    """A loss in which a pair also looks at the other row's pairs; among the anchors themselves only."""
-
-    def summarise(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """What other rows need of an anchor, (b,), of its pairs as in `PairLoss.weigh`; writes over nothing."""
-        ...
-
-    def weigh_related(self, positives: Tensor, negatives: Tensor, own: Tensor, others: Tensor) -> Weighed:
-        """As `PairLoss.weigh`, with the anchors' summaries (b,), and those of their positives (b, P)."""
-        ...
-
-
-class Mining(Protocol):
-    """A rule that drops pairs of a block before they are weighed."""
-
-    def drop(self, positives: Tensor, negatives: Tensor) -> None:
-        """Write +inf over positives (b, P), and -inf over negatives (b, M), that are not to be weighed."""
-        ...
 
 
 def compute_pair_loss(
@@ -187,16 +130,18 @@ class _PairLossFunction(torch.autograd.Function):
             if one is not None:
                 one /= divisor
         if total.device.type == "cpu" and not total.isfinite():
-            _explain_not_finite(embeddings, references)
-        mine = None if gradient is None else gradient.to(embeddings.dtype)
-        theirs = None if reference_gradient is None or references is None else reference_gradient.to(references.dtype)
-        keep_gradients(ctx, (mine, theirs))
+            explain_not_finite(embeddings, references)
+        keep_gradients(ctx, (_cast(gradient, embeddings), _cast(reference_gradient, references)))
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         return (*hand_over_gradients(ctx, outer), None, None, None, None, None, None)
+
+
+def _cast(gradient: Tensor | None, like: Tensor | None) -> Tensor | None:
+    return None if gradient is None or like is None else gradient.to(like.dtype)
 
 
 class PairWalk:
@@ -277,106 +222,3 @@ class PairWalk:
     def get_divisor(self) -> Tensor | int:
         """What sums over anchors are divided by."""
         return len(self.anchors) if self._counted is None else self._counted.clamp(min=1)
-
-
-def check_pairs(
-    where: str,
-    embeddings: Tensor,
-    labels: Tensor,
-    loss: PairLoss | RelatedPairLoss,
-    mining: Mining | None,
-    references: Tensor | None,
-    reference_labels: Tensor | None,
-    own_rows: Tensor | None,
-) -> None:
-    """Refuse what does not fit together; arguments and errors as for `compute_pair_loss`."""
-    _check_inputs(where, embeddings, labels, references, reference_labels, own_rows)
-    _check_fit(loss, mining, embeddings, references)
-
-
-def _check_inputs(
-    where: str,
-    embeddings: Tensor,
-    labels: Tensor,
-    references: Tensor | None,
-    reference_labels: Tensor | None,
-    own_rows: Tensor | None,
-) -> None:
-    check_batch(where, embeddings, labels)
-    given = [one for one in (embeddings, labels, references, reference_labels, own_rows) if one is not None]
-    devices = {str(one.device) for one in given}
-    if len(devices) > 1:
-        raise TrainingError(
-            f"{where}: embeddings, references and labels must be on one device; got {', '.join(sorted(devices))}. "
-            "Move them with .to()."
-        )
-    if references is None:
-        if reference_labels is not None or own_rows is not None:
-            raise TrainingError(f"{where}: reference_labels and own_rows must come with references; got none.")
-        return
-    if reference_labels is None:
-        raise TrainingError(f"{where}: references must come with reference_labels; got none. Pass one label a row.")
-    check_batch(f"{where}, references", references, reference_labels)
-    if references.shape[1] != embeddings.shape[1]:
-        raise TrainingError(
-            f"{where}: references must have {embeddings.shape[1]} dimensions, as the embeddings have; "
-            f"got {references.shape[1]}. Use one network for both."
-        )
-    if own_rows is not None and own_rows.shape != embeddings.shape[:1]:
-        raise TrainingError(
-            f"{where}: own_rows must be one row number per embedding, shape ({len(embeddings)},); "
-            f"got {tuple(own_rows.shape)}."
-        )
-
-
-def check_above_zero(loss: object, *names: str) -> None:
-    """Refuse a loss, a dataclass, whose named settings are not above 0.
-
-    Raises:
-        RecipeError: with the name and the value.
-    """
-    for field in fields(loss):  # type: ignore[arg-type]
-        value = getattr(loss, field.name)
-        if field.name in names and not value > 0:
-            raise RecipeError(f"{type(loss).__name__}: {field.name} must be above 0; got {value}.")
-
-
-def _check_fit(
-    loss: PairLoss | RelatedPairLoss, mining: Mining | None, embeddings: Tensor, references: Tensor | None
-) -> None:
-    """Refuse what this loss cannot take."""
-    name = type(loss).__name__
-    if hasattr(loss, "summarise"):
-        if references is not None:
-            raise TrainingError(f"{name}: compares a batch with itself only; got references. Leave the memory out.")
-        if mining is not None:
-            raise TrainingError(
-                f"{name}: takes no mining, because a pair is weighed by both rows; got {type(mining).__name__}."
-            )
-    if getattr(loss, "needs_unit_norm", False) and embeddings.device.type == "cpu":
-        for rows in (embeddings, references):
-            if rows is not None:
-                _check_unit_norm(name, rows.detach())
-
-
-def _check_unit_norm(name: str, rows: Tensor) -> None:
-    lengths = rows.float().norm(dim=1)
-    bad = ((lengths - 1.0).abs() > _UNIT_TOLERANCE).nonzero().flatten().tolist()  # NaN is told elsewhere, by its rows
-    if bad:
-        raise TrainingError(
-            f"{name}: embeddings must have unit norm; {len(bad)} of {len(rows)} rows have not, the first, row "
-            f"{bad[0]}, is {float(lengths[bad[0]]):.4g} long. Bring them there with torch.nn.functional.normalize."
-        )
-
-
-def _explain_not_finite(embeddings: Tensor, references: Tensor | None) -> None:
-    for name, rows in (("embeddings", embeddings), ("references", references)):
-        if rows is None:
-            continue
-        bad = (~rows.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            shown = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-            raise TrainingError(
-                f"pair loss: {name} must be finite; got NaN or infinity in {len(bad)} of {len(rows)} rows ({shown}). "
-                "Look at the images of these rows, or lower the learning rate."
-            )

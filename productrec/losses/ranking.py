@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError
-from productrec.losses.pair_weighting import Weighed, check_above_zero
+from productrec.losses.pair_loss import Weighed, check_above_zero
 
 
 @dataclass(frozen=True)

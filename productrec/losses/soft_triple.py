@@ -18,7 +18,7 @@ from productrec.errors import RecipeError, TrainingError
 from productrec.losses.batch import check_batch, check_label_range, choose_computing_dtype
 from productrec.losses.diagnostics import PairDiagnostics, diagnose_pairs
 from productrec.losses.gradient import hand_over_gradients, keep_gradients
-from productrec.losses.proxy import MarginSoftmax
+from productrec.losses.margin_softmax import MarginSoftmax
 
 # Entries of a block of centres: on a CPU one that stays in a core's cache.
 _BLOCK_ENTRIES = 1 << 18

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from productrec.losses.pair_weighting import Mining, PairLoss, RelatedPairLoss, Weighed
+from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss, Weighed
 
 View = Literal["self", "negative relative", "positive relative"]
 VIEWS: tuple[View, ...] = ("self", "negative relative", "positive relative")

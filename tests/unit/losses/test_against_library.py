@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from productrec.losses.euclidean import EuclideanContrastive, OriginalLiftedStructure
+from productrec.losses.margin_softmax import ArcFaceLoss, CosFaceLoss, NormalisedSoftmaxLoss, ProxyNCAPlusPlusLoss
 from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
-from productrec.losses.pair_weighting import Mining, PairLoss, RelatedPairLoss, compute_pair_loss
+from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss
+from productrec.losses.pair_weighting import compute_pair_loss
 from productrec.losses.pairwise import (
     Circle,
     Contrastive,
@@ -26,13 +28,7 @@ from productrec.losses.pairwise import (
     PairwiseLoss,
     SupCon,
 )
-from productrec.losses.proxy import (
-    ArcFaceLoss,
-    CosFaceLoss,
-    NormalisedSoftmaxLoss,
-    ProxyAnchorLoss,
-    ProxyNCAPlusPlusLoss,
-)
+from productrec.losses.proxy import ProxyAnchorLoss
 from productrec.losses.ranking import MaxOfHinges, SumOfHinges, Triplet
 from productrec.losses.soft_triple import SoftTripleLoss
 

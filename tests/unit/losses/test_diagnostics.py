@@ -8,8 +8,9 @@ from torch.nn import functional
 from productrec.losses.catalogue import build_metric_loss, list_pair_losses
 from productrec.losses.diagnostics import diagnose_pairs, list_driving_pairs
 from productrec.losses.mining import MultiSimilarityMining
+from productrec.losses.pair_logistic import PairLogisticLoss
 from productrec.losses.pair_weighting import compute_pair_weights
-from productrec.losses.pairwise import Circle, Contrastive, MultiSimilarity, PairLogisticLoss
+from productrec.losses.pairwise import Circle, Contrastive, MultiSimilarity
 from productrec.losses.weight_curves import VIEWS, compute_weight_curve
 from productrec.settings import METRIC_LOSSES
 

@@ -17,17 +17,17 @@ from productrec.losses.mining import (
     MultiSimilarityMining,
     SemiHardMining,
 )
-from productrec.losses.pair_weighting import Mining, PairLoss, Weighed, compute_pair_loss, compute_pair_weights
+from productrec.losses.pair_logistic import Logistic, PairLogisticLoss
+from productrec.losses.pair_loss import Mining, PairLoss, Weighed
+from productrec.losses.pair_weighting import compute_pair_loss, compute_pair_weights
 from productrec.losses.pairwise import (
     BinomialDeviance,
     Circle,
     Contrastive,
     LiftedStructure,
-    Logistic,
     MultiSimilarity,
     NPair,
     NTXent,
-    PairLogisticLoss,
     PairwiseLoss,
     SupCon,
 )

@@ -6,19 +6,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.losses.proxy import (
+from productrec.losses.margin_softmax import (
     AdaCosLoss,
     ArcFaceLoss,
     CosFaceLoss,
     MarginSoftmax,
     NormalisedSoftmaxLoss,
-    ProxyAnchor,
-    ProxyAnchorLoss,
-    ProxyLoss,
-    ProxyNCA,
-    ProxyNCALoss,
     ProxyNCAPlusPlusLoss,
 )
+from productrec.losses.proxy import ProxyAnchor, ProxyAnchorLoss, ProxyLoss, ProxyNCA, ProxyNCALoss
 
 CLASSES = 5
 

@@ -9,7 +9,8 @@ from productrec.data.samplers import EpochSampler
 from productrec.errors import ArtifactError, Interrupted, TrainingError
 from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pairwise import MultiSimilarity, PairLogisticLoss, PairwiseLoss
+from productrec.losses.pair_logistic import PairLogisticLoss
+from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
 from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.models.recognizer import build_recognizer
 from productrec.runtime import StopRequest
