@@ -92,6 +92,6 @@ def measure_distances(similarities: Tensor) -> Tensor:
 
 
 def measure_slopes(similarities: Tensor) -> Tensor:
-    """How fast a distance falls with its similarity, 1 / d, in place of (b, K); 0 where the distance is 0 or infinite."""
+    """How fast a distance falls as (b, K) similarities rise, 1 / d, in their place; 0 where it is 0 or infinite."""
     squared = similarities.mul_(-2.0).add_(2.0)
     return torch.threshold_(squared, 16.0 * torch.finfo(squared.dtype).eps, torch.inf).rsqrt_()
