@@ -58,6 +58,33 @@ def test_four_commands_with_views_and_soft_triple(place, drawn, productrec):
     )
 
 
+def test_centres_are_kept_merged_and_measured(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    settings = [*TINY, "loss.metric=soft_triple", "train.epochs=1"]
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    assert productrec("train", recipe, *settings).code == 0
+    early = productrec("centres", "runs/tiny")
+    assert early.code == 4
+    assert "run productrec predict runs/tiny first" in early.err
+    assert productrec("predict", "runs/tiny").code == 0
+    outcome = productrec("centres", "runs/tiny", "--distance", "2")
+    assert outcome.code == 0, outcome.err
+    assert "6 of 60 centres left, 1.00 a class" in outcome.err + outcome.out
+    folder = place / "runs" / "tiny" / "prototypes"
+    assert np.load(folder / "centres.npy").shape == (6, 1, 16)
+    notes = json.loads((folder / "manifest.json").read_text())["notes"]
+    assert 0 <= notes["top_1_accuracy"] <= 1
+    assert notes["images"] == 18
+    kept = productrec("centres", "runs/tiny", "--distance", "0")
+    assert "60 of 60 centres left" in kept.err + kept.out
+
+
+def test_a_loss_without_centres_has_none_to_merge(finished, productrec):
+    outcome = productrec("centres", "runs/tiny")
+    assert outcome.code == 4
+    assert "its metric loss (multi_similarity) learns none" in outcome.err
+
+
 def test_tta_alone_takes_its_default_and_plain_predictions_stay(finished, productrec):
     plain = load_probabilities(finished / "runs/tiny/predictions/plain/test").values.copy()
     assert productrec("predict", "runs/tiny", "--tta").code == 0

@@ -67,6 +67,29 @@ def test_a_stopped_training_resumes_to_the_same_weights(place, drawn, productrec
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
 
 
+def test_mined_classes_and_momentum_keys_outlive_a_stop(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    settings = [*TINY, "train.epochs=3", "train.hard_classes=0.5", "train.mine_every=2", "loss.memory.rows=32"]
+    settings += ["loss.memory.start_step=2", "loss.memory.momentum=0.9"]
+    whole = productrec("train", recipe, *settings, "name=whole", "data.table=data/tiny")
+    assert whole.code == 0, whole.err
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "productrec", "train", str(recipe), *settings]
+    process = subprocess.Popen(
+        command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for(place / "runs/tiny/checkpoints/last/manifest.json", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    resumed = productrec("train", recipe, *settings, "--resume")
+    assert resumed.code == 0, resumed.err
+    digests = [
+        compute_file_digest(place / f"runs/{run}/checkpoints/last/weights.safetensors") for run in ("whole", "tiny")
+    ]
+    assert digests[0] == digests[1]
+
+
 def test_a_resume_with_other_settings_is_refused_by_name(place, drawn, productrec):
     recipe = write_recipe(place, drawn)
     assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
