@@ -1,7 +1,8 @@
 """Benchmark of one accelerator: first whether it computes what the CPU computes, then how fast the whole pipeline is.
 
-Compares embeddings, logits, losses, a training step and the search with the CPU's; then trains the grocery recipe with
-a larger backbone for about ``--minutes``, predicts with views, and prints rates, peak memory and validation scores.
+Compares embeddings, logits, losses, a training step and the search with the CPU's; measures pair losses; then trains
+the grocery recipe with a larger backbone for about ``--minutes``, predicts with views, and prints rates, peak memory
+and validation scores.
 Without an accelerator it says so and ends. Exit code 1 where a comparison fails; what follows it is measured all the
 same. ``--device cpu --quick`` rehearses the whole flow in a minute (its comparisons are of the CPU with itself).
 """
@@ -54,8 +55,9 @@ def main() -> int:
     print(f"device: {figures['device']}", flush=True)
 
     from sections.agreement import check_agreement
+    from sections.pair_losses import measure_pair_losses
 
-    rows = check_agreement(device)
+    rows = check_agreement(device) + measure_pair_losses(device, quick=options.quick)
     for row in rows:
         print_row(row)
     failed = [row.what for row in rows if row.holds is False]
