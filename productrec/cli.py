@@ -75,11 +75,13 @@ def demo(
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder of the competition's files.")],
+    source: Annotated[Path, typer.Argument(help="Folder, zip or tar of the competition's files.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the image table; default data/NAME of the source.")
     ] = None,
-    format: Annotated[str, typer.Option(help="auto, fgvc_json, csv or folders.")] = "auto",
+    format: Annotated[
+        str, typer.Option(help="auto, table, fgvc_json, coco, csv, sop, in_shop, cub, cars or folders.")
+    ] = "auto",
     images: Annotated[Path | None, typer.Option(help="Image folder, where it is not in the source.")] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV column of image ids.")] = None,
     label_column: Annotated[str | None, typer.Option(help="CSV column of labels.")] = None,
@@ -88,10 +90,11 @@ def ingest(
     verify: Annotated[bool, typer.Option(help="Decode every image once.")] = True,
     seed: Annotated[int, typer.Option(help="Decides what is held out.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a table of another source.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what is understood, and write nothing.")] = False,
 ) -> None:
     """Read a competition's files into an image table."""
     from productrec.recipe import build_recipe
-    from productrec.stages.ingest import report, run_ingest
+    from productrec.stages.ingest import explain_source, report, run_ingest
 
     given = {
         "format": format,
@@ -102,7 +105,10 @@ def ingest(
         "verify": verify,
     }
     data = build_recipe({"name": "ingest", "data": given}).data
-    folder = out or Path("data") / source.resolve().name
+    folder = out or Path("data") / source.resolve().name.partition(".")[0]
+    if explain:
+        explain_source(source, folder, data=data)
+        return
     report(run_ingest(source, folder, data=data, sample=sample, seed=seed, replace=replace))
 
 

@@ -52,8 +52,11 @@ class Settings(BaseModel):
 class DataSettings(Settings):
     """Where the images and labels come from, and the table they become."""
 
-    source: Path | None = Field(None, description="folder of the competition's files")
-    format: Literal["auto", "fgvc_json", "csv", "folders"] = Field("auto", description="layout of the source")
+    source: Path | None = Field(None, description="folder, zip or tar of the competition's files")
+    format: Literal["auto", "table", "fgvc_json", "coco", "csv", "sop", "in_shop", "cub", "cars", "folders"] = Field(
+        "auto", description="layout of the source; auto: as its files tell"
+    )
+    box_margin: NonNegative = Field(0.1, description="share by which COCO's boxes are widened on every side")
     images: Path | None = Field(None, description="image folder, where it does not stand in the source")
     id_column: str | None = Field(
         None, description="CSV column of image ids or file names; found by itself where usual"

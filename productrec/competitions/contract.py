@@ -35,7 +35,7 @@ class Contract(BaseModel):
 
     name: str = Field(min_length=1, description="the short name, as the command line takes it")
     title: str = Field(min_length=1, description="the name in words")
-    source_format: Literal["fgvc_json", "csv", "folders", "auto"] = Field(
+    source_format: Literal["auto", "table", "fgvc_json", "coco", "csv", "folders"] = Field(
         "auto", description="how the competition's files are laid out; auto looks at them"
     )
     sample_submission: str | None = Field(

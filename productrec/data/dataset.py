@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from productrec.data.decode import decode_image, read_image_bytes
 from productrec.data.samplers import EpochSampler
+from productrec.data.table import crop_to_box
 from productrec.data.transforms import Augmentation
 from productrec.data.views import View, compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
@@ -47,9 +48,18 @@ class TrainingBatch(NamedTuple):
 class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
     """Augmented squares with their class position, addressed by (epoch, row)."""
 
-    def __init__(self, paths: Sequence[str], labels: np.ndarray, augmentation: Augmentation, seed: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        augmentation: Augmentation,
+        seed: int,
+        *,
+        boxes: Sequence[str | None] | None = None,
+    ) -> None:
         # NumPy arrays, not lists: loader processes share them without touching a reference count per string.
         self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
+        self._boxes = _pack_boxes(boxes)
         self._labels = labels
         self._augmentation = augmentation
         self._seed = seed
@@ -64,7 +74,7 @@ class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str | None]:
         epoch, row = key
-        pixels, problem = _decode(_as_text(self._paths[row]))
+        pixels, problem = _decode(_as_text(self._paths[row]), None if self._boxes is None else str(self._boxes[row]))
         if problem is not None:  # a pipeline may refuse the stand-in for its size
             side_px = self._augmentation.side_px
             return np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), problem
@@ -75,8 +85,16 @@ class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
     """The cuts of each image that a set of views needs, addressed by row."""
 
-    def __init__(self, paths: Sequence[str], views: Sequence[View], side_px: int) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        views: Sequence[View],
+        side_px: int,
+        *,
+        boxes: Sequence[str | None] | None = None,
+    ) -> None:
         self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
+        self._boxes = _pack_boxes(boxes)
         self._cuts = tuple(dict.fromkeys(view.cut for view in views))
         self._side_px = side_px
 
@@ -89,7 +107,7 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
         return len(self._paths)
 
     def __getitem__(self, row: int) -> tuple[int, list[np.ndarray], str | None]:
-        pixels, problem = _decode(_as_text(self._paths[row]))
+        pixels, problem = _decode(_as_text(self._paths[row]), None if self._boxes is None else str(self._boxes[row]))
         return row, cut_views(pixels, self._cuts, self._side_px), problem
 
 
@@ -169,10 +187,15 @@ def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> Vie
     return ViewBatch(rows, cuts, {row: problem for row, _, problem in items if problem is not None})
 
 
-def _decode(path: str) -> tuple[np.ndarray, str | None]:
+def _pack_boxes(boxes: Sequence[str | None] | None) -> np.ndarray | None:
+    return None if boxes is None else np.array([box or "" for box in boxes])
+
+
+def _decode(path: str, box: str | None) -> tuple[np.ndarray, str | None]:
     """Pixels, or a black image and what is wrong: an error raised in a loader process would arrive as a traceback."""
     try:
-        return decode_image(read_image_bytes(path), path), None
+        pixels = decode_image(read_image_bytes(path), path)
+        return (crop_to_box(pixels, box) if box else pixels), None
     except DataError as error:
         return np.zeros((8, 8, 3), np.uint8), str(error)
 

@@ -30,24 +30,26 @@ def read_csv(source: Path, *, id_column: str | None = None, label_column: str | 
             continue
         entries = _read(path)
         ids = _choose_column(path, entries, id_column, ID_COLUMNS, "--id-column")
-        labels = _choose_column(path, entries, label_column, LABEL_COLUMNS, "--label-column")
+        labels = _choose_label(path, entries, label_column)
         title = next(
             (name for name in TITLE_COLUMNS if entries and name in entries[0] and name not in (ids, labels)), None
         )
-        labelled += [(split, entry[ids], entry[labels], entry[title] if title else None) for entry in entries]
+        labelled += [
+            (split, entry[ids], entry[labels] if labels else "", entry[title] if title else None) for entry in entries
+        ]
     unlabelled = [image_id for _, image_id, label, _ in labelled if not label]
-    if unlabelled:
+    if 0 < len(unlabelled) < len(labelled):
         raise DataError(
             f"{source}: every row of train.csv and val.csv must have a label; "
             f"{describe_offenders(unlabelled)} have none."
         )
-    names = sorted({label for _, _, label, _ in labelled})
+    names = sorted({label for _, _, label, _ in labelled if label})
     numbers = {name: number for name in names if (number := parse_whole_number(name)) is not None}
     if any(str(numbers.get(name)) != name for name in names):  # "007" is a name: as a number it would be another's
         numbers = {name: number for number, name in enumerate(names)}
     rows.class_names = {number: name for name, number in numbers.items()}
     for split, image_id, label, text in labelled:
-        rows.add(image_id, split, numbers[label], title=text)
+        rows.add(image_id, split, numbers[label] if label else None, title=text)
     test = next((source / name for name in ("test.csv", SAMPLE_NAME) if (source / name).is_file()), None)
     if test is not None:
         entries = _read(test)
@@ -55,6 +57,14 @@ def read_csv(source: Path, *, id_column: str | None = None, label_column: str | 
         for entry in entries:
             rows.add(entry[ids], "test", None)
     return rows
+
+
+def _choose_label(path: Path, entries: list[dict[str, str]], given: str | None) -> str | None:
+    """The column of labels; None for a catalogue of titles, which has none."""
+    columns = list(entries[0])
+    if given is None and not set(LABEL_COLUMNS) & set(columns) and set(TITLE_COLUMNS) & set(columns):
+        return None
+    return _choose_column(path, entries, given, LABEL_COLUMNS, "--label-column")
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -15,10 +15,16 @@ from productrec.errors import DataError, describe_offenders
 
 # Folders below the root, in the order they are looked into; those named for a split serve that split alone. A val image
 # may lie among the training images, which it was held out of.
-IMAGE_FOLDERS = ("images", "val", "val_images", "train", "train_images", "test", "test_images", ".")
+IMAGE_FOLDERS = (
+    "images",
+    *(f"{split}{ending}" for split in ("val", "train", "test") for ending in ("", "_images", "2017", "2014")),
+    ".",
+)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 UPPER_SUFFIXES = tuple(suffix.upper() for suffix in IMAGE_SUFFIXES)
 SAMPLE_NAME = "sample_submission.csv"
+_CARRIED = ("image_id", "label", "split", "url", "title", "path", "box", "group", "role")
+_SPLIT_ENDING = re.compile("_images$|20[0-9]{2}$")
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 
 
@@ -32,6 +38,9 @@ class SourceRows:
     url: list[str | None] = field(default_factory=list)
     title: list[str | None] = field(default_factory=list)
     path: list[str | None] = field(default_factory=list)
+    box: list[str | None] = field(default_factory=list)
+    group: list[str | None] = field(default_factory=list)
+    role: list[str | None] = field(default_factory=list)
     class_names: dict[int, str] = field(default_factory=dict)
     class_paths: dict[int, str] = field(default_factory=dict)
     class_descriptions: dict[int, str] = field(default_factory=dict)
@@ -45,14 +54,20 @@ class SourceRows:
         url: str | None = None,
         title: str | None = None,
         path: str | None = None,
+        box: str | None = None,
+        group: str | None = None,
+        role: str | None = None,
     ) -> None:
-        """Append one image."""
+        """Append one image; ``box``: the part of its picture, ``group``: its listing, ``role``: query or gallery."""
         self.image_id.append(image_id)
         self.split.append(split)
         self.label.append(label)
         self.url.append(url)
         self.title.append(title)
         self.path.append(path)
+        self.box.append(box)
+        self.group.append(group)
+        self.role.append(role)
 
     def build_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The image rows (paths and states still to be found) and the classes, sorted by id.
@@ -64,7 +79,7 @@ class SourceRows:
             _check_unicode(texts)
         images = build_frame(
             IMAGE_COLUMNS,
-            {name: getattr(self, name) for name in ("image_id", "label", "split", "url", "title", "path")},
+            {name: getattr(self, name) for name in _CARRIED},
         )
         ids = sorted(
             {label for label in self.label if label is not None} | set(self.class_names) | set(self.class_paths)
@@ -93,26 +108,6 @@ def _check_unicode(texts: Iterable[str | None]) -> None:
             f"source: ids, file names and titles must be valid Unicode; {describe_offenders(wrong)} are not. "
             "Rename them."
         )
-
-
-def detect_format(source: Path) -> str:
-    """Which layout ``source`` has: ``fgvc_json``, ``csv`` or ``folders``.
-
-    Raises:
-        DataError: no such folder, or none of the layouts.
-    """
-    if not source.is_dir():
-        raise DataError(f"{source}: must be the folder that holds the competition's files; no such folder.")
-    if (source / "train.json").is_file():
-        return "fgvc_json"
-    if (source / "train.csv").is_file():
-        return "csv"
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in source.iterdir()):
-        return "folders"
-    raise DataError(
-        f"{source}: must hold train.json (iMaterialist, FGVC), train.csv (Kaggle) or one folder a class; "
-        f"got {describe_offenders(sorted(entry.name for entry in source.iterdir()))}."
-    )
 
 
 def parse_whole_number(text: str) -> int | None:
@@ -150,7 +145,7 @@ class FileFinder:
         if name.startswith(("/", "\\")) or ".." in PureWindowsPath(name).parts or "\0" in name:
             return None  # PureWindowsPath takes both / and \ for separators
         for folder in self._folders:
-            owner = folder.removesuffix("_images")
+            owner = _SPLIT_ENDING.sub("", folder)
             if owner in SPLITS and owner != split and (owner, split) != ("train", "val"):
                 continue
             for suffix in ("", *IMAGE_SUFFIXES, *UPPER_SUFFIXES):
@@ -163,7 +158,8 @@ class FileFinder:
         if folder not in self._listed:
             try:
                 with os.scandir(self._root / folder) as entries:
-                    self._listed[folder] = {entry.name for entry in entries if not entry.is_dir()}
+                    # A link is listed, wherever it leads: asking a looped one whether it is a folder is an error.
+                    self._listed[folder] = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
             except OSError:
                 self._listed[folder] = set()
         return self._listed[folder]

@@ -17,30 +17,48 @@ _CHUNK_IMAGES = 256
 
 @dataclass(frozen=True)
 class ImageState:
-    """What was found of one file; ``digest`` is the SHA-256 of its bytes, the size is in pixels, upright."""
+    """What was found of one file; ``digest`` is the SHA-256 of its bytes, the size is in pixels, upright.
+
+    ``reason`` says why it is not ok, without the path.
+    """
 
     status: str
     width: int | None = None
     height: int | None = None
     digest: str | None = None
+    reason: str | None = None
 
 
-def inspect_image(path: str | Path | None, *, verify: bool = True) -> ImageState:
-    """State of one file: missing, broken or ok. Without ``verify`` a file that exists counts as ok."""
-    if path is None or not os.path.exists(path):
-        return ImageState("missing")
+def inspect_image(path: str | Path | None, *, verify: bool = True, inside: Path | None = None) -> ImageState:
+    """State of one file: missing, broken or ok.
+
+    Args:
+        path: the file; None where the source has none.
+        verify: read and decode it; without, a file that exists counts as ok.
+        inside: a folder that links must not lead out of; None to follow them anywhere.
+    """
+    if path is None or not os.path.lexists(path):
+        return ImageState("missing", reason="no such file")
+    if inside is not None and os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(inside):
+        return ImageState("broken", reason="is a link that leads out of the source's folder.")
+    if not os.path.exists(path):
+        return ImageState("missing", reason="is a link that leads nowhere.")
     if not verify:
         return ImageState("ok")
     try:
         data = read_image_bytes(path)
-    except DataError:
-        return ImageState("broken")
+    except DataError as error:
+        return ImageState("broken", reason=_shorten(error, path))
     digest = hashlib.sha256(data).hexdigest()
     try:
         width, height = check_image(data, path)
-    except DataError:
-        return ImageState("broken", digest=digest)
+    except DataError as error:
+        return ImageState("broken", digest=digest, reason=_shorten(error, path))
     return ImageState("ok", width, height, digest)
+
+
+def _shorten(error: DataError, path: str | Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
 
 
 def inspect_images(
@@ -48,6 +66,7 @@ def inspect_images(
     *,
     workers: int,
     verify: bool = True,
+    inside: Path | None = None,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> list[ImageState]:
     """States of many files, in order; threads suffice, since Pillow decodes without the interpreter's lock."""
@@ -55,6 +74,6 @@ def inspect_images(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for start in range(0, len(paths), _CHUNK_IMAGES):
             chunk = paths[start : start + _CHUNK_IMAGES]
-            states += pool.map(lambda path: inspect_image(path, verify=verify), chunk)
+            states += pool.map(lambda path: inspect_image(path, verify=verify, inside=inside), chunk)
             on_progress(len(chunk))
     return states

@@ -25,11 +25,13 @@ IMAGE_COLUMNS = {
     "group": "str",
     "title": "str",
     "box": "str",
+    "role": "str",
     "width": "Int64",
     "height": "Int64",
     "digest": "str",
     "url": "str",
     "status": "str",
+    "reason": "str",
 }
 CLASS_COLUMNS = {"id": "Int64", "name": "str", "path": "str", "description": "str"}
 
@@ -58,10 +60,29 @@ class ImageTable:
         root = str(self.root)
         return [os.path.join(root, path) for path in rows["path"]]
 
+    def get_boxes(self, rows: pd.DataFrame) -> list[str | None] | None:
+        """The box of each of ``rows`` that is a part of its picture, as `format_box` writes it; None if none is."""
+        if rows["box"].isna().all():
+            return None
+        return [None if pd.isna(box) else str(box) for box in rows["box"]]
+
     def get_class_names(self, class_ids: Collection[int]) -> list[str]:
         """Names of classes, in the order given; the id itself where a class has no name."""
         names = dict(zip(self.classes["id"].tolist(), self.classes["name"].tolist(), strict=True))
         return [str(names.get(class_id) or class_id) for class_id in class_ids]
+
+
+def format_box(x: float, y: float, width: float, height: float) -> str:
+    """A box in pixels from the upper left, as the table keeps it; parts of it may lie outside the picture."""
+    return ",".join(f"{value:.2f}" for value in (x, y, width, height))
+
+
+def crop_to_box(pixels: np.ndarray, box: str) -> np.ndarray:
+    """The part of a picture (H, W, 3) that a box covers; the whole picture where it covers none of it."""
+    x, y, width, height = (float(value) for value in box.split(","))
+    left, top = max(0, round(x)), max(0, round(y))
+    part = pixels[top : max(0, round(y + height)), left : max(0, round(x + width))]
+    return part if part.size else pixels
 
 
 def build_frame(columns: Mapping[str, str], rows: Mapping[str, Any]) -> pd.DataFrame:
@@ -88,8 +109,12 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
             f"{where}: image ids must be unique over all splits; {describe_offenders(repeated)} stand more than once. "
             "Remove the repeated entries from the source files."
         )
+    wrong = [image_id for image_id, box in zip(images["image_id"], images["box"], strict=True) if not _is_box(box)]
+    if wrong:
+        raise DataError(f"{where}: a box must be four numbers, x,y,width,height; {describe_offenders(wrong)} are not.")
     unlabelled = images[(images["split"] == "train") & images["label"].isna()]
-    if len(unlabelled):
+    # A catalogue without one label is a table too; nothing can be trained on it yet.
+    if len(unlabelled) and images["label"].notna().any():
         raise DataError(
             f"{where}: every training image must have a label; {describe_offenders(unlabelled['image_id'])} have none."
         )
@@ -98,6 +123,16 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
         raise DataError(f"{where}: labels must be among the classes; got {describe_offenders(unknown)} that are not.")
     if not len(images):
         raise DataError(f"{where}: no images are listed. Check the source folder and its format.")
+
+
+def _is_box(box: Any) -> bool:
+    if pd.isna(box):
+        return True
+    try:
+        values = [float(value) for value in str(box).split(",")]
+    except ValueError:
+        return False
+    return len(values) == 4 and bool(np.isfinite(values).all()) and min(values[2:]) > 0
 
 
 def find_findings(images: pd.DataFrame) -> list[str]:
@@ -110,6 +145,8 @@ def find_findings(images: pd.DataFrame) -> list[str]:
             findings.append(
                 f"{describe_offenders(ids)} of {len(images)} images {what}; they stay in the table as {status!r}."
             )
+    if images["label"].isna().all():
+        findings.append("no image has a label: there is nothing to train on, only a catalogue to look up.")
     usable = images[images["status"] == "ok"]
     trained = usable.loc[usable["split"] == "train", "label"].value_counts()
     for split in ("val",):
@@ -133,7 +170,7 @@ def hold_out_validation(images: pd.DataFrame, fraction: float, seed: int) -> pd.
 
     A class keeps at least one training image; where ``fraction`` of it is less than half an image, none is moved.
     """
-    train = images[images["split"] == "train"].sort_values("image_id")
+    train = images[(images["split"] == "train") & images["label"].notna()].sort_values("image_id")
     moved: list[Any] = []
     for label in sorted(set(train["label"].astype(int))):
         rows = train[train["label"] == label]

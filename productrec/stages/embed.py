@@ -131,7 +131,8 @@ def _embed(
 ) -> None:
     views = get_views(wish.views)
     rows = table.select([wish.split])
-    dataset = ViewedImages(table.get_paths(rows), views, checkpoint.recipe["train"]["side_px"])
+    side_px = checkpoint.recipe["train"]["side_px"]
+    dataset = ViewedImages(table.get_paths(rows), views, side_px, boxes=table.get_boxes(rows))
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")

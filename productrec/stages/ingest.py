@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,27 +10,18 @@ import pandas as pd
 
 from productrec.artifacts import compute_digest, compute_file_digest, is_fresh, load_manifest
 from productrec.console import say, show_progress, warn
-from productrec.data.format_csv import read_csv
-from productrec.data.format_fgvc import read_fgvc_json
-from productrec.data.format_folders import read_folders
-from productrec.data.formats import SAMPLE_NAME, SourceRows, detect_format, find_image_root, find_paths
+from productrec.data.archive import describe_skipped, is_archive, unpack_archive
+from productrec.data.formats import SAMPLE_NAME, FileFinder, SourceRows, find_image_root, find_paths
 from productrec.data.inspection import inspect_images
+from productrec.data.layouts import detect_layout, read_source
 from productrec.data.table import KIND, check_table, find_findings, hold_out_validation, save_table
 from productrec.errors import ArtifactError
 from productrec.runtime import count_cores
 from productrec.settings import DataSettings
 
-SOURCE_FILES = (
-    "train.json",
-    "val.json",
-    "test.json",
-    "product_tree.json",
-    "classes.csv",
-    "train.csv",
-    "val.csv",
-    "test.csv",
-    SAMPLE_NAME,
-)
+_LARGEST_LIST_BYTES = 4 << 30
+_EXPLAINED_ROWS = 3
+_LIST_SUFFIXES = (".json", ".csv", ".txt", ".parquet", ".mat")
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ def run_ingest(
     """Read ``source`` into the image table ``out``; a table made from the same files is left as it is.
 
     Args:
-        source: folder of the competition's files.
+        source: folder of the competition's files, or a zip or tar of it, which is unpacked beside ``out``.
         out: folder of the table.
         data: format, columns, image folder, held-out share.
         sample: file name of the sample submission, where it is not the usual one.
@@ -61,14 +53,12 @@ def run_ingest(
         DataError: the source cannot be understood, or breaks a promise of the table.
         ArtifactError: ``out`` holds the table of another source and ``replace`` is false.
     """
-    layout = detect_format(source) if data.format == "auto" else data.format
+    if is_archive(source):
+        source = _unpack(source, out)
+    layout = detect_layout(source) if data.format == "auto" else data.format
     root = find_image_root(source, data.images)
     sample_path = source / (sample or SAMPLE_NAME)
-    inputs = {
-        name: compute_file_digest(source / name)
-        for name in (*SOURCE_FILES, sample_path.name)
-        if (source / name).is_file()
-    }
+    inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in _list_source_files(source)}
     rows = _read(source, layout, data)
     images, classes = rows.build_frames()
     inputs["rows"] = compute_digest([rows.image_id, rows.label, rows.split])
@@ -84,10 +74,14 @@ def run_ingest(
     _check_same_source(out, inputs["rows"], replace=replace)
     with show_progress("reading images", len(images)) as bar:
         paths = [None if pd.isna(path) else str(root / path) for path in images["path"]]
-        states = inspect_images(paths, workers=count_cores(), verify=data.verify, on_progress=bar.advance)
+        inside = root.resolve()
+        states = inspect_images(
+            paths, workers=count_cores(), verify=data.verify, inside=inside, on_progress=bar.advance
+        )
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
     images["height"] = pd.Series([state.height for state in states], dtype="Int64")
+    images["reason"] = pd.Series([state.reason for state in states], dtype="str")
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
     sample_found = sample_path if sample_path.is_file() else None
     save_table(out, images, classes, root=root, sample=sample_found, inputs=inputs, settings=settings)
@@ -104,12 +98,57 @@ def report(ingested: Ingested) -> None:
         warn(finding)
 
 
+def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
+    """Say what is understood of a source: its layout, and what its first rows would be; only an archive is unpacked.
+
+    Raises:
+        DataError: the source cannot be understood.
+    """
+    if is_archive(source):
+        source = _unpack(source, out)
+    layout = detect_layout(source) if data.format == "auto" else data.format
+    rows = _read(source, layout, data)
+    finder = FileFinder(find_image_root(source, data.images))
+    counts = Counter(rows.split)
+    say(f"{source}: layout {layout}")
+    for split in counts:
+        first = [place for place, other in enumerate(rows.split) if other == split][:_EXPLAINED_ROWS]
+        for place in first:
+            image_id, label = rows.image_id[place], rows.label[place]
+            path = finder.find(rows.path[place] or image_id, split)
+            known = {"file": path or "not there", "title": rows.title[place], "box": rows.box[place]}
+            known |= {"label": label, "url": rows.url[place]}
+            texts = [f"{name} {value}" for name, value in known.items() if value is not None]
+            say(f"  {split} {image_id}: {', '.join(texts)}")
+    shown = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    classes = len({label for label in rows.label if label is not None})
+    say(f"{len(rows.image_id):,} rows ({shown}), {classes:,} classes with images; nothing was written.")
+
+
+def _unpack(archive: Path, out: Path) -> Path:
+    unpacked = unpack_archive(archive, out.parent / f"{out.name}.unpacked")
+    skipped = describe_skipped(unpacked.skipped)
+    if skipped:
+        warn(f"{archive}: {skipped}")
+    return unpacked.folder
+
+
+def _list_source_files(source: Path) -> list[Path]:
+    """The files of a source that say what its images are."""
+    folders = [source, source / "annotations"]
+    return sorted(
+        path
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix.lower() in _LIST_SUFFIXES and path.is_file() and path.stat().st_size <= _LARGEST_LIST_BYTES
+    )
+
+
 def _read(source: Path, layout: str, data: DataSettings) -> SourceRows:
-    if layout == "fgvc_json":
-        return read_fgvc_json(source)
-    if layout == "csv":
-        return read_csv(source, id_column=data.id_column, label_column=data.label_column)
-    return read_folders(source)
+    return read_source(
+        source, layout, id_column=data.id_column, label_column=data.label_column, box_margin=data.box_margin
+    )
 
 
 def _fingerprint_files(images: pd.DataFrame, root: Path) -> str:

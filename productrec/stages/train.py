@@ -84,9 +84,11 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     keep_freed_memory(device)
     set_seed(recipe.seed)
     rows = table.select(recipe.train.splits)
+    rows = rows[rows["label"].notna()]
     if len(rows) < 2:
         raise DataError(
-            f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images; got {len(rows)}."
+            f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
+            f"got {len(rows)}."
         )
     class_ids = sorted(int(label) for label in rows["label"].unique())
     positions = {class_id: position for position, class_id in enumerate(class_ids)}
@@ -103,7 +105,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
     loader = build_training_loader(
-        TrainingImages(table.get_paths(rows), labels, augmentation, recipe.seed),
+        TrainingImages(table.get_paths(rows), labels, augmentation, recipe.seed, boxes=table.get_boxes(rows)),
         sampler,
         workers=workers,
         pin_memory=device.type == "cuda",
@@ -269,7 +271,7 @@ def _build_validation(
         warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
     views = get_views("plain")
     loader = build_view_loader(
-        ViewedImages(table.get_paths(rows), views, recipe.train.side_px),
+        ViewedImages(table.get_paths(rows), views, recipe.train.side_px, boxes=table.get_boxes(rows)),
         batch_size=recipe.predict.batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",
@@ -293,7 +295,7 @@ def _build_mining(
     if not recipe.train.hard_classes:
         return None
     loader = build_view_loader(
-        ViewedImages(table.get_paths(rows), get_views("plain"), recipe.train.side_px),
+        ViewedImages(table.get_paths(rows), get_views("plain"), recipe.train.side_px, boxes=table.get_boxes(rows)),
         batch_size=recipe.predict.batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",

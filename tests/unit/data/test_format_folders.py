@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from productrec.data.format_folders import read_folders
-from productrec.data.formats import detect_format, find_paths
+from productrec.data.formats import find_paths
+from productrec.data.layouts import detect_layout
 from productrec.errors import DataError
 
 
@@ -20,7 +21,7 @@ def write_images(root: Path, *names: str) -> Path:
 def test_folders_without_splits(tmp_path: Path) -> None:
     source = write_images(tmp_path, "tin/2.jpg", "tin/1.PNG", "jar/1.jpg")
     rows = read_folders(source)
-    assert detect_format(source) == "folders"
+    assert detect_layout(source) == "folders"
     assert rows.image_id == ["jar/1.jpg", "tin/1.PNG", "tin/2.jpg"]
     assert rows.split == ["train"] * 3
     assert rows.label == [0, 1, 1]

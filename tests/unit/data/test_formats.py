@@ -11,11 +11,11 @@ from productrec.data.format_fgvc import read_fgvc_json
 from productrec.data.formats import (
     FileFinder,
     SourceRows,
-    detect_format,
     find_image_root,
     find_paths,
     parse_whole_number,
 )
+from productrec.data.layouts import detect_layout
 from productrec.errors import DataError
 
 
@@ -31,6 +31,12 @@ def frame(*entries: tuple[str, str], paths: dict[str, str] | None = None) -> pd.
     for image_id, split in entries:
         rows.add(image_id, split, None, path=(paths or {}).get(image_id))
     return rows.build_frames()[0]
+
+
+def test_a_looped_link_hides_no_other_file(tmp_path: Path) -> None:
+    write_images(tmp_path, "sub/a.png")
+    (tmp_path / "sub" / "loop.png").symlink_to(tmp_path / "sub" / "loop.png")
+    assert FileFinder(tmp_path).find("sub/a.png", "train") == "sub/a.png"
 
 
 # ---------------------------------------------------------------- layout
@@ -49,23 +55,23 @@ def test_the_layout_is_seen_from_the_files(tmp_path: Path, files: list[str], lay
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    assert detect_format(tmp_path) == layout
+    assert detect_layout(tmp_path) == layout
 
 
 def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one folder a class; got 0 \(\)"):
-        detect_format(tmp_path)
+        detect_layout(tmp_path)
     (tmp_path / "readme.txt").write_text("x")
     (tmp_path / ".git").mkdir()
     with pytest.raises(DataError, match=r"must hold train.json .*; got 2 \(.git, readme.txt\)"):
-        detect_format(tmp_path)
+        detect_layout(tmp_path)
 
 
 def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for name in ("file", "absent"):
         with pytest.raises(DataError, match="no such folder"):
-            detect_format(tmp_path / name)
+            detect_layout(tmp_path / name)
 
 
 def test_the_image_root_is_the_source_or_the_given_folder(tmp_path: Path) -> None:

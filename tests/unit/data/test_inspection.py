@@ -57,25 +57,39 @@ def test_a_named_pipe_is_broken_and_does_not_hang(tmp_path: Path) -> None:
     thread = threading.Thread(target=lambda: found.append(inspect_image(tmp_path / "pipe.jpg")), daemon=True)
     thread.start()
     thread.join(10)
-    assert found == [ImageState("broken")]
+    assert found == [ImageState("broken", reason="must be a regular file.")]
 
 
 def test_a_folder_is_broken(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
-    assert inspect_image(tmp_path / "a.jpg") == ImageState("broken")
+    assert inspect_image(tmp_path / "a.jpg") == ImageState("broken", reason="must be a regular file.")
 
 
 def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
     (tmp_path / "dangling.jpg").symlink_to(tmp_path / "absent.jpg")
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
-    for path in (None, tmp_path / "absent.jpg", tmp_path / "dangling.jpg", tmp_path / "loop.jpg", "a\0b.jpg"):
-        assert inspect_image(path) == ImageState("missing")
+    for path in (None, tmp_path / "absent.jpg", "a\0b.jpg"):
+        assert inspect_image(path) == ImageState("missing", reason="no such file")
+    for name in ("dangling.jpg", "loop.jpg"):
+        assert inspect_image(tmp_path / name) == ImageState("missing", reason="is a link that leads nowhere.")
+
+
+def test_a_link_out_of_the_source_is_not_followed(photograph: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "source"
+    inside.mkdir()
+    (inside / "good.jpg").write_bytes(photograph.read_bytes())
+    (inside / "near.jpg").symlink_to(inside / "good.jpg")
+    (inside / "far.jpg").symlink_to(photograph)
+    assert inspect_image(inside / "near.jpg", inside=inside).status == "ok"
+    far = inspect_image(inside / "far.jpg", inside=inside)
+    assert (far.status, far.reason) == ("broken", "is a link that leads out of the source's folder.")
+    assert inspect_image(inside / "far.jpg").status == "ok"
 
 
 def test_without_verification_a_file_that_exists_counts(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     assert inspect_image(tmp_path / "a.jpg", verify=False) == ImageState("ok")
-    assert inspect_image(tmp_path / "b.jpg", verify=False) == ImageState("missing")
+    assert inspect_image(tmp_path / "b.jpg", verify=False).status == "missing"
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -1,0 +1,83 @@
+"""Layouts: which one a source folder has, and the reader of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from productrec.data import format_lists, format_table
+from productrec.data.format_coco import list_coco_files, read_coco
+from productrec.data.format_csv import read_csv
+from productrec.data.format_fgvc import read_fgvc_json
+from productrec.data.format_folders import read_folders
+from productrec.data.formats import SourceRows
+from productrec.errors import DataError, describe_offenders
+
+LAYOUTS = ("table", "fgvc_json", "coco", "csv", *format_lists.READERS, "folders")
+_CHUNK_BYTES = 1 << 20
+
+
+def detect_layout(source: Path) -> str:
+    """Which of `LAYOUTS` a source folder has, told by its files.
+
+    Raises:
+        DataError: no such folder, or none of the layouts.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: must be the folder (or the zip or tar) of the competition's files; no such folder.")
+    if any((source / name).is_file() for name in format_table.NAMES):
+        return "table"
+    if (source / "train.json").is_file():
+        return "coco" if _mentions(source / "train.json", b'"bbox"') else "fgvc_json"
+    if list_coco_files(source):
+        return "coco"
+    if (source / "train.csv").is_file():
+        return "csv"
+    for layout, names in format_lists.LAYOUTS.items():
+        if all((source / name).is_file() for name in names):
+            return layout
+    if any(entry.is_dir() and not entry.name.startswith(".") for entry in source.iterdir()):
+        return "folders"
+    raise DataError(
+        f"{source}: must hold train.json (iMaterialist, FGVC, COCO), train.csv (Kaggle), images.csv (a table of your "
+        "own), the lists of Stanford Online Products, In-Shop, CUB or Cars196, or one folder a class; "
+        f"got {describe_offenders(sorted(entry.name for entry in source.iterdir()))}."
+    )
+
+
+def read_source(
+    source: Path, layout: str, *, id_column: str | None = None, label_column: str | None = None, box_margin: float = 0.1
+) -> SourceRows:
+    """The rows of a source of a known layout.
+
+    Args:
+        source: folder.
+        layout: one of `LAYOUTS`.
+        id_column: of a CSV.
+        label_column: of a CSV.
+        box_margin: by which share COCO's boxes are widened on every side.
+
+    Raises:
+        DataError: the source is not of that layout.
+    """
+    if layout == "csv":
+        return read_csv(source, id_column=id_column, label_column=label_column)
+    if layout == "coco":
+        return read_coco(source, margin=box_margin)
+    readers = {
+        "table": format_table.read_table,
+        "fgvc_json": read_fgvc_json,
+        "folders": read_folders,
+        **format_lists.READERS,
+    }
+    return readers[layout](source)
+
+
+def _mentions(path: Path, text: bytes) -> bool:
+    """Whether a file holds these bytes; it is read in chunks, because such files may be large."""
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if text in tail + chunk:
+                return True
+            tail = chunk[-len(text) :]
+    return False

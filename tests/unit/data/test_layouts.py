@@ -1,0 +1,256 @@
+"""Layouts beyond a competition's own: list files of retrieval benchmarks, COCO boxes, hand-written tables, archives."""
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from productrec.data.archive import unpack_archive
+from productrec.data.layouts import detect_layout, read_source
+from productrec.data.table import check_table, crop_to_box, format_box
+from productrec.errors import DataError
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def read(folder: Path, expected: str):
+    assert detect_layout(folder) == expected
+    rows = read_source(folder, expected)
+    images, classes = rows.build_frames()
+    check_table(images, classes, "here")
+    return rows
+
+
+def test_stanford_online_products(tmp_path: Path) -> None:
+    head = "image_id class_id super_class_id path\n"
+    write(
+        tmp_path,
+        Ebay_train_dot_txt=head + "1 1 1 bicycle_final/a b.JPG\n2 1 1 bicycle_final/c.JPG\n",
+        Ebay_test_dot_txt=head + "3 2 1 lamp_final/d.JPG\n",
+    )
+    rows = read(tmp_path, "sop")
+    assert rows.image_id == ["bicycle_final/a b.JPG", "bicycle_final/c.JPG", "lamp_final/d.JPG"]
+    assert rows.split == ["train", "train", "val"]
+    assert rows.label == [1, 1, 2]
+    assert rows.class_paths == {1: "bicycle", 2: "lamp"}
+    (tmp_path / "Ebay_test.txt").write_text(head + "3 two 1 lamp/d.JPG\n")
+    with pytest.raises(DataError, match=r"Ebay_test.txt, line 2: a class must be a whole number; got 'two'"):
+        read_source(tmp_path, "sop")
+
+
+def test_in_shop_tells_queries_from_gallery(tmp_path: Path) -> None:
+    lines = ["3", "image_name item_id evaluation_status"]
+    lines += ["img/WOMEN/Dresses/id_01/a.jpg  id_01  train", "img/MEN/Tees/id_07/b.jpg id_07 query"]
+    lines += ["img/MEN/Tees/id_07/c.jpg id_07 gallery"]
+    write(tmp_path, list_eval_partition_dot_txt="\n".join(lines))
+    rows = read(tmp_path, "in_shop")
+    assert rows.role == [None, "query", "gallery"]
+    assert rows.split == ["train", "val", "val"]
+    assert rows.class_names == {0: "id_01", 1: "id_07"}
+    assert rows.class_paths == {0: "WOMEN/Dresses", 1: "MEN/Tees"}
+    (tmp_path / "list_eval_partition.txt").write_text("\n".join([*lines, "img/x id_1 probe"]))
+    with pytest.raises(DataError, match="line 6: the status must be train, query or gallery; got 'probe'"):
+        read_source(tmp_path, "in_shop")
+
+
+def test_cub_is_split_by_class(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        images_dot_txt="1 001.Auk/a.jpg\n2 101.Owl/b.jpg\n",
+        image_class_labels_dot_txt="1 1\n2 101\n",
+        classes_dot_txt="1 001.Auk\n101 101.Owl\n",
+        images__x="",
+    )
+    rows = read(tmp_path, "cub")
+    assert rows.split == ["train", "val"]
+    assert rows.path == ["images/001.Auk/a.jpg", "images/101.Owl/b.jpg"]
+    assert rows.class_names == {1: "Auk", 101: "Owl"}
+
+
+def test_cars_is_split_by_class(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    entries = np.array(
+        [("car_ims/1.jpg", 1, 0), ("car_ims/2.jpg", 99, 1)],
+        dtype=[("relative_im_path", "O"), ("class", "O"), ("test", "O")],
+    )
+    names = np.array([f"car {number}" for number in range(1, 100)], dtype=object)
+    savemat(tmp_path / "cars_annos.mat", {"annotations": entries, "class_names": names})
+    rows = read(tmp_path, "cars")
+    assert rows.split == ["train", "val"]
+    assert rows.label == [1, 99]
+    assert rows.class_names[99] == "car 99"
+    (tmp_path / "cars_annos.mat").write_text("nothing")
+    with pytest.raises(DataError, match="must hold 'annotations' and 'class_names' of Cars196"):
+        read_source(tmp_path, "cars")
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+    "categories": [{"id": 5, "name": "tin", "supercategory": "food"}],
+    "annotations": [
+        {"id": 10, "image_id": 1, "category_id": 5, "bbox": [10, 20, 40, 20]},
+        {"id": 11, "image_id": 1, "category_id": 5, "bbox": [0, 0, 5, 5]},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ["train.json", "annotations/instances_train2017.json"])
+def test_every_coco_box_is_a_row(tmp_path: Path, name: str) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / name).write_text(json.dumps(COCO))
+    rows = read(tmp_path, "coco")
+    assert rows.image_id == ["1#10", "1#11"]
+    assert rows.path == ["a.jpg", "a.jpg"]
+    assert rows.box[0] == "6.00,18.00,48.00,24.00"
+    assert rows.class_names == {5: "tin"}
+    assert rows.class_paths == {5: "food"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [1, 2, 0, 4]}, "must have a box x, y, width, height"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "must have a box x, y, width, height"),
+        ({"image_id": 9}, "is of image 9, which is not listed"),
+        ({"category_id": "tin"}, "a category's id must be a whole number"),
+    ],
+)
+def test_a_wrong_annotation_is_named(tmp_path: Path, change: dict, message: str) -> None:
+    document = COCO | {"annotations": [COCO["annotations"][0] | change]}
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=message):
+        read_source(tmp_path, "coco")
+
+
+def test_boxes_cut_what_lies_inside_the_picture() -> None:
+    pixels = np.arange(10 * 20 * 3, dtype=np.uint8).reshape(10, 20, 3)
+    assert crop_to_box(pixels, format_box(2, 3, 5, 4)).tolist() == pixels[3:7, 2:7].tolist()
+    assert crop_to_box(pixels, format_box(-5, -5, 8, 100)).shape == (10, 3, 3)
+    assert crop_to_box(pixels, format_box(50, 50, 8, 8)).shape == pixels.shape
+
+
+def test_a_table_by_hand(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        images_dot_csv="image_id,split,label,path,title,role,box\n000123,train,tin,x/a.jpg,A tin,,\nNA,test,,,,,\n"
+        '7,train,cup,c.jpg,,query,"1,2,3,4"\n',
+    )
+    rows = read(tmp_path, "table")
+    assert rows.image_id == ["000123", "NA", "7"]
+    assert rows.label == [1, None, 0]
+    assert rows.title == ["A tin", None, None]
+    assert rows.role == [None, None, "query"]
+    for text, message in (
+        ("id,label\n1,2\n", "must have the column image_id"),
+        ("image_id,colour\n1,2\n", "may have split, label"),
+        ("image_id,split\n1,dev\n", "split must be one of train, val, test; got 1 .dev."),
+        ("image_id,label\n,2\n", "row 1 has none"),
+    ):
+        (tmp_path / "images.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_source(tmp_path, "table")
+    (tmp_path / "images.csv").write_text('image_id,label,box\n1,2,"1,2,3"\n')
+    rows = read_source(tmp_path, "table")
+    with pytest.raises(DataError, match="a box must be four numbers"):
+        check_table(*rows.build_frames(), "here")
+
+
+def test_titles_without_labels_are_a_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("id,title\n6680.jpg,Shoe\n9969.jpg,Shirt\n")
+    rows = read(tmp_path, "csv")
+    assert rows.label == [None, None]
+    assert rows.title == ["Shoe", "Shirt"]
+    (tmp_path / "train.csv").write_text("id,title,label\n1.jpg,Shoe,3\n2.jpg,Shirt,\n")
+    with pytest.raises(DataError, match="must have a label"):
+        read_source(tmp_path, "csv")
+
+
+# ---------------------------------------------------------------- archives
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pack(path: Path, **entries: bytes) -> Path:
+    files = {name.replace("__", "/").replace("_dot_", "."): data for name, data in entries.items()}
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in files.items():
+                file.writestr(name, data)
+    else:
+        with tarfile.open(path, "w:gz") as file:
+            for name, data in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                file.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
+def test_an_archive_is_unpacked_once(tmp_path: Path, name: str) -> None:
+    archive = pack(tmp_path / name, top__tin__a_dot_png=picture(), top__cup__b_dot_png=picture())
+    unpacked = unpack_archive(archive, tmp_path / "out")
+    assert unpacked.folder == tmp_path / "out" / "files" / "top"
+    assert sorted(path.name for path in unpacked.folder.rglob("*.png")) == ["a.png", "b.png"]
+    assert read(unpacked.folder, "folders").class_names == {0: "cup", 1: "tin"}
+    before = (unpacked.folder / "tin" / "a.png").stat().st_mtime_ns
+    assert unpack_archive(archive, tmp_path / "out").folder == unpacked.folder
+    assert (unpacked.folder / "tin" / "a.png").stat().st_mtime_ns == before
+
+
+def test_nothing_leaves_the_folder(tmp_path: Path) -> None:
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as file:
+        for name, kind in (
+            ("../outside.png", tarfile.REGTYPE),
+            ("/absolute.png", tarfile.REGTYPE),
+            ("link.png", tarfile.SYMTYPE),
+            ("hard.png", tarfile.LNKTYPE),
+            ("pipe.png", tarfile.FIFOTYPE),
+            ("good/a.png", tarfile.REGTYPE),
+            ("good/a.png", tarfile.REGTYPE),
+            ("x" * 300 + ".png", tarfile.REGTYPE),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            data = picture() if kind == tarfile.REGTYPE else b""
+            entry.size = len(data)
+            file.addfile(entry, io.BytesIO(data))
+    unpacked = unpack_archive(archive, tmp_path / "out")
+    assert len(unpacked.skipped) == 7
+    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["a.png"]
+    assert not (tmp_path / "outside.png").exists()
+
+
+def test_a_bomb_and_a_damaged_archive_are_refused(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", b"\0" * (80 << 20))
+    with pytest.raises(DataError, match="a bomb, or not an archive of images"):
+        unpack_archive(bomb, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for name in ("bad.zip", "bad.tar"):
+        (tmp_path / name).write_bytes(b"not an archive")
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            unpack_archive(tmp_path / name, tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "cut.zip", "w") as file:
+        file.writestr("a.png", picture() * 50)
+    data = (tmp_path / "cut.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(data[:60] + b"\xff" * 20 + data[80:])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack_archive(tmp_path / "cut.zip", tmp_path / "out")
