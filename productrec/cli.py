@@ -113,6 +113,23 @@ def ingest(
 
 
 @app.command()
+def preview(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Picture to write, .jpg or .png.")] = Path("preview.jpg"),
+    images: Annotated[int, typer.Option(min=1, help="Training images shown.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Augmented squares of each.")] = 6,
+) -> None:
+    """Draw training images beside what augmentation makes of them."""
+    from productrec.console import say
+    from productrec.recipe import load_recipe
+    from productrec.stages.preview import run_preview
+
+    written = run_preview(load_recipe(recipe, overrides or []), out, images=images, epochs=epochs)
+    say(f"preview: {written}")
+
+
+@app.command()
 def train(
     recipe: RecipePath,
     overrides: Overrides = None,

@@ -342,7 +342,7 @@ class TrainSettings(Settings):
     )
     mine_every: Positive = Field(1, description="epochs between two searches for near classes")
     side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
-    augmentation: str = Field("product", description="none, light, product, heavy, or a serialised albumentations file")
+    augmentation: str = Field("product", description="none, light, product, in_the_wild, heavy, or a serialised albumentations file")
     cut_mix: Fraction = Field(
         0.0, description="share of batches mixed by CutMix; they have the classification term alone"
     )

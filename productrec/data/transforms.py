@@ -19,6 +19,7 @@ PRESETS = {
     "none": "resize only",
     "light": "crops down to half the area and flips: clean studio photographs",
     "product": "crops down to a third, flips, mild colour: product photographs by phone",
+    "in_the_wild": "product, and tilt, blur, noise, compression, shade: test images unlike the training images",
     "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images, long trainings",
 }
 
@@ -83,6 +84,17 @@ def _build_preset(name: str, side_px: int) -> list[Any]:
             A.RandomResizedCrop(size, scale=(0.35, 1.0), ratio=(0.75, 4 / 3)),
             A.HorizontalFlip(p=0.5),
             A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.03, 0.03), p=0.8),
+        ]
+    if name == "in_the_wild":
+        return [
+            A.RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.75, 4 / 3)),
+            A.HorizontalFlip(p=0.5),
+            A.Perspective(scale=(0.02, 0.08), p=0.4, border_mode=cv2.BORDER_REFLECT_101),
+            A.Affine(rotate=(-15, 15), p=0.4, border_mode=cv2.BORDER_REFLECT_101),
+            A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.04, 0.04), p=0.8),
+            A.RandomShadow(p=0.2),
+            A.OneOf([A.MotionBlur(blur_limit=(3, 7)), A.GaussianBlur(blur_limit=(3, 5)), A.GaussNoise()], p=0.3),
+            A.ImageCompression(quality_range=(35, 90), p=0.3),
         ]
     return [
         A.RandomResizedCrop(size, scale=(0.2, 1.0), ratio=(0.7, 1.4)),

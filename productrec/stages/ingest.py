@@ -116,7 +116,7 @@ def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
         for place in first:
             image_id, label = rows.image_id[place], rows.label[place]
             path = finder.find(rows.path[place] or image_id, split)
-            known = {"file": path or "not there", "title": rows.title[place], "box": rows.box[place]}
+            known: dict[str, object] = {"file": path or "not there", "title": rows.title[place], "box": rows.box[place]}
             known |= {"label": label, "url": rows.url[place]}
             texts = [f"{name} {value}" for name, value in known.items() if value is not None]
             say(f"  {split} {image_id}: {', '.join(texts)}")

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -77,6 +78,26 @@ def test_centres_are_kept_merged_and_measured(place, drawn, productrec):
     assert notes["images"] == 18
     kept = productrec("centres", "runs/tiny", "--distance", "0")
     assert "60 of 60 centres left" in kept.err + kept.out
+
+
+def test_a_preview_shows_each_image_and_its_epochs(finished, productrec):
+    outcome = productrec("preview", "tiny.yaml", *TINY, "--out", "out/sheet.png", "--images", "3", "--epochs", "2")
+    assert outcome.code == 0, outcome.err
+    sheet = cv2.imread(str(finished / "out" / "sheet.png"))
+    assert sheet.shape == (3 * 36, 3 * 36, 3)
+    assert productrec("preview", "tiny.yaml", *TINY, "--out", "sheet.gif").code == 2
+
+
+def test_an_archive_is_ingested_and_explained(place, drawn, productrec):
+    archive = shutil.make_archive(str(place / "set"), "zip", drawn)
+    told = productrec("ingest", archive, "--explain")
+    assert told.code == 0, told.err
+    assert "layout fgvc_json" in told.err + told.out
+    assert not (place / "data" / "set").exists()
+    outcome = productrec("ingest", archive)
+    assert outcome.code == 0, outcome.err
+    assert "image table data/set written" in outcome.err
+    assert "unchanged" in productrec("ingest", archive).err
 
 
 def test_a_loss_without_centres_has_none_to_merge(finished, productrec):
