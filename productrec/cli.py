@@ -88,6 +88,14 @@ def ingest(
     sample: Annotated[str | None, typer.Option(help="File name of the sample submission in the source.")] = None,
     validation_fraction: Annotated[float, typer.Option(help="Share held out of train where there is no val.")] = 0.1,
     verify: Annotated[bool, typer.Option(help="Decode every image once.")] = True,
+    dedup: Annotated[str, typer.Option(help="Near-duplicates: off, report, drop or group.")] = "off",
+    folds: Annotated[int, typer.Option(help="Cross-validation folds of the training images.")] = 0,
+    pack: Annotated[bool, typer.Option("--pack", help="Shrink and encode images into a store, fast to read.")] = False,
+    max_side: Annotated[int, typer.Option(help="Longer side of a packed image, in pixels.")] = 320,
+    download: Annotated[bool, typer.Option("--download", help="Fetch images from their URLs.")] = False,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Also fetch from addresses that are not public.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides what is held out.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a table of another source.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what is understood, and write nothing.")] = False,
@@ -103,6 +111,12 @@ def ingest(
         "label_column": label_column,
         "validation_fraction": validation_fraction,
         "verify": verify,
+        "dedup": dedup,
+        "folds": folds,
+        "pack": pack,
+        "max_side_px": max_side,
+        "download": download,
+        "allow_private": allow_private,
     }
     data = build_recipe({"name": "ingest", "data": given}).data
     folder = out or Path("data") / source.resolve().name.partition(".")[0]

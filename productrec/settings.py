@@ -56,6 +56,15 @@ class DataSettings(Settings):
     format: Literal["auto", "table", "fgvc_json", "coco", "csv", "sop", "in_shop", "cub", "cars", "folders"] = Field(
         "auto", description="layout of the source; auto: as its files tell"
     )
+    dedup: Literal["off", "report", "drop", "group"] = Field(
+        "off",
+        description="near-duplicates: report, drop training copies, or group so that no split parts them",
+    )
+    folds: Annotated[int, Field(ge=0)] = Field(0, description="cross-validation folds of the training images; 0: none")
+    pack: bool = Field(False, description="shrink and encode the images once into a store that is fast to read")
+    max_side_px: Positive = Field(320, description="longer side of a packed image at most")
+    download: bool = Field(False, description="fetch images from the source's URLs, beside the table")
+    allow_private: bool = Field(False, description="also fetch from addresses that are not public")
     box_margin: NonNegative = Field(0.1, description="share by which COCO's boxes are widened on every side")
     images: Path | None = Field(None, description="image folder, where it does not stand in the source")
     id_column: str | None = Field(
@@ -342,7 +351,9 @@ class TrainSettings(Settings):
     )
     mine_every: Positive = Field(1, description="epochs between two searches for near classes")
     side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
-    augmentation: str = Field("product", description="none, light, product, in_the_wild, heavy, or a serialised albumentations file")
+    augmentation: str = Field(
+        "product", description="none, light, product, in_the_wild, heavy, or a serialised albumentations file"
+    )
     cut_mix: Fraction = Field(
         0.0, description="share of batches mixed by CutMix; they have the classification term alone"
     )

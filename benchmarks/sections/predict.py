@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.drawn.competition import draw_competition
+from productrec.data.images import FileImages
 from productrec.data.views import get_views
 from productrec.models.inference import recognise_views
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
@@ -131,7 +132,7 @@ def embed_images(
     wanted = get_views(views)
     cuts = list(dict.fromkeys(view.cut for view in wanted))
     plan = [(cuts.index(view.cut), view.flip) for view in wanted]
-    dataset = ViewedImages(paths, wanted, side_px)
+    dataset = ViewedImages(FileImages(paths), wanted, side_px)
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     with write_embedding_set(
         out,

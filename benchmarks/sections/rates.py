@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
+from productrec.data.images import FileImages
 from productrec.data.samplers import EpochSampler
 from productrec.data.table import load_table
 from productrec.data.transforms import build_augmentation
@@ -30,7 +31,7 @@ def measure_loader_rate(recipe: Recipe, device: torch.device, *, most_seconds: f
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
     loader = build_training_loader(
-        TrainingImages(table.get_paths(rows), labels, augmentation, recipe.seed),
+        TrainingImages(FileImages(table.get_paths(rows)), labels, augmentation, recipe.seed),
         sampler,
         workers=workers,
         pin_memory=device.type == "cuda",

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from productrec.data.decode import decode_image, read_image_bytes
+from productrec.data.images import Images
 from productrec.data.samplers import EpochSampler
-from productrec.data.table import crop_to_box
 from productrec.data.transforms import Augmentation
 from productrec.data.views import View, compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
@@ -48,18 +47,8 @@ class TrainingBatch(NamedTuple):
 class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
     """Augmented squares with their class position, addressed by (epoch, row)."""
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        labels: np.ndarray,
-        augmentation: Augmentation,
-        seed: int,
-        *,
-        boxes: Sequence[str | None] | None = None,
-    ) -> None:
-        # NumPy arrays, not lists: loader processes share them without touching a reference count per string.
-        self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
-        self._boxes = _pack_boxes(boxes)
+    def __init__(self, images: Images, labels: np.ndarray, augmentation: Augmentation, seed: int) -> None:
+        self._images = images
         self._labels = labels
         self._augmentation = augmentation
         self._seed = seed
@@ -70,11 +59,11 @@ class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
         return 3 * self._augmentation.side_px**2
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str | None]:
         epoch, row = key
-        pixels, problem = _decode(_as_text(self._paths[row]), None if self._boxes is None else str(self._boxes[row]))
+        pixels, problem = _decode(self._images, row)
         if problem is not None:  # a pipeline may refuse the stand-in for its size
             side_px = self._augmentation.side_px
             return np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), problem
@@ -85,16 +74,8 @@ class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
     """The cuts of each image that a set of views needs, addressed by row."""
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        views: Sequence[View],
-        side_px: int,
-        *,
-        boxes: Sequence[str | None] | None = None,
-    ) -> None:
-        self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
-        self._boxes = _pack_boxes(boxes)
+    def __init__(self, images: Images, views: Sequence[View], side_px: int) -> None:
+        self._images = images
         self._cuts = tuple(dict.fromkeys(view.cut for view in views))
         self._side_px = side_px
 
@@ -104,10 +85,10 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
         return sum(3 * compute_side_px(self._side_px, scale) ** 2 for _, scale in self._cuts)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._images)
 
     def __getitem__(self, row: int) -> tuple[int, list[np.ndarray], str | None]:
-        pixels, problem = _decode(_as_text(self._paths[row]), None if self._boxes is None else str(self._boxes[row]))
+        pixels, problem = _decode(self._images, row)
         return row, cut_views(pixels, self._cuts, self._side_px), problem
 
 
@@ -187,21 +168,12 @@ def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> Vie
     return ViewBatch(rows, cuts, {row: problem for row, _, problem in items if problem is not None})
 
 
-def _pack_boxes(boxes: Sequence[str | None] | None) -> np.ndarray | None:
-    return None if boxes is None else np.array([box or "" for box in boxes])
-
-
-def _decode(path: str, box: str | None) -> tuple[np.ndarray, str | None]:
+def _decode(images: Images, row: int) -> tuple[np.ndarray, str | None]:
     """Pixels, or a black image and what is wrong: an error raised in a loader process would arrive as a traceback."""
     try:
-        pixels = decode_image(read_image_bytes(path), path)
-        return (crop_to_box(pixels, box) if box else pixels), None
+        return images.decode(row), None
     except DataError as error:
         return np.zeros((8, 8, 3), np.uint8), str(error)
-
-
-def _as_text(path: np.bytes_ | np.str_) -> str:
-    return path.decode("ascii") if isinstance(path, bytes) else str(path)
 
 
 def _start_worker(number: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,8 @@ class ImageTable:
     """Images and classes of one source.
 
     ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing);
-    ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, where it has one.
+    ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, ``packed`` the folder of the
+    packed store that holds its pictures, where it has one.
     """
 
     images: pd.DataFrame
@@ -49,6 +50,7 @@ class ImageTable:
     root: Path
     sample: Path | None
     fingerprint: str
+    packed: Path | None = None
 
     def select(self, splits: Collection[str], *, usable: bool = True) -> pd.DataFrame:
         """Rows of ``splits`` in the table's order; only those whose image can be read unless ``usable`` is false."""
@@ -59,12 +61,6 @@ class ImageTable:
         """Absolute image paths of ``rows``."""
         root = str(self.root)
         return [os.path.join(root, path) for path in rows["path"]]
-
-    def get_boxes(self, rows: pd.DataFrame) -> list[str | None] | None:
-        """The box of each of ``rows`` that is a part of its picture, as `format_box` writes it; None if none is."""
-        if rows["box"].isna().all():
-            return None
-        return [None if pd.isna(box) else str(box) for box in rows["box"]]
 
     def get_class_names(self, class_ids: Collection[int]) -> list[str]:
         """Names of classes, in the order given; the id itself where a class has no name."""
@@ -192,17 +188,26 @@ def save_table(
     sample: Path | None,
     inputs: dict[str, str],
     settings: dict[str, Any],
+    packed: Path | None = None,
+    duplicates: pd.DataFrame | None = None,
+    findings: Sequence[str] = (),
 ) -> None:
     """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move."""
     notes: dict[str, Any] = {
         "root": str(root.resolve()),
         "relative_root": os.path.relpath(root.resolve(), folder.resolve()),
     }
+    if packed is not None:
+        notes["packed"] = os.path.relpath(packed.resolve(), folder.resolve())
+    if findings:
+        notes["findings"] = list(findings)
     notes["images"] = len(images)
     notes["classes"] = len(classes)
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         images.to_parquet(temporary / "images.parquet", index=False)
         classes.to_parquet(temporary / "classes.parquet", index=False)
+        if duplicates is not None:
+            duplicates.to_csv(temporary / "duplicates.csv", index=False)
         if sample is not None:
             (temporary / "sample_submission.csv").write_bytes(sample.read_bytes())
 
@@ -229,4 +234,5 @@ def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
         root=_find_root(folder, manifest.notes) if root is None else root.resolve(),
         sample=sample if sample.exists() else None,
         fingerprint=manifest.fingerprint,
+        packed=(folder / str(manifest.notes["packed"])).resolve() if "packed" in manifest.notes else None,
     )

@@ -93,7 +93,14 @@ def _build_preset(name: str, side_px: int) -> list[Any]:
             A.Affine(rotate=(-15, 15), p=0.4, border_mode=cv2.BORDER_REFLECT_101),
             A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.04, 0.04), p=0.8),
             A.RandomShadow(p=0.2),
-            A.OneOf([A.MotionBlur(blur_limit=(3, 7)), A.GaussianBlur(blur_limit=(3, 5)), A.GaussNoise()], p=0.3),
+            A.OneOf(
+                [
+                    A.MotionBlur(blur_limit=(3, 7)),
+                    A.GaussianBlur(blur_limit=(3, 5)),
+                    A.GaussNoise(std_range=(0.02, 0.08)),
+                ],
+                p=0.3,
+            ),
             A.ImageCompression(quality_range=(35, 90), p=0.3),
         ]
     return [

@@ -12,6 +12,7 @@ import torch
 from productrec.artifacts import is_fresh
 from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
+from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import get_views
 from productrec.errors import ArtifactError, DataError, describe_offenders
@@ -132,7 +133,7 @@ def _embed(
     views = get_views(wish.views)
     rows = table.select([wish.split])
     side_px = checkpoint.recipe["train"]["side_px"]
-    dataset = ViewedImages(table.get_paths(rows), views, side_px, boxes=table.get_boxes(rows))
+    dataset = ViewedImages(open_images(table, rows), views, side_px)
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")

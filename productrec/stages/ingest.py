@@ -10,12 +10,22 @@ import pandas as pd
 
 from productrec.artifacts import compute_digest, compute_file_digest, is_fresh, load_manifest
 from productrec.console import say, show_progress, warn
-from productrec.data.archive import describe_skipped, is_archive, unpack_archive
-from productrec.data.formats import SAMPLE_NAME, FileFinder, SourceRows, find_image_root, find_paths
-from productrec.data.inspection import inspect_images
-from productrec.data.layouts import detect_layout, read_source
+from productrec.data.curation.apply import (
+    apply_duplicates,
+    assign_table_folds,
+    describe_duplicates,
+    hold_out_grouped,
+    list_duplicates,
+)
+from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
+from productrec.data.download.fetching import Request, download_images, get_file_name
+from productrec.data.inspection import ImageState, inspect_images
+from productrec.data.packed import pack_images
+from productrec.data.sources.archive import describe_skipped, is_archive, unpack_archive
+from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, SourceRows, find_image_root, find_paths
+from productrec.data.sources.layouts import detect_layout, read_source
 from productrec.data.table import KIND, check_table, find_findings, hold_out_validation, save_table
-from productrec.errors import ArtifactError
+from productrec.errors import ArtifactError, DataError
 from productrec.runtime import count_cores
 from productrec.settings import DataSettings
 
@@ -56,35 +66,50 @@ def run_ingest(
     if is_archive(source):
         source = _unpack(source, out)
     layout = detect_layout(source) if data.format == "auto" else data.format
-    root = find_image_root(source, data.images)
+    root = out.parent / f"{out.name}.images" if data.download else find_image_root(source, data.images)
     sample_path = source / (sample or SAMPLE_NAME)
     inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in _list_source_files(source)}
     rows = _read(source, layout, data)
     images, classes = rows.build_frames()
     inputs["rows"] = compute_digest([rows.image_id, rows.label, rows.split])
     check_table(images, classes, str(source))
-    if not (images["split"] == "val").any() and data.validation_fraction > 0:
-        images = hold_out_validation(images, data.validation_fraction, seed)
-    images["path"] = find_paths(images, root)
+    reasons: dict[str, str] = {}
+    if data.download:
+        images["path"], reasons = _download(images, root, data)
+    else:
+        images["path"] = find_paths(images, root)
     inputs["files"] = _fingerprint_files(images, root)
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
+    chosen = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
+    settings |= {name: value for name, value in chosen.items() if value not in (False, "off", 0)}
+    if data.pack:
+        settings["max_side_px"] = data.max_side_px
     if not replace and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         return _load_summary(out, skipped=True)
     _check_same_source(out, inputs["rows"], replace=replace)
-    with show_progress("reading images", len(images)) as bar:
-        paths = [None if pd.isna(path) else str(root / path) for path in images["path"]]
-        inside = root.resolve()
-        states = inspect_images(
-            paths, workers=count_cores(), verify=data.verify, inside=inside, on_progress=bar.advance
-        )
+    packed = out.parent / f"{out.name}.packed" if data.pack else None
+    states = _pack(images, root, packed, inputs, data) if packed else _inspect(images, root, data)
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
     images["height"] = pd.Series([state.height for state in states], dtype="Int64")
-    images["reason"] = pd.Series([state.reason for state in states], dtype="str")
+    said = [reasons.get(image_id) for image_id in images["image_id"]]
+    images["reason"] = pd.Series([one or state.reason for one, state in zip(said, states, strict=True)], dtype="str")
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
+    images, duplicates, findings = _curate(images, root, data, seed)
     sample_found = sample_path if sample_path.is_file() else None
-    save_table(out, images, classes, root=root, sample=sample_found, inputs=inputs, settings=settings)
+    save_table(
+        out,
+        images,
+        classes,
+        root=root,
+        sample=sample_found,
+        inputs=inputs,
+        settings=settings,
+        packed=packed,
+        duplicates=duplicates,
+        findings=findings,
+    )
     return _load_summary(out, skipped=False)
 
 
@@ -123,6 +148,84 @@ def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
     shown = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     classes = len({label for label in rows.label if label is not None})
     say(f"{len(rows.image_id):,} rows ({shown}), {classes:,} classes with images; nothing was written.")
+
+
+def _inspect(images: pd.DataFrame, root: Path, data: DataSettings) -> list[ImageState]:
+    with show_progress("reading images", len(images)) as bar:
+        return inspect_images(
+            _join(root, images),
+            workers=count_cores(),
+            verify=data.verify,
+            inside=root.resolve(),
+            on_progress=bar.advance,
+        )
+
+
+def _pack(
+    images: pd.DataFrame, root: Path, folder: Path, inputs: dict[str, str], data: DataSettings
+) -> list[ImageState]:
+    """Verify and pack in one pass; the store's fingerprint becomes an input of the table."""
+    if images["box"].notna().any():
+        raise DataError(f"{root}: boxes cannot be packed yet; leave --pack out for COCO sources.")
+    with show_progress("packing images", len(images)) as bar:
+        packed = pack_images(
+            _join(root, images),
+            folder,
+            ids=images["image_id"].tolist(),
+            max_side_px=data.max_side_px,
+            workers=count_cores(),
+            inputs={"files": inputs["files"]},
+            inside=root.resolve(),
+            on_progress=bar.advance,
+        )
+    return packed.states
+
+
+def _curate(
+    images: pd.DataFrame, root: Path, data: DataSettings, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
+    """The table after near-duplicates, held-out images and folds; the duplicates to read; findings."""
+    duplicates, findings = None, []
+    if data.dedup != "off":
+        if images["box"].notna().any():
+            raise DataError(f"{root}: boxes of one picture cannot be told from copies yet; leave --dedup out.")
+        paths = [path or "" for path in _join(root, images)]
+        with show_progress("looking for near-duplicates", len(images)) as bar:
+            fingerprints = compute_fingerprints(paths, workers=count_cores(), on_progress=bar.advance)
+        report = find_duplicates(images, fingerprints, workers=count_cores())
+        duplicates, findings = list_duplicates(report, images), describe_duplicates(report)
+        images = apply_duplicates(images, report, data.dedup)
+    if not (images["split"] == "val").any() and data.validation_fraction > 0:
+        hold_out = hold_out_grouped if images["group"].notna().any() else hold_out_validation
+        images = hold_out(images, data.validation_fraction, seed)
+    if data.folds:
+        images, more = assign_table_folds(images, data.folds, seed)
+        findings += more
+    return images, duplicates, findings
+
+
+def _join(root: Path, images: pd.DataFrame) -> list[str | None]:
+    return [None if pd.isna(path) else str(root / path) for path in images["path"]]
+
+
+def _download(images: pd.DataFrame, folder: Path, data: DataSettings) -> tuple[pd.Series, dict[str, str]]:
+    """Fetch what has a URL; paths relative to the folder, and why each of the others has none, by id."""
+    requests = [
+        Request(str(image_id), url if isinstance(url, str) else None)
+        for image_id, url in zip(images["image_id"], images["url"], strict=True)
+    ]
+    with show_progress("fetching images", len(requests)) as bar:
+        outcomes = download_images(
+            requests, folder, retry_all=True, allow_private=data.allow_private, on_progress=bar.advance
+        )
+    paths = [get_file_name(outcome.image_id) if outcome.ok else None for outcome in outcomes]
+    reasons = {outcome.image_id: outcome.reason for outcome in outcomes if outcome.reason is not None}
+    if not any(paths):
+        raise DataError(
+            f"{folder}: not one of {len(requests)} images could be fetched; the first: "
+            f"{next(iter(reasons.values()))}. The ledger there has a line for each."
+        )
+    return pd.Series(paths, index=images.index, dtype="str"), reasons
 
 
 def _unpack(archive: Path, out: Path) -> Path:
@@ -182,6 +285,6 @@ def _load_summary(folder: Path, *, skipped: bool) -> Ingested:
         by_split={str(split): int(count) for split, count in by_split.items()},
         by_status={str(status): int(count) for status, count in images["status"].value_counts().items()},
         classes=int(load_manifest(folder, kind=KIND).notes["classes"]),
-        findings=find_findings(images),
+        findings=[*find_findings(images), *load_manifest(folder, kind=KIND).notes.get("findings", [])],
         skipped=skipped,
     )

@@ -9,8 +9,8 @@ import numpy as np
 
 from productrec.artifacts import explain_storage_errors
 from productrec.data.dataset import TrainingImages
-from productrec.data.decode import decode_image, read_image_bytes
-from productrec.data.table import crop_to_box, load_table
+from productrec.data.images import open_images
+from productrec.data.table import load_table
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import resize_square
 from productrec.errors import DataError, RecipeError, StorageError
@@ -41,15 +41,13 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
     if not len(rows):
         raise DataError(f"{recipe.table}: splits {recipe.train.splits} hold no readable image. Ingest again.")
     side_px = recipe.train.side_px
-    paths, boxes = table.get_paths(rows), table.get_boxes(rows)
+    pictures = open_images(table, rows)
     augmentation = build_augmentation(recipe.train.augmentation, side_px)
-    dataset = TrainingImages(paths, np.zeros(len(rows), np.int64), augmentation, recipe.seed, boxes=boxes)
+    dataset = TrainingImages(pictures, np.zeros(len(rows), np.int64), augmentation, recipe.seed)
     places = np.unique(np.linspace(0, len(rows) - 1, min(images, len(rows))).round().astype(int)).tolist()
     lines = []
     for place in places:
-        pixels = decode_image(read_image_bytes(paths[place]), paths[place])
-        box = None if boxes is None else boxes[place]
-        squares = [resize_square(pixels if box is None else crop_to_box(pixels, box), side_px)]
+        squares = [resize_square(pictures.decode(place), side_px)]
         squares += [dataset[(epoch, place)][0] for epoch in range(epochs)]
         lines.append(np.concatenate([np.pad(square, _PADDING, constant_values=255) for square in squares], axis=1))
     sheet = np.concatenate(lines)

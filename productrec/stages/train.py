@@ -24,6 +24,7 @@ from productrec.data.dataset import (
     build_view_loader,
     choose_workers,
 )
+from productrec.data.images import open_images
 from productrec.data.samplers import EpochSampler
 from productrec.data.table import ImageTable, load_table
 from productrec.data.transforms import build_augmentation
@@ -105,7 +106,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
     loader = build_training_loader(
-        TrainingImages(table.get_paths(rows), labels, augmentation, recipe.seed, boxes=table.get_boxes(rows)),
+        TrainingImages(open_images(table, rows), labels, augmentation, recipe.seed),
         sampler,
         workers=workers,
         pin_memory=device.type == "cuda",
@@ -271,7 +272,7 @@ def _build_validation(
         warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
     views = get_views("plain")
     loader = build_view_loader(
-        ViewedImages(table.get_paths(rows), views, recipe.train.side_px, boxes=table.get_boxes(rows)),
+        ViewedImages(open_images(table, rows), views, recipe.train.side_px),
         batch_size=recipe.predict.batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",
@@ -295,7 +296,7 @@ def _build_mining(
     if not recipe.train.hard_classes:
         return None
     loader = build_view_loader(
-        ViewedImages(table.get_paths(rows), get_views("plain"), recipe.train.side_px, boxes=table.get_boxes(rows)),
+        ViewedImages(open_images(table, rows), get_views("plain"), recipe.train.side_px),
         batch_size=recipe.predict.batch_size,
         workers=workers,
         pin_memory=device.type == "cuda",

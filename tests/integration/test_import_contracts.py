@@ -18,7 +18,7 @@ PLANTED = [
     ("competitions/writer.py", "from productrec.retrieval import index", "Ensembling and competitions"),
     ("metrics/retrieval.py", "from productrec.recipe import Recipe", "Only stages and the command line"),
     ("stages/submit.py", "from productrec.stages import embed", "Stages meet only on disk"),
-    ("models/pooling.py", "import timm", "one user each"),
+    ("models/pooling.py", "import timm", "have their own modules"),
 ]
 
 

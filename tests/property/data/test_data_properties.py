@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from productrec.data.decode import check_image, decode_image
-from productrec.data.formats import FileFinder, SourceRows, parse_whole_number
 from productrec.data.samplers import EpochSampler, draw_pk_batches, draw_shuffled_batches
+from productrec.data.sources.formats import FileFinder, SourceRows, parse_whole_number
 from productrec.data.table import hold_out_validation
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import cut_views, get_views

@@ -19,6 +19,7 @@ from productrec.data.dataset import (
     choose_workers,
 )
 from productrec.data.decode import decode_image
+from productrec.data.images import FileImages
 from productrec.data.samplers import EpochSampler
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import cut_views, get_views
@@ -45,7 +46,7 @@ LABELS = np.repeat(np.arange(4), 3)
 
 
 def build_training(paths: list[str], *, seed: int = SEED, preset: str = "heavy") -> TrainingImages:
-    return TrainingImages(paths, LABELS, build_augmentation(preset, SIDE), seed)
+    return TrainingImages(FileImages(paths), LABELS, build_augmentation(preset, SIDE), seed)
 
 
 def load_epochs(paths: list[str], workers: int, epochs: tuple[int, ...], first_batch: int = 0):
@@ -84,7 +85,7 @@ def test_a_row_is_augmented_by_seed_epoch_and_row_alone(paths: list[str]) -> Non
 
 
 def test_the_same_image_twice_in_an_epoch_is_augmented_apart(paths: list[str]) -> None:
-    images = TrainingImages([paths[0]] * 2, LABELS[:2], build_augmentation("heavy", SIDE), SEED)
+    images = TrainingImages(FileImages([paths[0]] * 2), LABELS[:2], build_augmentation("heavy", SIDE), SEED)
     assert not np.array_equal(images[(0, 0)][0], images[(0, 1)][0])
 
 
@@ -121,7 +122,7 @@ def test_a_broken_training_image_is_marked_and_the_others_go_on(paths: list[str]
     A.save(A.Compose([A.RandomCrop(30, 30)]), tmp_path / "crop.yaml", data_format="yaml")
     for preset in ("heavy", str(tmp_path / "crop.yaml")):  # no stand-in is large enough for every pipeline
         mixed = [paths[0], str(tmp_path / "broken.jpg"), paths[1], paths[2]]
-        images = TrainingImages(mixed, LABELS[:4], build_augmentation(preset, SIDE), SEED)
+        images = TrainingImages(FileImages(mixed), LABELS[:4], build_augmentation(preset, SIDE), SEED)
         sampler = EpochSampler(LABELS[:4], batch_size=4, images_per_class=None, seed=SEED)
         (batch,) = build_training_loader(images, sampler, workers=workers, pin_memory=False)
         assert len(batch.broken) == 1
@@ -135,17 +136,17 @@ def test_paths_of_any_letters_are_opened(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / name, "PNG")
     Image.new("RGB", (8, 8), "blue").save(tmp_path / "b.png")
     both = [str(tmp_path / name), str(tmp_path / "b.png")]
-    images = TrainingImages(both, LABELS[:2], build_augmentation("none", SIDE), 0)
+    images = TrainingImages(FileImages(both), LABELS[:2], build_augmentation("none", SIDE), 0)
     assert (images[(0, 0)][0] == (255, 0, 0)).all()
     assert (images[(0, 1)][0] == (0, 0, 255)).all()
-    assert ViewedImages(both, get_views("plain"), SIDE)[0][2] is None
+    assert ViewedImages(FileImages(both), get_views("plain"), SIDE)[0][2] is None
 
 
 # ---------------------------------------------------------------- views
 
 
 def load_views(paths: list[str], workers: int = 0, batch_size: int = 5, preset: str = "full") -> list[ViewBatch]:
-    dataset = ViewedImages(paths, get_views(preset), SIDE)
+    dataset = ViewedImages(FileImages(paths), get_views(preset), SIDE)
     return list(build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=False))
 
 

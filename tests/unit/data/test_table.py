@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from productrec.artifacts import MANIFEST_NAME, load_manifest
-from productrec.data.formats import SourceRows
+from productrec.data.sources.formats import SourceRows
 from productrec.data.table import (
     CLASS_COLUMNS,
     IMAGE_COLUMNS,

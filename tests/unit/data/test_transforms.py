@@ -104,7 +104,7 @@ def refuse(name: str) -> str:
 
 
 def test_a_name_that_is_neither_preset_nor_file_is_refused(tmp_path: Path) -> None:
-    assert "must be one of none, light, product, heavy or a file; got 'prodcut'" in refuse("prodcut")
+    assert "must be one of none, light, product, in_the_wild, heavy or a file; got 'prodcut'" in refuse("prodcut")
     assert "or a file; got" in refuse(str(tmp_path))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from productrec.data.format_csv import read_csv
+from productrec.data.sources.format_csv import read_csv
 from productrec.errors import DataError
 
 

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from productrec.data.formats import SAMPLE_NAME, SourceRows, parse_whole_number
+from productrec.data.sources.formats import SAMPLE_NAME, SourceRows, parse_whole_number
 from productrec.errors import DataError, describe_offenders
 
 ID_COLUMNS = ("image_id", "id", "image", "image_name", "file_name", "filename", "file", "path")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from productrec.data import format_lists, format_table
-from productrec.data.format_coco import list_coco_files, read_coco
-from productrec.data.format_csv import read_csv
-from productrec.data.format_fgvc import read_fgvc_json
-from productrec.data.format_folders import read_folders
-from productrec.data.formats import SourceRows
+from productrec.data.sources import format_lists, format_table
+from productrec.data.sources.format_coco import list_coco_files, read_coco
+from productrec.data.sources.format_csv import read_csv
+from productrec.data.sources.format_fgvc import read_fgvc_json
+from productrec.data.sources.format_folders import read_folders
+from productrec.data.sources.formats import SourceRows
 from productrec.errors import DataError, describe_offenders
 
 LAYOUTS = ("table", "fgvc_json", "coco", "csv", *format_lists.READERS, "folders")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from productrec.data.formats import IMAGE_SUFFIXES, SourceRows
+from productrec.data.sources.formats import IMAGE_SUFFIXES, SourceRows
 from productrec.errors import DataError
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from productrec.data.formats import SourceRows, parse_whole_number
+from productrec.data.sources.formats import SourceRows, parse_whole_number
 from productrec.data.table import SPLITS, format_box
 from productrec.errors import DataError
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from productrec.data.formats import SourceRows, parse_whole_number
+from productrec.data.sources.formats import SourceRows, parse_whole_number
 from productrec.data.table import SPLITS
 from productrec.errors import DataError
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from productrec.data.archive import unpack_archive
-from productrec.data.layouts import detect_layout, read_source
+from productrec.data.sources.archive import unpack_archive
+from productrec.data.sources.layouts import detect_layout, read_source
 from productrec.data.table import check_table, crop_to_box, format_box
 from productrec.errors import DataError
 

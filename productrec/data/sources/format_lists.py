@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from productrec.data.formats import SourceRows
+from productrec.data.sources.formats import SourceRows
 from productrec.errors import DataError
 
 # The files that give a layout away, in the order they are looked for.

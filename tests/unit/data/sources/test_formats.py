@@ -6,16 +6,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from productrec.data.format_csv import read_csv
-from productrec.data.format_fgvc import read_fgvc_json
-from productrec.data.formats import (
+from productrec.data.sources.format_csv import read_csv
+from productrec.data.sources.format_fgvc import read_fgvc_json
+from productrec.data.sources.formats import (
     FileFinder,
     SourceRows,
     find_image_root,
     find_paths,
     parse_whole_number,
 )
-from productrec.data.layouts import detect_layout
+from productrec.data.sources.layouts import detect_layout
 from productrec.errors import DataError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from productrec.data.formats import SourceRows, parse_whole_number
+from productrec.data.sources.formats import SourceRows, parse_whole_number
 from productrec.data.table import SPLITS
 from productrec.errors import DataError, describe_offenders
 

@@ -1,0 +1,1 @@
+"""Curation: near-duplicates, folds, and what is held out."""

@@ -1,0 +1,78 @@
+"""Pictures by row: from the files of the source, or from the packed store; loaders ask no more of either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from productrec.data.decode import decode_image, read_image_bytes
+from productrec.data.packed import PackedImages
+from productrec.data.table import ImageTable, crop_to_box
+
+
+class Images(Protocol):
+    """Some pictures, addressed by position; loader processes get a copy each, which must be small."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def decode(self, row: int) -> np.ndarray:
+        """Pixels (H, W, 3) uint8, upright RGB.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        ...
+
+
+class FileImages:
+    """Pictures in files, or in boxes of them."""
+
+    def __init__(self, paths: Sequence[str], boxes: Sequence[str | None] | None = None) -> None:
+        # NumPy arrays, not lists: loader processes share them without touching a reference count per string.
+        self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
+        self._boxes = None if boxes is None else np.array([box or "" for box in boxes])
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def decode(self, row: int) -> np.ndarray:
+        """See `Images.decode`."""
+        kept = self._paths[row]
+        path = kept.decode("ascii") if isinstance(kept, bytes) else str(kept)
+        pixels = decode_image(read_image_bytes(path), path)
+        box = "" if self._boxes is None else str(self._boxes[row])
+        return crop_to_box(pixels, box) if box else pixels
+
+
+class PackedRows:
+    """Some rows of a packed store."""
+
+    def __init__(self, packed: PackedImages, rows: np.ndarray) -> None:
+        self._packed, self._rows = packed, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def decode(self, row: int) -> np.ndarray:
+        """See `Images.decode`."""
+        return self._packed.decode(int(self._rows[row]))
+
+
+def open_images(table: ImageTable, rows: pd.DataFrame) -> Images:
+    """The pictures of some rows of a table: packed, where the table says so, else in their files.
+
+    Raises:
+        ArtifactError: the packed store is not there or damaged.
+    """
+    if table.packed is not None:
+        packed = PackedImages(table.packed)
+        packed.check_ids(table.images["image_id"].tolist())
+        return PackedRows(packed, rows.index.to_numpy(dtype=np.int64))
+    boxes = rows["box"]
+    given = None if boxes.isna().all() else [None if pd.isna(box) else str(box) for box in boxes]
+    return FileImages(table.get_paths(rows), given)

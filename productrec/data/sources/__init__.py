@@ -1,0 +1,1 @@
+"""Sources: what a competition hands out, whatever its layout, as the rows of an image table."""
