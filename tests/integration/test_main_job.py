@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from productrec.recognition.probabilities import load_probabilities
@@ -98,6 +99,30 @@ def test_an_archive_is_ingested_and_explained(place, drawn, productrec):
     assert outcome.code == 0, outcome.err
     assert "image table data/set written" in outcome.err
     assert "unchanged" in productrec("ingest", archive).err
+
+
+def test_a_packed_table_without_copies_is_trained_on_alone(place, drawn, productrec):
+    source = place / "source"
+    shutil.copytree(drawn, source)
+    document = json.loads((source / "train.json").read_text())
+    first = document["images"][0]
+    picture = next(path for path in source.rglob(f"{first['id']}*") if path.is_file())
+    (picture.parent / f"copy{picture.suffix}").write_bytes(picture.read_bytes())
+    document["images"].append(first | {"id": f"copy{Path(first['id']).suffix}"})
+    (source / "train.json").write_text(json.dumps(document))
+    arguments = ["--out", "data/tiny", "--pack", "--max-side", "40", "--dedup", "drop", "--folds", "2"]
+    outcome = productrec("ingest", source, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "near-duplicates" in outcome.err
+    images = pd.read_parquet(place / "data" / "tiny" / "images.parquet").set_index("image_id")
+    copy = images.loc[document["images"][-1]["id"]]
+    assert (copy["status"], copy["reason"]) == ("dropped", f"is a near-duplicate of {first['id']}")
+    assert set(images.loc[images["split"] == "train", "fold"].dropna()) == {0, 1}
+    assert "unchanged" in productrec("ingest", source, *arguments).err
+    shutil.rmtree(source)  # never needed again
+    recipe = write_recipe(place, source)
+    assert productrec("train", recipe, *TINY, "train.epochs=1").code == 0
+    assert productrec("predict", "runs/tiny").code == 0
 
 
 def test_a_loss_without_centres_has_none_to_merge(finished, productrec):

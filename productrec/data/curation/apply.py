@@ -17,10 +17,16 @@ DedupMode = Literal["off", "report", "drop", "group"]
 
 def describe_duplicates(report: DuplicateReport) -> list[str]:
     """What a person should know of the clusters: how many, which cross splits, which carry different labels."""
+    findings = []
+    if report.skipped:
+        findings.append(
+            f"{report.skipped:,} pairs of images are so alike in outline that they were not compared; only the nearest "
+            "were, and exact copies."
+        )
     if not report.clusters:
-        return []
+        return findings
     members = sum(len(cluster.image_ids) for cluster in report.clusters)
-    findings = [f"{members:,} images are near-duplicates in {len(report.clusters):,} clusters; see duplicates.csv."]
+    findings += [f"{members:,} images are near-duplicates in {len(report.clusters):,} clusters; see duplicates.csv."]
     crossing = [cluster.image_ids[0] for cluster in report.clusters if cluster.crosses_splits]
     if crossing:
         findings.append(f"{describe_offenders(crossing)} of these clusters cross train, val and test: a leak.")
