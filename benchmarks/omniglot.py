@@ -31,10 +31,10 @@ from torch.nn import functional
 
 from productrec.data.samplers import draw_pk_batches
 from productrec.errors import ProductrecError
+from productrec.loss_settings import METRIC_LOSSES, LossSettings
 from productrec.losses.catalogue import build_metric_loss
 from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.runtime import autocast, choose_dtype, keep_freed_memory, set_seed
-from productrec.settings import METRIC_LOSSES, LossSettings
 from productrec.training.optimiser import build_optimizer, compute_rate_factor, set_rate
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -13,16 +13,9 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from productrec.errors import RecipeError
-from productrec.settings import (
-    PAIR_LOSSES,
-    DataSettings,
-    LossSettings,
-    ModelSettings,
-    PredictSettings,
-    Settings,
-    SubmitSettings,
-    TrainSettings,
-)
+from productrec.loss_settings import PAIR_LOSSES, LossSettings
+from productrec.setting_types import Settings
+from productrec.settings import DataSettings, ModelSettings, PredictSettings, SubmitSettings, TrainSettings
 
 
 class Recipe(Settings):

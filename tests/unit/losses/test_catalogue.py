@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from productrec import settings as known
+from productrec import loss_settings as known
 from productrec.errors import RecipeError
+from productrec.loss_settings import LossSettings
 from productrec.losses.catalogue import PAIR_LOSSES, PROXY_LOSSES, build_metric_loss, describe_losses
 from productrec.losses.mining import HardestMining, MultiSimilarityMining
 from productrec.losses.pairwise import PairwiseLoss
 from productrec.recipe import build_recipe
-from productrec.settings import LossSettings
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "losses.md"
 

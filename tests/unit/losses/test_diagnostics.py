@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from productrec.loss_settings import METRIC_LOSSES
 from productrec.losses.catalogue import build_metric_loss, list_pair_losses
 from productrec.losses.diagnostics import diagnose_pairs, list_driving_pairs
 from productrec.losses.mining import MultiSimilarityMining
@@ -12,7 +13,6 @@ from productrec.losses.pair_logistic import PairLogisticLoss
 from productrec.losses.pair_weighting import compute_pair_weights
 from productrec.losses.pairwise import Circle, Contrastive, MultiSimilarity
 from productrec.losses.weight_curves import VIEWS, compute_weight_curve
-from productrec.settings import METRIC_LOSSES
 
 
 def draw(rows: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
