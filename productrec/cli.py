@@ -119,7 +119,8 @@ def ingest(
         "allow_private": allow_private,
     }
     data = build_recipe({"name": "ingest", "data": given}).data
-    folder = out or Path("data") / source.resolve().name.partition(".")[0]
+    name = source.resolve().name
+    folder = out or Path("data") / (name.partition(".")[0] if source.is_file() else name)
     if explain:
         explain_source(source, folder, data=data)
         return

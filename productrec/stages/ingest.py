@@ -85,10 +85,11 @@ def run_ingest(
     settings |= {name: value for name, value in chosen.items() if value not in (False, "off", 0)}
     if data.pack:
         settings["max_side_px"] = data.max_side_px
-    if not replace and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
+    packed = out.parent / f"{out.name}.packed" if data.pack else None
+    is_complete = packed is None or packed.exists()
+    if not replace and is_complete and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         return _load_summary(out, skipped=True)
     _check_same_source(out, inputs["rows"], replace=replace)
-    packed = out.parent / f"{out.name}.packed" if data.pack else None
     states = _pack(images, root, packed, inputs, data) if packed else _inspect(images, root, data)
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
@@ -164,7 +165,7 @@ def _inspect(images: pd.DataFrame, root: Path, data: DataSettings) -> list[Image
 def _pack(
     images: pd.DataFrame, root: Path, folder: Path, inputs: dict[str, str], data: DataSettings
 ) -> list[ImageState]:
-    """Verify and pack in one pass; the store's fingerprint becomes an input of the table."""
+    """Verify and pack in one pass."""
     if images["box"].notna().any():
         raise DataError(f"{root}: boxes cannot be packed yet; leave --pack out for COCO sources.")
     with show_progress("packing images", len(images)) as bar:

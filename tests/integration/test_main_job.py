@@ -119,6 +119,8 @@ def test_a_packed_table_without_copies_is_trained_on_alone(place, drawn, product
     assert (copy["status"], copy["reason"]) == ("dropped", f"is a near-duplicate of {first['id']}")
     assert set(images.loc[images["split"] == "train", "fold"].dropna()) == {0, 1}
     assert "unchanged" in productrec("ingest", source, *arguments).err
+    shutil.rmtree(place / "data" / "tiny.packed")  # lost: it is made again, not taken for granted
+    assert "written" in productrec("ingest", source, *arguments).err
     shutil.rmtree(source)  # never needed again
     recipe = write_recipe(place, source)
     assert productrec("train", recipe, *TINY, "train.epochs=1").code == 0

@@ -53,26 +53,31 @@ def unpack_archive(archive: Path, folder: Path) -> Unpacked:
     if not is_fresh(folder, kind=KIND, inputs=inputs, settings={}):
         most = max(_SMALL_BYTES, archive.stat().st_size * MOST_GROWTH)
         notes: dict[str, object] = {}
-        try:
-            with (
-                write_artifact(folder, kind=KIND, inputs=inputs, settings={}, notes=notes) as temporary,
-                _open_archive(archive) as entries,
-            ):
-                skipped = _unpack(entries, temporary / "files", most, archive)
-                notes["skipped"] = skipped
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise DataError(f"{archive}: cannot be unpacked ({error}). Download it again.") from None
+        with (
+            write_artifact(folder, kind=KIND, inputs=inputs, settings={}, notes=notes) as temporary,
+            _open_archive(archive) as entries,
+        ):
+            skipped = _unpack(entries, temporary / "files", most, archive)
+            notes["skipped"] = skipped
     return Unpacked(_step_into(folder / "files"), skipped)
 
 
 @contextmanager
 def _open_archive(archive: Path) -> Iterator[Iterator[tuple[str, int, bool, IO[bytes] | None]]]:
-    if archive.name.lower().endswith(".zip"):
-        with zipfile.ZipFile(archive) as opened:
-            yield _list_zip(opened)
-    else:
-        with tarfile.open(archive) as packed:
-            yield _list_tar(packed)
+    is_zip = archive.name.lower().endswith(".zip")
+    with _explain_damage(archive):
+        opened = zipfile.ZipFile(archive) if is_zip else tarfile.open(archive)  # noqa: SIM115 - below
+    with opened:
+        yield _list_zip(opened) if isinstance(opened, zipfile.ZipFile) else _list_tar(opened)
+
+
+@contextmanager
+def _explain_damage(archive: Path) -> Iterator[None]:
+    """For reading alone: decompressors raise OSError and whatever else for damage, which is not the disk's refusal."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"{archive}: cannot be unpacked ({error}). Download it again.") from None
 
 
 def _list_zip(opened: zipfile.ZipFile) -> Iterator[tuple[str, int, bool, IO[bytes] | None]]:
@@ -87,14 +92,22 @@ def _list_tar(packed: tarfile.TarFile) -> Iterator[tuple[str, int, bool, IO[byte
     for entry in packed:
         if not entry.isdir():
             yield entry.name, entry.size, entry.isreg(), packed.extractfile(entry) if entry.isreg() else None
+    while packed.fileobj is not None and packed.fileobj.read(_CHUNK_BYTES):
+        pass  # a compressed tar's checksum is behind its end
 
 
 def _unpack(
     entries: Iterator[tuple[str, int, bool, IO[bytes] | None]], folder: Path, most_bytes: int, archive: Path
 ) -> list[str]:
     folder.mkdir()
-    skipped, total = [], 0
-    for name, size, is_regular, source in entries:
+    skipped: list[str] = []
+    total = 0
+    while True:
+        with _explain_damage(archive):
+            entry = next(entries, None)
+        if entry is None:
+            return skipped
+        name, size, is_regular, source = entry
         path = _find_place(name)
         if path is None or not is_regular or source is None or size > MOST_FILE_BYTES:
             skipped.append(name)
@@ -105,7 +118,11 @@ def _unpack(
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, target.open("wb") as file:
-            while chunk := source.read(_CHUNK_BYTES):
+            while True:
+                with _explain_damage(archive):
+                    chunk = source.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
                 total += len(chunk)
                 if total > most_bytes:
                     raise DataError(
@@ -113,7 +130,6 @@ def _unpack(
                         "images. Unpack it by hand and ingest the folder."
                     )
                 file.write(chunk)
-    return skipped
 
 
 def _find_place(name: str) -> Path | None:

@@ -248,9 +248,25 @@ def test_a_bomb_and_a_damaged_archive_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"not an archive")
         with pytest.raises(DataError, match="cannot be unpacked"):
             unpack_archive(tmp_path / name, tmp_path / "out")
-    with zipfile.ZipFile(tmp_path / "cut.zip", "w") as file:
-        file.writestr("a.png", picture() * 50)
-    data = (tmp_path / "cut.zip").read_bytes()
-    (tmp_path / "cut.zip").write_bytes(data[:60] + b"\xff" * 20 + data[80:])
-    with pytest.raises(DataError, match="cannot be unpacked"):
-        unpack_archive(tmp_path / "cut.zip", tmp_path / "out")
+    noise = np.random.default_rng(0).bytes(200_000)
+    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        with zipfile.ZipFile(tmp_path / "cut.zip", "w", kind) as file:
+            file.writestr("a.png", noise)
+        _spoil(tmp_path / "cut.zip")
+    for suffix in ("gz", "bz2", "xz"):
+        with tarfile.open(tmp_path / f"cut.tar.{suffix}", f"w:{suffix}") as packed:
+            entry = tarfile.TarInfo("a.png")
+            entry.size = len(noise)
+            packed.addfile(entry, io.BytesIO(noise))
+        _spoil(tmp_path / f"cut.tar.{suffix}")
+
+
+def _spoil(archive: Path) -> None:
+    """Bytes in the middle damaged, then the second half missing: one clear error each, and nothing left behind."""
+    data = archive.read_bytes()
+    middle = len(data) // 2
+    for spoilt in (data[:middle] + b"\xff" * 5000 + data[middle + 5000 :], data[:middle]):
+        archive.write_bytes(spoilt)
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            unpack_archive(archive, archive.parent / "out")
+        assert not (archive.parent / "out").exists()
