@@ -92,6 +92,9 @@ def ingest(
     folds: Annotated[int, typer.Option(help="Cross-validation folds of the training images.")] = 0,
     pack: Annotated[bool, typer.Option("--pack", help="Shrink and encode images into a store, fast to read.")] = False,
     max_side: Annotated[int, typer.Option(help="Longer side of a packed image, in pixels.")] = 320,
+    apply: Annotated[
+        Path | None, typer.Option(help="Edited findings of an audit: images to drop, relabel or weigh.")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch images from their URLs.")] = False,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Also fetch from addresses that are not public.")
@@ -117,6 +120,7 @@ def ingest(
         "max_side_px": max_side,
         "download": download,
         "allow_private": allow_private,
+        "findings": apply,
     }
     data = build_recipe({"name": "ingest", "data": given}).data
     name = source.resolve().name
@@ -125,6 +129,41 @@ def ingest(
         explain_source(source, folder, data=data)
         return
     report(run_ingest(source, folder, data=data, sample=sample, seed=seed, replace=replace))
+
+
+@app.command()
+def audit(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TABLE|RUN...", help="An image table, or runs (or a recipe) trained on one."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the findings; default the table's name.audit.")] = None,
+    duplicates: Annotated[bool, typer.Option(help="Compare all pictures for near-duplicates.")] = True,
+    mark: Annotated[
+        str | None, typer.Option(help="Action the first suspects get beforehand: drop, relabel or weight.")
+    ] = None,
+    first: Annotated[int, typer.Option(min=0, help="How many suspects get it.")] = 100,
+    shown: Annotated[int, typer.Option(min=0, max=400, help="Suspects drawn on the sheet.")] = 24,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over findings that were edited.")] = False,
+) -> None:
+    """List suspected wrong labels and other oddities, as a table to edit and apply."""
+    from productrec.stages.audit import report
+    from productrec.stages.run import audit_targets
+
+    overrides = [text for text in targets if "=" in text and not Path(text).exists()]
+    named = [Path(text) for text in targets if text not in overrides]
+    report(
+        audit_targets(
+            named,
+            overrides,
+            out=out,
+            duplicates=duplicates,
+            mark=mark,
+            first=first,
+            shown=shown,
+            replace=replace,
+        )
+    )
 
 
 @app.command()

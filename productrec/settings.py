@@ -25,6 +25,9 @@ class DataSettings(Settings):
     download: bool = Field(False, description="fetch images from the source's URLs, beside the table")
     allow_private: bool = Field(False, description="also fetch from addresses that are not public")
     box_margin: NonNegative = Field(0.1, description="share by which COCO's boxes are widened on every side")
+    findings: Path | None = Field(
+        None, description="edited findings of an audit (CSV): images to drop, relabel or weigh"
+    )
     images: Path | None = Field(None, description="image folder, where it does not stand in the source")
     id_column: str | None = Field(
         None, description="CSV column of image ids or file names; found by itself where usual"
@@ -59,6 +62,9 @@ class TrainSettings(Settings):
     """How the model is trained."""
 
     splits: tuple[Literal["train", "val"], ...] = Field(("train",), min_length=1, description="splits to train on")
+    fold: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="fold of the table that is left out of training, for an audit to judge"
+    )
     force_splits: bool = Field(False, description="train on splits the competition's rules forbid")
     epochs: Positive = Field(30, description="passes over the training images")
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per step")

@@ -73,6 +73,10 @@ def open_images(table: ImageTable, rows: pd.DataFrame) -> Images:
         packed = PackedImages(table.packed)
         packed.check_ids(table.images["image_id"].tolist())
         return PackedRows(packed, rows.index.to_numpy(dtype=np.int64))
+    return FileImages(table.get_paths(rows), get_boxes(rows))
+
+
+def get_boxes(rows: pd.DataFrame) -> list[str | None] | None:
+    """The part of its picture that each row shows; None where every row shows all of it."""
     boxes = rows["box"]
-    given = None if boxes.isna().all() else [None if pd.isna(box) else str(box) for box in boxes]
-    return FileImages(table.get_paths(rows), given)
+    return None if boxes.isna().all() else [None if pd.isna(box) else str(box) for box in boxes]

@@ -35,6 +35,7 @@ from productrec.artifacts import (
 )
 from productrec.data.decode import check_image, decode_image, read_image_bytes
 from productrec.data.inspection import ImageState, inspect_image
+from productrec.data.table import crop_to_box
 from productrec.errors import ArtifactError, DataError, RecipeError
 
 KIND = "packed images"
@@ -78,6 +79,7 @@ def pack_images(
     quality: int = 92,
     workers: int,
     inputs: Mapping[str, str],
+    boxes: Sequence[str | None] | None = None,
     inside: Path | None = None,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Packed:
@@ -94,6 +96,7 @@ def pack_images(
         quality: of the JPEGs, 1 to 100; colour is stored at half the resolution.
         workers: threads that decode and encode.
         inputs: fingerprints that change whenever the files do.
+        boxes: the part of its file that each row shows, as the table keeps it; None where every row shows all of it.
         inside: a folder that links must not lead out of; None to follow them anywhere.
         on_progress: told how many rows were finished since it was last told.
 
@@ -109,6 +112,8 @@ def pack_images(
         raise DataError(f"packing: there must be one id a path; got {len(ids)} and {len(paths)}.")
     check_replaceable(out, kind=KIND)
     inputs = {**inputs, "ids": compute_digest(list(ids))}
+    if boxes is not None:
+        inputs["boxes"] = compute_digest(list(boxes))
     settings = {"max_side_px": max_side_px, "quality": quality}
     settings |= {"rows_per_shard": ROWS_PER_SHARD, "rows_per_batch": ROWS_PER_BATCH}
     working = out.with_name(f".{out.name}.packing")
@@ -124,7 +129,8 @@ def pack_images(
         todo = {name: span for name, span in spans.items() if not _is_done(working / name, identity, len(span))}
         rows = [row for span in todo.values() for row in span]
         on_progress(len(ids) - len(rows))
-        work = (partial(_encode_file, paths[row], max_side_px, quality, inside) for row in rows)
+        shown = boxes or [None] * len(ids)
+        work = (partial(_encode_file, paths[row], shown[row], max_side_px, quality, inside) for row in rows)
         with contextlib.closing(_run_ahead(work, workers)) as encoded:
             _write_shards(working, todo, ids, identity, encoded, on_progress)
         notes = {"images": len(ids), "identity": identity, **libraries}
@@ -277,7 +283,7 @@ def _run_ahead(work: Iterator[Callable[[], _Encoded]], workers: int) -> Generato
         cv2.setNumThreads(threads)
 
 
-def _encode_file(path: str | None, max_side_px: int, quality: int, inside: Path | None) -> _Encoded:
+def _encode_file(path: str | None, box: str | None, max_side_px: int, quality: int, inside: Path | None) -> _Encoded:
     state = inspect_image(path, verify=False, inside=inside)
     if path is None or state.status != "ok":
         return _Encoded(state, None)
@@ -292,6 +298,9 @@ def _encode_file(path: str | None, max_side_px: int, quality: int, inside: Path 
         return _Encoded(ImageState("broken", digest=digest, reason=str(error).removeprefix(f"{path}: ")), None)
     height, width = pixels.shape[:2]
     state = ImageState("ok", width, height, digest)
+    if box is not None:
+        pixels = crop_to_box(pixels, box)
+        height, width = pixels.shape[:2]
     scale = max_side_px / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -23,19 +23,27 @@ class EpochSampler:
         images_per_class: int | None,
         seed: int,
         hard_share: float = 0.0,
+        weights: np.ndarray | None = None,
     ) -> None:
         """``labels``: (N,) class positions; ``images_per_class``: K for PK batches, None for shuffled ones.
 
         ``hard_share``: of a PK batch's classes, those drawn near its first, once ``near_classes`` (C, count) is set.
+        ``weights``: (N,) from 0 to 1, the share of the epochs that each row takes part in; None for all of them. Any
+        loss obeys such a weight, also one over pairs, and it keeps a doubtful image out of the others' pairs as well.
 
         Raises:
             RecipeError: K does not divide the batch.
-            DataError: there is not one row.
+            DataError: there is not one row, or the weights leave none.
         """
         check_batch(batch_size, images_per_class)
         if not len(labels):
             raise DataError("sampler: labels must hold at least one row; got none.")
+        if weights is not None and not (len(weights) == len(labels) and (weights >= 0).all() and (weights <= 1).all()):
+            raise DataError("sampler: weights must be one number from 0 to 1 a row.")
+        if weights is not None and weights.sum() < 1:
+            raise DataError("sampler: weights must leave at least one row an epoch; they sum to less than 1.")
         self._labels = labels
+        self._weights = None if weights is None or (weights == 1).all() else weights.astype(np.float64)
         self.batch_size = batch_size
         self._images_per_class = images_per_class
         self._seed = seed
@@ -46,23 +54,26 @@ class EpochSampler:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        return max(1, len(self._labels) // self.batch_size)
+        count = len(self._labels) if self._weights is None else int(self._weights.sum() + 1e-9)
+        return max(1, count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = np.random.default_rng([self._seed, self.epoch])
+        present = None if self._weights is None else draw_present(self._weights, generator)
+        labels = self._labels if present is None else self._labels[present]
         if self._images_per_class is None:
-            batches: Sequence[np.ndarray] = draw_shuffled_batches(len(self._labels), self.batch_size, generator)
+            batches: Sequence[np.ndarray] = draw_shuffled_batches(len(labels), self.batch_size, generator)
         else:
             batches = draw_pk_batches(
-                self._labels,
+                labels,
                 self.batch_size,
                 self._images_per_class,
                 generator,
                 near_classes=self.near_classes,
                 hard_share=self._hard_share,
             )
-        for batch in batches[self.first_batch :]:
-            yield [(self.epoch, int(row)) for row in batch]
+        for batch in batches[self.first_batch : len(self)]:
+            yield [(self.epoch, int(row)) for row in (batch if present is None else present[batch])]
 
 
 def check_batch(batch_size: int, images_per_class: int | None) -> None:
@@ -72,6 +83,26 @@ def check_batch(batch_size: int, images_per_class: int | None) -> None:
             f"PK sampler: images_per_class must divide batch_size; got {images_per_class} and {batch_size}. "
             f"Use a batch_size of {batch_size - batch_size % images_per_class or images_per_class}."
         )
+
+
+def draw_present(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Rows of one epoch, each there with the probability of its weight: a systematic sample of shuffled rows.
+
+    Their count is the sum of the weights, rounded down or up.
+
+    Args:
+        weights: (N,) float64, from 0 to 1.
+        generator: where randomness comes from.
+
+    Returns:
+        Row numbers, ascending, int64.
+    """
+    sure = np.flatnonzero(weights == 1)
+    order = generator.permutation(np.flatnonzero((weights > 0) & (weights < 1)))
+    # Marks stand at every whole number of the running sum, shifted by one draw: a row is there if it reaches one.
+    reached = np.floor(np.cumsum(weights[order]) + generator.random())
+    taken = np.diff(reached, prepend=0.0) > 0
+    return np.sort(np.concatenate([sure, order[taken]]))
 
 
 def draw_shuffled_batches(count: int, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
@@ -101,7 +132,7 @@ def draw_pk_batches(
         batch_size: P times K.
         images_per_class: K.
         generator: where randomness comes from.
-        near_classes: (C, count) the classes nearest to each, nearest first; labels then hold every position.
+        near_classes: (C, count) the class positions nearest to each, nearest first.
         hard_share: of a batch's classes, how many are the nearest to its first that have images left.
 
     Returns:
@@ -123,7 +154,8 @@ def draw_pk_batches(
                 keys = np.log(weights) + generator.gumbel(size=len(classes))
             drawn = np.argsort(-keys, kind="stable")
             if near_classes is not None and not chosen:
-                near = near_classes[drawn[0]]
+                near = near_classes[classes[drawn[0]]]
+                near = np.searchsorted(classes, near[np.isin(near, classes)])
                 near = near[left[near] > 0][: round(hard_share * (wanted - 1))]
                 drawn = np.concatenate([drawn[:1], near, drawn[1:][~np.isin(drawn[1:], near)]])
             chosen += drawn[: wanted - len(chosen)].tolist()

@@ -26,6 +26,7 @@ IMAGE_COLUMNS = {
     "title": "str",
     "box": "str",
     "role": "str",
+    "weight": "Float64",
     "width": "Int64",
     "height": "Int64",
     "digest": "str",
@@ -108,6 +109,9 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
     wrong = [image_id for image_id, box in zip(images["image_id"], images["box"], strict=True) if not _is_box(box)]
     if wrong:
         raise DataError(f"{where}: a box must be four numbers, x,y,width,height; {describe_offenders(wrong)} are not.")
+    heavy = images.loc[images["weight"].notna() & ~images["weight"].between(0.0, 1.0), "image_id"]
+    if len(heavy):
+        raise DataError(f"{where}: weights must be from 0 to 1; those of {describe_offenders(heavy)} are not.")
     unlabelled = images[(images["split"] == "train") & images["label"].isna()]
     # A catalogue without one label is a table too; nothing can be trained on it yet.
     if len(unlabelled) and images["label"].notna().any():
@@ -228,8 +232,12 @@ def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
     manifest = load_manifest(folder, kind=KIND)
     check_files(folder, manifest)
     sample = folder / "sample_submission.csv"
+    images = pd.read_parquet(folder / "images.parquet")
+    for name, dtype in IMAGE_COLUMNS.items():
+        if name not in images.columns:  # of an older version, which had nothing to say there
+            images[name] = pd.Series([None] * len(images), dtype=dtype)
     return ImageTable(
-        images=pd.read_parquet(folder / "images.parquet"),
+        images=images,
         classes=pd.read_parquet(folder / "classes.parquet"),
         root=_find_root(folder, manifest.notes) if root is None else root.resolve(),
         sample=sample if sample.exists() else None,

@@ -1,5 +1,7 @@
 """What every loss of this room asks of its batch, checked before any mathematics."""
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -64,3 +66,10 @@ def choose_computing_dtype(*tensors: Tensor) -> torch.dtype:
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
     return dtype
+
+
+def leave_autocast(device: str) -> contextlib.AbstractContextManager[object]:
+    """A block in which nothing is cast; outside of autocast it costs nothing."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()

@@ -36,12 +36,11 @@ def _check_inputs(
     own_rows: Tensor | None,
 ) -> None:
     check_batch(where, embeddings, labels)
-    given = [one for one in (embeddings, labels, references, reference_labels, own_rows) if one is not None]
-    devices = {str(one.device) for one in given}
-    if len(devices) > 1:
+    given = [one.device for one in (embeddings, labels, references, reference_labels, own_rows) if one is not None]
+    if any(one != given[0] for one in given):
+        devices = ", ".join(sorted({str(one) for one in given}))
         raise TrainingError(
-            f"{where}: embeddings, references and labels must be on one device; got {', '.join(sorted(devices))}. "
-            "Move them with .to()."
+            f"{where}: embeddings, references and labels must be on one device; got {devices}. Move them with .to()."
         )
     if references is None:
         if reference_labels is not None or own_rows is not None:

@@ -7,13 +7,14 @@ as what it does with the similarities of a few anchors (`PairLoss.weigh`), and t
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from productrec.losses.batch import choose_computing_dtype
+from productrec.losses.batch import choose_computing_dtype, leave_autocast
 from productrec.losses.gradient import hand_over_gradients, keep_gradients
 from productrec.losses.pair_checks import check_pairs, explain_not_finite
 from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss, Weighed
@@ -64,7 +65,7 @@ def compute_pair_loss(
         TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite.
     """
     check_pairs("pair loss", embeddings, labels, loss, mining, references, reference_labels, own_rows)
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with leave_autocast(embeddings.device.type):
         value: Tensor = _PairLossFunction.apply(
             embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows
         )
@@ -86,7 +87,7 @@ def compute_pair_weights(
     Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
     """
     check_pairs("pair weights", embeddings, labels, loss, mining, references, reference_labels, own_rows)
-    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
+    with torch.no_grad(), leave_autocast(embeddings.device.type):
         walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
         rows = []
         for start, stop in walk.blocks:
@@ -129,7 +130,8 @@ class _PairLossFunction(torch.autograd.Function):
         for one in (gradient, reference_gradient):
             if one is not None:
                 one /= divisor
-        if total.device.type == "cpu" and not total.isfinite():
+        # Reading the number costs a tenth of asking the tensor.
+        if total.device.type == "cpu" and not math.isfinite(total.item()):
             explain_not_finite(embeddings, references)
         keep_gradients(ctx, (_cast(gradient, embeddings), _cast(reference_gradient, references)))
         return total
@@ -173,6 +175,7 @@ class PairWalk:
         self._pairs = find_pairs(labels, reference_labels, own_rows, rows, few_columns=few_columns)
         self._loss, self._mining = loss, mining
         self._counted: Tensor | None = None
+        self._taken: tuple[Tensor, Tensor] | None = None  # what the scratch still holds
         self._summaries = self._summarise()
 
     def weigh(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -180,7 +183,8 @@ class PairWalk:
 
         The weights live in a scratch.
         """
-        near, similarities = self.take(start, stop)
+        near, similarities = self._taken or self.take(start, stop)
+        self._taken = None
         weighed = self._weigh(start, stop, near, similarities)
         if weighed.negatives.data_ptr() != similarities.data_ptr():
             similarities.copy_(weighed.negatives)
@@ -192,6 +196,7 @@ class PairWalk:
 
     def take(self, start: int, stop: int, *, mined: bool = True) -> tuple[Tensor, Tensor]:
         """Similarities of a block's positives (b, P) and negatives (b, M), in a scratch, after mining or before it."""
+        self._taken = None
         similarities = self._scratch[: (stop - start) * len(self.references)].view(stop - start, -1)
         torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
         near = self._pairs.take(start, stop, self._scratch)
@@ -217,7 +222,12 @@ class PairWalk:
         if not hasattr(self._loss, "summarise"):
             return None
         related = cast(RelatedPairLoss, self._loss)
-        return torch.cat([related.summarise(*self.take(start, stop)) for start, stop in self.blocks])
+        if len(self.blocks) > 1:
+            return torch.cat([related.summarise(*self.take(start, stop)) for start, stop in self.blocks])
+        taken = self.take(*self.blocks[0])
+        summaries = related.summarise(*taken)
+        self._taken = taken  # a summary writes over nothing: a lone block is weighed as it lies there
+        return summaries
 
     def get_divisor(self) -> Tensor | int:
         """What sums over anchors are divided by."""

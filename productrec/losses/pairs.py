@@ -64,7 +64,7 @@ class _MaskedPairs:
     def __init__(self, labels: Tensor, reference_labels: Tensor | None, own_rows: Tensor | None) -> None:
         others = labels if reference_labels is None else reference_labels
         self._not_negative = labels[:, None] == others
-        self._not_positive = labels[:, None] != others
+        self._not_positive = ~self._not_negative
         if reference_labels is None:
             self._not_positive.fill_diagonal_(True)
         elif own_rows is not None:

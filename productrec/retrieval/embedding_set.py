@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.artifacts import check_files, compute_digest, load_manifest, write_artifact, write_json
 from productrec.errors import ArtifactError, describe_offenders
 
 KIND = "embedding set"
@@ -111,6 +111,29 @@ def load_embedding_set(folder: Path) -> EmbeddingSet:
         space=str(manifest.notes["space"]),
         broken=dict(manifest.notes.get("broken", {})),
         fingerprint=manifest.fingerprint,
+    )
+
+
+def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> EmbeddingSet:
+    """Several sets as one, row under row; logits only where they are to be kept, since they may be many.
+
+    Raises:
+        ArtifactError: they come from different networks.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    if len({one.space for one in sets}) > 1:
+        raise ArtifactError("gallery: its parts must come from one network; they do not. Embed them again.")
+    logits = [one.logits for one in sets if one.logits is not None]
+    return EmbeddingSet(
+        ids=[image_id for one in sets for image_id in one.ids],
+        embeddings=np.concatenate([one.embeddings for one in sets]),
+        logits=np.concatenate(logits) if keep_logits and len(logits) == len(sets) else None,
+        class_ids=sets[0].class_ids,
+        views=sets[0].views,
+        space=sets[0].space,
+        broken={image_id: reason for one in sets for image_id, reason in one.broken.items()},
+        fingerprint=compute_digest([one.fingerprint for one in sets]),
     )
 
 

@@ -127,6 +127,33 @@ def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarra
     return rows, similarities
 
 
+def search_rows(
+    queries: np.ndarray, gallery: np.ndarray, k: int, *, own_rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` most similar gallery rows of each query, its own row left out by number, not by similarity.
+
+    Args:
+        queries: (Q, D) float32, unit rows.
+        gallery: (M, D) float32, unit rows.
+        k: how many; all there are, where those are fewer.
+        own_rows: (Q,) each query's row in the gallery; None where no query is in it.
+
+    Returns:
+        Rows (Q, K) int64 and similarities (Q, K) float32, descending.
+    """
+    engine = move_to_gpu(build_engine(gallery))
+    wanted = np.ascontiguousarray(queries, dtype=np.float32)
+    if own_rows is None:
+        similarities, rows = engine.search(wanted, min(k, len(gallery)))
+        return rows, similarities
+    similarities, rows = engine.search(wanted, min(k + 1, len(gallery)))
+    # Among more than k + 1 equal rows a query's own may be missing; then its last neighbour goes.
+    is_own = rows == own_rows[:, None]
+    is_own[~is_own.any(axis=1), -1] = True
+    shape = (len(rows), rows.shape[1] - 1)
+    return rows[~is_own].reshape(shape), similarities[~is_own].reshape(shape)
+
+
 def save_neighbours(
     folder: Path, index: Index, queries: EmbeddingSet, k: int, *, inputs: dict[str, str], settings: dict[str, Any]
 ) -> None:

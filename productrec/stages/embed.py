@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +37,13 @@ class Wish:
         return run / "embeddings" / self.views / self.split
 
 
-def run_embed(run: Path, recipe: Recipe) -> list[Wish]:
-    """Embed what prediction needs from a run's checkpoint; sets that are there and unchanged are left alone.
+def run_embed(run: Path, recipe: Recipe, wishes: Sequence[Wish] | None = None) -> list[Wish]:
+    """Embed images with a run's checkpoint; sets that are there and unchanged are left alone.
 
     Args:
         run: the run folder.
         recipe: settings of prediction (views, gallery splits, batch size) and where the image table is.
+        wishes: what to embed; None for what prediction needs.
 
     Returns:
         What is now on disk.
@@ -53,11 +54,8 @@ def run_embed(run: Path, recipe: Recipe) -> list[Wish]:
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
     table = load_table(recipe.table, root=recipe.data.images)
     _check_classes(checkpoint, table)
-    settings = recipe.predict
-    # A gallery split may also be a query split; then it is embedded once for each use.
-    wishes = [Wish(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
-    gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
-    wishes += [Wish(split, gallery_views, False) for split in settings.gallery_splits]
+    if wishes is None:
+        wishes = _list_wishes(recipe, table)
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.train.precision, device)
     keep_freed_memory(device)
@@ -70,6 +68,14 @@ def run_embed(run: Path, recipe: Recipe) -> list[Wish]:
             loaded.append(load_network(checkpoint).to(device))
         _embed(run, wish, missing, checkpoint, table, loaded[0], recipe, device, dtype)
     return list(dict.fromkeys(one for wish in wishes for one in _with_plain(wish)))
+
+
+def _list_wishes(recipe: Recipe, table: ImageTable) -> list[Wish]:
+    settings = recipe.predict
+    # A gallery split may also be a query split; then it is embedded once for each use.
+    wishes = [Wish(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
+    gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
+    return wishes + [Wish(split, gallery_views, False) for split in settings.gallery_splits]
 
 
 def load_network(checkpoint: Checkpoint) -> Recognizer:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from productrec.artifacts import is_fresh
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
-from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
+from productrec.retrieval.embedding_set import join_embedding_sets, load_embedding_set
 from productrec.retrieval.index import INDEX_KIND, NEIGHBOURS_KIND, load_index, save_index, save_neighbours
 
 
@@ -33,7 +31,7 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     inputs = {f"gallery {split}": one.fingerprint for split, one in zip(splits, sets, strict=True)}
     settings = {"metric": "inner product", "search": "exact", "splits": list(splits)}
     if not is_fresh(index_folder, kind=INDEX_KIND, inputs=inputs, settings=settings):
-        gallery = _join(sets)
+        gallery = join_embedding_sets(sets, keep_logits=False)
         labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
         save_index(
             index_folder, gallery, [int(labels[image_id]) for image_id in gallery.ids], inputs=inputs, settings=settings
@@ -54,20 +52,3 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
         wanted = {"k": recipe.predict.neighbours}
         if not is_fresh(out, kind=NEIGHBOURS_KIND, inputs=found_in, settings=wanted):
             save_neighbours(out, index, queries, recipe.predict.neighbours, inputs=found_in, settings=wanted)
-
-
-def _join(sets: list[EmbeddingSet]) -> EmbeddingSet:
-    if len(sets) == 1:
-        return sets[0]
-    if len({one.space for one in sets}) > 1:
-        raise ArtifactError("gallery: its parts must come from one network; they do not. Embed them again.")
-    return EmbeddingSet(
-        ids=[image_id for one in sets for image_id in one.ids],
-        embeddings=np.concatenate([one.embeddings for one in sets]),
-        logits=None,
-        class_ids=sets[0].class_ids,
-        views=sets[0].views,
-        space=sets[0].space,
-        broken={image_id: reason for one in sets for image_id, reason in one.broken.items()},
-        fingerprint=sets[0].fingerprint,
-    )

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from productrec.artifacts import compute_digest, compute_file_digest, is_fresh, load_manifest
@@ -18,9 +19,11 @@ from productrec.data.curation.apply import (
     list_duplicates,
 )
 from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
+from productrec.data.curation.findings import apply_findings, describe_applied, read_findings
 from productrec.data.download.fetching import Request, download_images, get_file_name
+from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.inspection import ImageState, inspect_images
-from productrec.data.packed import pack_images
+from productrec.data.packed import PackedImages, pack_images
 from productrec.data.sources.archive import describe_skipped, is_archive, unpack_archive
 from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, SourceRows, find_image_root, find_paths
 from productrec.data.sources.layouts import detect_layout, read_source
@@ -79,6 +82,8 @@ def run_ingest(
     else:
         images["path"] = find_paths(images, root)
     inputs["files"] = _fingerprint_files(images, root)
+    if data.findings is not None:
+        inputs["findings"] = compute_digest(read_findings(data.findings).to_csv())
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
     chosen = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
@@ -97,7 +102,12 @@ def run_ingest(
     said = [reasons.get(image_id) for image_id in images["image_id"]]
     images["reason"] = pd.Series([one or state.reason for one, state in zip(said, states, strict=True)], dtype="str")
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
-    images, duplicates, findings = _curate(images, root, data, seed)
+    said_of = read_findings(data.findings) if data.findings is not None else None
+    if said_of is not None:
+        images = apply_findings(images, said_of, classes["id"].tolist())
+    images, duplicates, findings = _curate(images, root, packed, data, seed)
+    if said_of is not None:
+        findings.append(describe_applied(said_of))
     sample_found = sample_path if sample_path.is_file() else None
     save_table(
         out,
@@ -166,8 +176,6 @@ def _pack(
     images: pd.DataFrame, root: Path, folder: Path, inputs: dict[str, str], data: DataSettings
 ) -> list[ImageState]:
     """Verify and pack in one pass."""
-    if images["box"].notna().any():
-        raise DataError(f"{root}: boxes cannot be packed yet; leave --pack out for COCO sources.")
     with show_progress("packing images", len(images)) as bar:
         packed = pack_images(
             _join(root, images),
@@ -176,6 +184,7 @@ def _pack(
             max_side_px=data.max_side_px,
             workers=count_cores(),
             inputs={"files": inputs["files"]},
+            boxes=get_boxes(images),
             inside=root.resolve(),
             on_progress=bar.advance,
         )
@@ -183,16 +192,15 @@ def _pack(
 
 
 def _curate(
-    images: pd.DataFrame, root: Path, data: DataSettings, seed: int
+    images: pd.DataFrame, root: Path, packed: Path | None, data: DataSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
     """The table after near-duplicates, held-out images and folds; the duplicates to read; findings."""
     duplicates, findings = None, []
     if data.dedup != "off":
-        if images["box"].notna().any():
-            raise DataError(f"{root}: boxes of one picture cannot be told from copies yet; leave --dedup out.")
-        paths = [path or "" for path in _join(root, images)]
+        files = FileImages([path or "" for path in _join(root, images)], get_boxes(images))
+        pictures = files if packed is None else PackedRows(PackedImages(packed), np.arange(len(images)))
         with show_progress("looking for near-duplicates", len(images)) as bar:
-            fingerprints = compute_fingerprints(paths, workers=count_cores(), on_progress=bar.advance)
+            fingerprints = compute_fingerprints(pictures, workers=count_cores(), on_progress=bar.advance)
         report = find_duplicates(images, fingerprints, workers=count_cores())
         duplicates, findings = list_duplicates(report, images), describe_duplicates(report)
         images = apply_duplicates(images, report, data.dedup)

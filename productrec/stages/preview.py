@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from productrec.artifacts import explain_storage_errors
 from productrec.data.dataset import TrainingImages
 from productrec.data.images import open_images
+from productrec.data.sheets import check_sheet_name, write_sheet
 from productrec.data.table import load_table
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import resize_square
-from productrec.errors import DataError, RecipeError, StorageError
+from productrec.errors import DataError
 from productrec.recipe import Recipe
-
-_PADDING = ((0, 4), (0, 4), (0, 0))
-_FORMATS = (".jpg", ".png")
 
 
 def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) -> Path:
@@ -34,8 +30,7 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
         RecipeError: another kind of file is asked for, or the augmentation cannot be built.
         StorageError: the sheet cannot be written.
     """
-    if out.suffix.lower() not in _FORMATS:
-        raise RecipeError(f"{out}: a sheet must end in {' or '.join(_FORMATS)}; got {out.suffix or 'nothing'}.")
+    check_sheet_name(out)
     table = load_table(recipe.table, root=recipe.data.images)
     rows = table.select(recipe.train.splits)
     if not len(rows):
@@ -45,14 +40,11 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
     augmentation = build_augmentation(recipe.train.augmentation, side_px)
     dataset = TrainingImages(pictures, np.zeros(len(rows), np.int64), augmentation, recipe.seed)
     places = np.unique(np.linspace(0, len(rows) - 1, min(images, len(rows))).round().astype(int)).tolist()
-    lines = []
-    for place in places:
-        squares = [resize_square(pictures.decode(place), side_px)]
-        squares += [dataset[(epoch, place)][0] for epoch in range(epochs)]
-        lines.append(np.concatenate([np.pad(square, _PADDING, constant_values=255) for square in squares], axis=1))
-    sheet = np.concatenate(lines)
-    with explain_storage_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-            raise StorageError(f"{out}: cannot be written. Is the folder writable, and is there room?")
+    write_sheet(
+        out,
+        [
+            [resize_square(pictures.decode(place), side_px), *(dataset[(epoch, place)][0] for epoch in range(epochs))]
+            for place in places
+        ],
+    )
     return out

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from productrec.artifacts import write_text
 from productrec.competitions.contract import load_contract
@@ -15,8 +16,9 @@ from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
+from productrec.stages.audit import Audited, Judge, run_audit
 from productrec.stages.classify import PARTS, run_classify
-from productrec.stages.embed import run_embed
+from productrec.stages.embed import Wish, run_embed
 from productrec.stages.ensemble import run_ensemble
 from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
@@ -170,6 +172,49 @@ def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> dict[str, Scor
     """Index and classify one run through one preset of views."""
     run_index(folder, recipe, views=views)
     return run_classify(folder, recipe, views=views)
+
+
+def audit_targets(
+    targets: Sequence[Path],
+    overrides: Sequence[str],
+    *,
+    out: Path | None = None,
+    duplicates: bool = True,
+    mark: str | None = None,
+    first: int = 0,
+    shown: int = 24,
+    replace: bool = False,
+) -> Audited:
+    """Audit an image table, by its folder, or that of some runs together with what they have learned.
+
+    Raises:
+        ArtifactError: a target is neither, or runs are of different tables.
+        RecipeError: a table is named beside something else.
+    """
+    options: dict[str, Any] = {"duplicates": duplicates, "mark": mark, "first": first, "shown": shown}
+    tables = [target for target in targets if (target / "images.parquet").is_file()]
+    if tables:
+        if len(targets) > 1:
+            raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
+        table = tables[0]
+        return run_audit(table, out or _name_audit(table), replace=replace, **options)
+    selected = load_runs(targets, overrides)
+    recipes = list(selected.runs.values())
+    if len({recipe.table.resolve() for recipe in recipes}) > 1:
+        raise ArtifactError("audit: runs must be trained on one image table; these are on several. Audit them apart.")
+    judges = []
+    for folder, recipe in selected.runs.items():
+        splits = recipe.train.splits
+        run_embed(folder, recipe, [Wish(split, "plain", True) for split in splits])
+        judges.append(Judge(folder, splits, recipe.train.fold, recipe.predict.checkpoint))
+    table = recipes[0].table
+    return run_audit(
+        table, out or _name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
+    )
+
+
+def _name_audit(table: Path) -> Path:
+    return table.with_name(f"{table.name}.audit")
 
 
 def print_scores(predicted: Predicted, title: str = "validation") -> None:

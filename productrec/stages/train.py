@@ -85,7 +85,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
     keep_freed_memory(device)
     set_seed(recipe.seed)
     rows = table.select(recipe.train.splits)
-    rows = rows[rows["label"].notna()]
+    rows = _leave_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
     if len(rows) < 2:
         raise DataError(
             f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
@@ -102,6 +102,7 @@ def run_train(recipe: Recipe, *, resume: bool = False) -> Trained:
         images_per_class=recipe.train.images_per_class if recipe.uses_pk_sampler else None,
         seed=recipe.seed,
         hard_share=recipe.train.hard_classes,
+        weights=rows["weight"].fillna(1.0).to_numpy(dtype=np.float64),
     )
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
     workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
@@ -237,6 +238,17 @@ def build_network(recipe: Recipe, class_count: int) -> Recognizer:
         drop_path=recipe.model.drop_path,
         dropout=recipe.model.dropout,
     )
+
+
+def _leave_out(rows: pd.DataFrame, fold: int | None, table: Path) -> pd.DataFrame:
+    if fold is None:
+        return rows
+    kept = rows[(rows["fold"] != fold).fillna(True)]
+    if len(kept) == len(rows):
+        raise DataError(
+            f"{table}: has no image in fold {fold}, which train.fold leaves out. Ingest with --folds, and count from 0."
+        )
+    return kept
 
 
 class _StepDisplay:

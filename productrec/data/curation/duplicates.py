@@ -16,7 +16,7 @@ import pandas as pd
 
 from productrec.data.curation.folds import chain_equal, connect_rows
 from productrec.data.curation.near_hashes import find_duplicate_pairs
-from productrec.data.decode import decode_image, read_image_bytes
+from productrec.data.images import Images
 from productrec.data.table import SPLITS
 from productrec.errors import DataError
 
@@ -97,16 +97,16 @@ def compute_hash(pixels: np.ndarray) -> np.ndarray:
 
 
 def compute_fingerprints(
-    paths: Sequence[str], *, workers: int = 2, on_progress: Callable[[int], None] = lambda count: None
+    images: Images, *, workers: int = 2, on_progress: Callable[[int], None] = lambda count: None
 ) -> Fingerprints:
     """Decode images once and keep what their comparison needs, 4 KiB an image.
 
     Args:
-        paths: N image files; one that cannot be read counts as without structure.
+        images: N pictures; one that cannot be read counts as without structure.
         workers: threads.
         on_progress: called with 256 or fewer at a time.
     """
-    count, side, cells = len(paths), _THUMBNAIL_PX, _COLOUR_CELLS
+    count, side, cells = len(images), _THUMBNAIL_PX, _COLOUR_CELLS
     kept = Fingerprints(
         np.zeros((count, 1), np.uint64),
         np.zeros((count, side, side), np.uint8),
@@ -116,7 +116,7 @@ def compute_fingerprints(
 
     def fill(row: int) -> None:
         try:
-            pixels = decode_image(read_image_bytes(paths[row]), paths[row])
+            pixels = images.decode(row)
         except DataError:
             return
         kept.hashes[row] = compute_hash(pixels)
@@ -187,7 +187,7 @@ def find_duplicates(
     """Duplicates among the rows of an image table.
 
     Args:
-        images: N rows with ``image_id``, ``split``, ``label`` and ``digest``.
+        images: N rows with ``image_id``, ``split``, ``label``, ``digest`` and ``box``.
         fingerprints: theirs, in order.
         most_bits: 0 to 64, how far hashes may be apart.
         least_agreement: 0 to 1, how well pixels must agree.
@@ -199,7 +199,7 @@ def find_duplicates(
     agreement = compare_pixels(fingerprints, rows, workers=workers)
     order = np.argsort(-agreement, kind="stable")
     order = order[agreement[order] >= least_agreement]
-    groups = cluster_duplicates(len(images), rows[order], images["digest"].tolist())
+    groups = cluster_duplicates(len(images), rows[order], _get_digests(images))
     shared = np.bincount(groups, minlength=len(images))[groups] > 1
     found = images[shared].groupby(groups[shared], sort=True)
     clusters = (
@@ -211,6 +211,14 @@ def find_duplicates(
         for _, cluster in found
     )
     return DuplicateReport(groups, tuple(clusters), rows[order], agreement[order], skipped)
+
+
+def _get_digests(images: pd.DataFrame) -> list[str | None]:
+    """Digest of what each row shows: two boxes of one file are not the same picture."""
+    return [
+        None if pd.isna(digest) else str(digest) if pd.isna(box) else f"{digest} {box}"
+        for digest, box in zip(images["digest"], images["box"], strict=True)
+    ]
 
 
 def _choose_candidates(fingerprints: Fingerprints, rows: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, int]:

@@ -12,7 +12,7 @@ from productrec.errors import DataError, describe_offenders
 
 NAMES = ("images.csv", "images.parquet")
 _EXTRAS = ("path", "title", "url", "box", "group", "role")
-_KNOWN = ("image_id", "split", "label", *_EXTRAS)
+_KNOWN = ("image_id", "split", "label", "weight", *_EXTRAS)
 
 
 def read_table(source: Path) -> SourceRows:
@@ -49,12 +49,18 @@ def read_table(source: Path) -> SourceRows:
     for place, image_id in enumerate(texts["image_id"]):
         if image_id is None:
             raise DataError(f"{path}: every row must have an image_id; row {place + 1} has none.")
-        extras = {
-            name: texts[name][place] for name in ("path", "title", "url", "box", "group", "role") if name in texts
-        }
+        extras = {name: texts[name][place] for name in _EXTRAS if name in texts}
         label = labels[place]
-        rows.add(image_id, splits[place], None if label is None else numbers[label], **extras)
+        weight = _read_weight(texts["weight"][place], path, image_id) if "weight" in texts else None
+        rows.add(image_id, splits[place], None if label is None else numbers[label], weight=weight, **extras)
     return rows
+
+
+def _read_weight(text: str | None, path: Path, image_id: str) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise DataError(f"{path}: a weight must be a number from 0 to 1; {image_id} has {text[:80]!r}.") from None
 
 
 def _as_texts(column: pd.Series) -> list[str | None]:

@@ -23,7 +23,7 @@ IMAGE_FOLDERS = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 UPPER_SUFFIXES = tuple(suffix.upper() for suffix in IMAGE_SUFFIXES)
 SAMPLE_NAME = "sample_submission.csv"
-_CARRIED = ("image_id", "label", "split", "url", "title", "path", "box", "group", "role")
+_CARRIED = ("image_id", "label", "split", "url", "title", "path", "box", "group", "role", "weight")
 _SPLIT_ENDING = re.compile("_images$|20[0-9]{2}$")
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 
@@ -41,6 +41,7 @@ class SourceRows:
     box: list[str | None] = field(default_factory=list)
     group: list[str | None] = field(default_factory=list)
     role: list[str | None] = field(default_factory=list)
+    weight: list[float | None] = field(default_factory=list)
     class_names: dict[int, str] = field(default_factory=dict)
     class_paths: dict[int, str] = field(default_factory=dict)
     class_descriptions: dict[int, str] = field(default_factory=dict)
@@ -57,8 +58,13 @@ class SourceRows:
         box: str | None = None,
         group: str | None = None,
         role: str | None = None,
+        weight: float | None = None,
     ) -> None:
-        """Append one image; ``box``: the part of its picture, ``group``: its listing, ``role``: query or gallery."""
+        """Append one image.
+
+        ``box``: the part of its picture; ``group``: its listing; ``role``: query or gallery; ``weight``: from 0 to 1,
+        how often it is trained on.
+        """
         self.image_id.append(image_id)
         self.split.append(split)
         self.label.append(label)
@@ -68,6 +74,7 @@ class SourceRows:
         self.box.append(box)
         self.group.append(group)
         self.role.append(role)
+        self.weight.append(weight)
 
     def build_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The image rows (paths and states still to be found) and the classes, sorted by id.

@@ -1,0 +1,142 @@
+"""Findings of an audit: what was found of which image, in a table that a person edits and ingest takes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from productrec.data.sources.formats import parse_whole_number
+from productrec.data.table import build_frame
+from productrec.errors import DataError, describe_offenders
+
+FINDING_COLUMNS = {
+    "image_id": "str",
+    "kind": "str",
+    "action": "str",
+    "label": "Int64",
+    "label_name": "str",
+    "new_label": "Int64",
+    "new_label_name": "str",
+    "weight": "Float64",
+    "score": "Float64",
+    "detail": "str",
+    "path": "str",
+}
+ACTIONS = ("drop", "relabel", "weight")
+_NEEDED = ("image_id", "action")
+
+
+def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Findings with the columns of `FINDING_COLUMNS`; what a row does not say is empty."""
+    return build_frame(FINDING_COLUMNS, {name: [row.get(name) for row in rows] for name in FINDING_COLUMNS})
+
+
+def read_findings(path: Path) -> pd.DataFrame:
+    """The findings of a CSV whose ``action`` is not empty, as a person left them.
+
+    An action is ``drop``, ``relabel`` (to the class id in ``new_label``) or ``weight`` (from 0 to 1, in ``weight``).
+    Other columns are not read. Rows without an action say nothing.
+
+    Raises:
+        DataError: it is no such CSV, or a row says what cannot be done, by its line.
+    """
+    try:
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as the CSV of an audit's findings ({str(error)[:200]}).") from None
+    absent = [name for name in _NEEDED if name not in texts.columns]
+    if absent:
+        raise DataError(
+            f"{path}: findings must have the columns {', '.join(_NEEDED)}; {', '.join(absent)} "
+            "is missing. `productrec audit` writes such a file."
+        )
+    texts["line"] = [str(number + 2) for number in range(len(texts))]
+    texts["action"] = texts["action"].str.strip().str.lower()
+    texts = texts[texts["action"] != ""]
+    _refuse(path, texts[~texts["action"].isin(ACTIONS)], f"an action must be {', '.join(ACTIONS)} or empty")
+    _refuse(path, texts[texts["image_id"] == ""], "an action needs an image_id; classes as such cannot be changed")
+    new_labels = [parse_whole_number(text.strip().removesuffix(".0")) for text in _get_texts(texts, "new_label")]
+    weights = [_parse_weight(text) for text in _get_texts(texts, "weight")]
+    wrong = (texts["action"] == "relabel") & [label is None for label in new_labels]
+    _refuse(path, texts[wrong], "relabel needs a class id in new_label")
+    wrong = (texts["action"] == "weight") & [weight is None for weight in weights]
+    _refuse(path, texts[wrong], "weight needs a number from 0 to 1 in weight")
+    frame = pd.DataFrame({"image_id": texts["image_id"], "action": texts["action"], "line": texts["line"]})
+    frame["new_label"] = pd.Series(new_labels, index=texts.index, dtype="Int64").where(frame["action"] == "relabel")
+    frame["weight"] = pd.Series(weights, index=texts.index, dtype="Float64").where(frame["action"] == "weight")
+    # One image may stand in several findings; saying the same thing twice is no contradiction.
+    frame = frame.drop_duplicates(["image_id", "action", "new_label", "weight"])
+    twice = frame.duplicated(["image_id", "action"], keep=False)
+    both = frame["image_id"].isin(frame.loc[frame["action"] == "drop", "image_id"]) & (frame["action"] != "drop")
+    _refuse(path, frame[twice | both], "an image must not be told two things")
+    return frame.reset_index(drop=True)
+
+
+def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequence[int]) -> pd.DataFrame:
+    """The image table after a person's findings: dropped images stay as rows, with the status ``dropped``.
+
+    Args:
+        images: rows of an image table.
+        findings: of `read_findings`.
+        class_ids: that labels may be.
+
+    Raises:
+        DataError: an id or a class is not in the table, or an image without a label would get one.
+    """
+    places = {image_id: place for place, image_id in enumerate(images["image_id"])}
+    unknown = [image_id for image_id in findings["image_id"] if image_id not in places]
+    if unknown:
+        raise DataError(
+            f"findings: ids must be in the image table; {describe_offenders(unknown)} are not. "
+            "Apply findings to the source they were found in."
+        )
+    known = set(class_ids)
+    relabelled = findings[findings["action"] == "relabel"]
+    strange = [label for label in relabelled["new_label"] if label not in known]
+    if strange:
+        raise DataError(f"findings: new labels must be among the classes; {describe_offenders(strange)} are not.")
+    tests = [image_id for image_id in relabelled["image_id"] if images["split"].iloc[places[image_id]] == "test"]
+    if tests:
+        raise DataError(f"findings: images of the test split have no label to change; got {describe_offenders(tests)}.")
+    changed = images.copy()
+    rows = [places[image_id] for image_id in findings["image_id"]]
+    actions = findings["action"].tolist()
+    columns = {name: changed.columns.get_loc(name) for name in ("label", "weight", "status", "reason")}
+    for row, action, new_label, weight in zip(rows, actions, findings["new_label"], findings["weight"], strict=True):
+        if action == "relabel":
+            changed.iat[row, columns["label"]] = new_label
+        elif action == "weight":
+            changed.iat[row, columns["weight"]] = weight
+        elif changed.iat[row, columns["status"]] == "ok":
+            changed.iat[row, columns["status"]] = "dropped"
+            changed.iat[row, columns["reason"]] = "dropped by a finding of an audit"
+    return changed
+
+
+def describe_applied(findings: pd.DataFrame) -> str:
+    """How many images were dropped, relabelled and weighed."""
+    counts = findings["action"].value_counts()
+    done = {"drop": "dropped", "relabel": "relabelled", "weight": "weighed"}
+    return "findings applied: " + ", ".join(f"{int(counts.get(name, 0)):,} {done[name]}" for name in ACTIONS)
+
+
+def _get_texts(frame: pd.DataFrame, name: str) -> list[str]:
+    return frame[name].tolist() if name in frame.columns else [""] * len(frame)
+
+
+def _parse_weight(text: str) -> float | None:
+    try:
+        weight = float(text)
+    except ValueError:
+        return None
+    return weight if math.isfinite(weight) and 0 <= weight <= 1 else None
+
+
+def _refuse(path: Path, rows: pd.DataFrame, what: str) -> None:
+    if len(rows):
+        lines = describe_offenders(f"line {line}" for line in rows["line"])
+        raise DataError(f"{path}: {what}; {lines} must be mended.")

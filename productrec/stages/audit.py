@@ -1,0 +1,240 @@
+"""Audit: an image table, and runs that learned from it, become findings that a person edits and ingest takes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from productrec.artifacts import compute_file_digest, is_fresh, load_manifest, write_artifact
+from productrec.console import say, show_progress, warn
+from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
+from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
+from productrec.data.curation.findings import ACTIONS, build_findings
+from productrec.data.images import open_images
+from productrec.data.sheets import write_sheet
+from productrec.data.table import ImageTable, load_table
+from productrec.data.views import resize_square
+from productrec.errors import ArtifactError, DataError, RecipeError
+from productrec.recognition.fusion import Evidence, Fusion
+from productrec.recognition.suspects import judge_labels
+from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
+from productrec.retrieval.index import search_rows
+from productrec.runtime import count_cores
+from productrec.training.checkpoint import load_checkpoint
+
+KIND = "findings"
+CSV_NAME = "findings.csv"
+SHEET_NAME = "suspects.jpg"
+_NEIGHBOURS = 20
+_FUSION = Fusion(k=10, power=16.0, head_weight=0.5)
+_SHEET_PX = 128
+_EXAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A run that judges labels: the splits it was trained on, the fold it left out, and which checkpoint speaks."""
+
+    folder: Path
+    splits: tuple[str, ...]
+    fold: int | None
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit wrote: its folder, how many findings of each kind, and whether there was nothing to do."""
+
+    folder: Path
+    counts: dict[str, int]
+    skipped: bool
+
+
+def run_audit(
+    table_folder: Path,
+    out: Path,
+    *,
+    judges: Sequence[Judge] = (),
+    root: Path | None = None,
+    duplicates: bool = True,
+    mark: str | None = None,
+    first: int = 0,
+    shown: int = 24,
+    replace: bool = False,
+) -> Audited:
+    """Write ``findings.parquet``, ``findings.csv`` and a sheet of the first suspects.
+
+    Before any training: classes that are tiny or dominate, outlying sizes and aspects, near-duplicates of different
+    labels. With runs: every image whose label its neighbours and the head do not believe, the least believed first. A
+    run that left a fold out (``train.fold``) judges that fold, among images it was trained on; any other judges all
+    of them, each by the others, which is milder, since it has learned the labels it judges.
+
+    Args:
+        table_folder: the image table.
+        out: folder of the findings.
+        judges: runs, whose training images are embedded with logits.
+        root: image folder, where it has moved.
+        duplicates: compare all pictures for near-duplicates; reads every image.
+        mark: an action that the first suspects get beforehand; None leaves all actions to a person.
+        first: how many suspects get it.
+        shown: suspects on the sheet.
+        replace: also write over findings that were edited.
+
+    Raises:
+        ArtifactError: ``out`` holds something else, or findings that a person has edited.
+        RecipeError: ``mark`` is no action.
+    """
+    if mark is not None and mark not in ACTIONS:
+        raise RecipeError(f"audit: mark must be one of {', '.join(ACTIONS)}; got {mark!r}.")
+    table = load_table(table_folder, root=root)
+    sets = {judge: _load_sets(judge) for judge in judges}
+    inputs = {"table": table.fingerprint}
+    inputs |= {f"run {judge.folder}": one.fingerprint for judge, one in sets.items()}
+    settings = {"duplicates": duplicates, "mark": mark, "first": first if mark else 0, "shown": shown}
+    if not replace:
+        _check_unedited(out)
+        if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
+            counts = load_manifest(out, kind=KIND).notes["counts"]
+            return Audited(out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True)
+    found = _find_suspects(table, sets)
+    if mark is not None:
+        for finding in found[:first]:
+            finding["action"] = mark
+    suspects = build_findings(found)
+    if duplicates:
+        found = found + find_label_conflicts(_compare(table))
+    found = found + find_class_anomalies(table.images, table.classes["id"].tolist())
+    found = found + find_shape_outliers(table.images)
+    findings = _complete(build_findings(found), table)
+    counts = {str(kind): int(count) for kind, count in findings["kind"].value_counts(sort=False).items()}
+    with write_artifact(out, kind=KIND, inputs=inputs, settings=settings, notes={"counts": counts}) as temporary:
+        findings.to_parquet(temporary / "findings.parquet", index=False)
+        findings.to_csv(temporary / CSV_NAME, index=False)
+        if len(suspects) and shown:
+            _draw_sheet(temporary / SHEET_NAME, suspects.head(shown), table)
+    return Audited(out, counts, skipped=False)
+
+
+def report(audited: Audited) -> None:
+    """Tell a person what was found, and what to do with it."""
+    counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in audited.counts.items())
+    say(f"findings {audited.folder} {'unchanged' if audited.skipped else 'written'}: {counts or 'none'}")
+    if audited.counts:
+        path = audited.folder / CSV_NAME
+        say(
+            f"write drop, relabel or weight into the column action of {path}, and ingest the source again with "
+            f"--apply {path}"
+        )
+
+
+def _check_unedited(out: Path) -> None:
+    """Refuse to write over a person's work."""
+    if not (out / CSV_NAME).exists():
+        return
+    known = load_manifest(out, kind=KIND).files.get(CSV_NAME, {})
+    if compute_file_digest(out / CSV_NAME) != known.get("sha256"):
+        raise ArtifactError(
+            f"{out / CSV_NAME}: was edited since it was written. Keep it and name another folder with --out, or pass "
+            "--replace to write over it."
+        )
+
+
+def _load_sets(judge: Judge) -> EmbeddingSet:
+    sets = [load_embedding_set(judge.folder / "embeddings" / "plain" / split) for split in judge.splits]
+    if any(one.logits is None for one in sets):
+        raise ArtifactError(f"{judge.folder}: training images must be embedded with logits. Audit the run again.")
+    return join_embedding_sets(sets, keep_logits=True)
+
+
+def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> list[dict[str, Any]]:
+    """Images whose label some judge does not believe, by the mean of the judges' doubts, descending."""
+    images = table.images.set_index("image_id")
+    doubts: dict[str, list[tuple[float, int, str]]] = {}
+    unjudged = 0
+    for judge, one in sets.items():
+        class_ids = np.array(load_checkpoint(judge.folder / "checkpoints" / judge.checkpoint).class_ids)
+        rows = images.loc[one.ids]
+        given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
+        places = np.searchsorted(class_ids, given).clip(0, len(class_ids) - 1)
+        places = np.where(class_ids[places] == given, places, -1)
+        is_gallery = places >= 0
+        is_query = is_gallery.copy()
+        if judge.fold is not None:
+            is_left_out = (rows["fold"] == judge.fold).fillna(False).to_numpy(dtype=bool)
+            is_query &= is_left_out
+            is_gallery &= ~is_left_out
+            unjudged += int((is_left_out & (places < 0)).sum())
+        queries, gallery = np.flatnonzero(is_query), np.flatnonzero(is_gallery)
+        if not len(queries) or len(gallery) < 2:
+            raise DataError(f"{judge.folder}: has no images to judge. Was the table's fold left out in training?")
+        own = None if judge.fold is not None else np.arange(len(queries))
+        found, similarities = search_rows(one.embeddings[queries], one.embeddings[gallery], _NEIGHBOURS, own_rows=own)
+        assert one.logits is not None
+        evidence = Evidence(one.logits[queries], places[gallery][found], similarities)
+        judged = judge_labels(evidence, places[queries], _FUSION)
+        for number, row in enumerate(queries.tolist()):
+            words = (
+                f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"
+                f"{'' if judge.fold is None else ', out of fold'}"
+            )
+            suggested = int(class_ids[judged.suggested[number]])
+            doubts.setdefault(one.ids[row], []).append((float(judged.doubt[number]), suggested, words))
+    if unjudged:
+        warn(f"{unjudged} images are of a class that only stands in the fold they were left out with; not judged.")
+    found_rows = []
+    for image_id, said in doubts.items():
+        doubt = sum(one[0] for one in said) / len(said)
+        _, suggested, words = max(said)
+        if doubt > 0.5:
+            finding = {"image_id": image_id, "kind": "wrong_label", "new_label": suggested, "detail": words}
+            found_rows.append(finding | {"weight": round(1.0 - doubt, 3), "score": round(doubt, 4)})
+    return sorted(found_rows, key=lambda finding: -float(finding["score"]))
+
+
+def _compare(table: ImageTable) -> Any:
+    usable = table.images[table.images["status"] == "ok"].reset_index(drop=True)
+    pictures = open_images(table, table.images[table.images["status"] == "ok"])
+    with show_progress("comparing images", len(usable)) as bar:
+        fingerprints = compute_fingerprints(pictures, workers=count_cores(), on_progress=bar.advance)
+    return find_duplicates(usable, fingerprints, workers=count_cores())
+
+
+def _complete(findings: pd.DataFrame, table: ImageTable) -> pd.DataFrame:
+    """Labels, names and paths, so that a person need not look them up."""
+    images = table.images.set_index("image_id")
+    has_image = findings["image_id"].notna()
+    rows = images.reindex(findings.loc[has_image, "image_id"])
+    findings.loc[has_image, "label"] = rows["label"].to_numpy()
+    findings.loc[has_image, "path"] = rows["path"].to_numpy()
+    names = dict(zip(table.classes["id"].tolist(), table.classes["name"].tolist(), strict=True))
+    for column in ("label", "new_label"):
+        findings[f"{column}_name"] = findings[column].map(names).astype("str").where(findings[column].notna())
+    return findings
+
+
+def _draw_sheet(path: Path, suspects: pd.DataFrame, table: ImageTable) -> None:
+    """A row a suspect: the image, then examples of its label, then examples of the class that is suggested."""
+    usable = table.images[table.images["status"] == "ok"]
+    doubted = set(suspects["image_id"])
+    clean = usable[(usable["split"] == "train") & ~usable["image_id"].isin(doubted)]
+    blank = np.full((_SHEET_PX, _SHEET_PX, 3), 255, np.uint8)
+    by_label = {label: rows.head(_EXAMPLES) for label, rows in clean.groupby("label")}
+
+    def show(rows: pd.DataFrame, count: int) -> list[np.ndarray]:
+        pictures = open_images(table, rows)
+        squares = [resize_square(pictures.decode(place), _SHEET_PX) for place in range(len(rows))]
+        return (squares + [blank] * count)[:count]
+
+    labels = usable.set_index("image_id")["label"]
+    lines = []
+    for image_id, suggested in zip(suspects["image_id"], suspects["new_label"], strict=True):
+        line = show(usable[usable["image_id"] == image_id], 1)
+        for label in (labels[image_id], suggested):
+            line += [blank[:, :8], *show(by_label.get(label, clean.head(0)), _EXAMPLES)]
+        lines.append(line)
+    write_sheet(path, lines)
