@@ -28,7 +28,7 @@ def compute_log_one_plus_sum(similarities: Tensor, rate: float, base: float) -> 
     rate2 = rate * _LOG2_E  # powers of 2: exp is up to a hundred times slower for what underflows
     extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
     peaks = extremes.mul_(rate2).sub_(base * rate2).clamp_(min=0)
-    shares = similarities.mul_(rate2).sub_(peaks + base * rate2).exp2_()
+    shares = _scale_and_shift(similarities, rate2, -(peaks + base * rate2)).exp2_()
     totals = shares.sum(dim=1, keepdim=True).add_(peaks.neg().exp2_())
     return LogSum(totals.log2().add_(peaks).mul_(_LN_2)[:, 0], shares, totals)
 
@@ -38,7 +38,12 @@ def compute_log_sum(similarities: Tensor, rate: float = 1.0) -> LogSum:
     rate2 = rate * _LOG2_E
     extremes = similarities.amax(dim=1, keepdim=True) if rate > 0 else similarities.amin(dim=1, keepdim=True)
     peaks = extremes.mul_(rate2).clamp_(min=torch.finfo(similarities.dtype).min / 4)
-    shares = similarities.mul_(rate2).sub_(peaks).exp2_()
+    shares = _scale_and_shift(similarities, rate2, -peaks).exp2_()
     totals = shares.sum(dim=1, keepdim=True)
     values = totals.log2().add_(peaks).mul_(_LN_2)[:, 0]
     return LogSum(values, shares, totals.clamp_(min=0.5))
+
+
+def _scale_and_shift(similarities: Tensor, rate: float, shifts: Tensor) -> Tensor:
+    """``rate`` times (b, K) plus a shift a row (b, 1), in place and in one pass."""
+    return torch.add(shifts, similarities, alpha=rate, out=similarities)

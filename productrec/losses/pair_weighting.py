@@ -24,7 +24,7 @@ from productrec.losses.pairs import find_pairs
 # an accelerator wants enough to fill all its cores.
 _BLOCK_ENTRIES = 1 << 20
 _ACCELERATOR_BLOCK_ENTRIES = 1 << 26
-_LEAST_BLOCK_ROWS = 128
+_LEAST_BLOCK_ROWS = 64
 
 
 def compute_pair_loss(
