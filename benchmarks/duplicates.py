@@ -28,6 +28,7 @@ from productrec.data.curation.duplicates import (
 )
 from productrec.data.curation.near_hashes import find_duplicate_pairs
 from productrec.data.decode import decode_image, read_image_bytes
+from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
 
 _EQUAL_SHARE = 0.2  # of the drawn hashes are one and the same
@@ -123,10 +124,11 @@ def _plant(folder: Path, each: int, seed: int, workers: int) -> None:
         every = paths + copies
         states = inspect_images(every, workers=workers, verify=True)
         images = pd.DataFrame({"image_id": [Path(path).name for path in every], "split": "train"})
+        images["box"] = None
         images["digest"] = [state.digest for state in states]
         images["label"] = pd.array([None] * len(every), dtype="Int64")
         started = time.perf_counter()
-        fingerprints = compute_fingerprints(every, workers=workers)
+        fingerprints = compute_fingerprints(FileImages(every), workers=workers)
         hashed = time.perf_counter()
         report = find_duplicates(images, fingerprints, workers=workers)
         ended = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from productrec.artifacts import compute_file_digest, is_fresh, load_manifest, write_artifact
+from productrec.artifacts import check_replaceable, compute_file_digest, is_fresh, load_manifest, write_artifact
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
 from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
@@ -91,6 +91,7 @@ def run_audit(
     """
     if mark is not None and mark not in ACTIONS:
         raise RecipeError(f"audit: mark must be one of {', '.join(ACTIONS)}; got {mark!r}.")
+    check_replaceable(out, kind=KIND)
     table = load_table(table_folder, root=root)
     sets = {judge: _load_sets(judge) for judge in judges}
     inputs = {"table": table.fingerprint}

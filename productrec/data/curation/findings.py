@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from productrec.data.sources.formats import parse_whole_number
@@ -61,9 +62,9 @@ def read_findings(path: Path) -> pd.DataFrame:
     _refuse(path, texts[texts["image_id"] == ""], "an action needs an image_id; classes as such cannot be changed")
     new_labels = [parse_whole_number(text.strip().removesuffix(".0")) for text in _get_texts(texts, "new_label")]
     weights = [_parse_weight(text) for text in _get_texts(texts, "weight")]
-    wrong = (texts["action"] == "relabel") & [label is None for label in new_labels]
+    wrong = (texts["action"] == "relabel").to_numpy() & np.array([label is None for label in new_labels], dtype=bool)
     _refuse(path, texts[wrong], "relabel needs a class id in new_label")
-    wrong = (texts["action"] == "weight") & [weight is None for weight in weights]
+    wrong = (texts["action"] == "weight").to_numpy() & np.array([weight is None for weight in weights], dtype=bool)
     _refuse(path, texts[wrong], "weight needs a number from 0 to 1 in weight")
     frame = pd.DataFrame({"image_id": texts["image_id"], "action": texts["action"], "line": texts["line"]})
     frame["new_label"] = pd.Series(new_labels, index=texts.index, dtype="Int64").where(frame["action"] == "relabel")
@@ -103,18 +104,18 @@ def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     if tests:
         raise DataError(f"findings: images of the test split have no label to change; got {describe_offenders(tests)}.")
     changed = images.copy()
-    rows = [places[image_id] for image_id in findings["image_id"]]
-    actions = findings["action"].tolist()
-    columns = {name: changed.columns.get_loc(name) for name in ("label", "weight", "status", "reason")}
-    for row, action, new_label, weight in zip(rows, actions, findings["new_label"], findings["weight"], strict=True):
-        if action == "relabel":
-            changed.iat[row, columns["label"]] = new_label
-        elif action == "weight":
-            changed.iat[row, columns["weight"]] = weight
-        elif changed.iat[row, columns["status"]] == "ok":
-            changed.iat[row, columns["status"]] = "dropped"
-            changed.iat[row, columns["reason"]] = "dropped by a finding of an audit"
+    for action, column, values in (("relabel", "label", "new_label"), ("weight", "weight", "weight")):
+        said = findings[findings["action"] == action]
+        changed.loc[_find_rows(changed, said, places), column] = said[values].to_numpy()
+    rows = _find_rows(changed, findings[findings["action"] == "drop"], places)
+    dropped = rows[(changed.loc[rows, "status"] == "ok").to_numpy()]
+    changed.loc[dropped, "status"] = "dropped"
+    changed.loc[dropped, "reason"] = "dropped by a finding of an audit"
     return changed
+
+
+def _find_rows(images: pd.DataFrame, findings: pd.DataFrame, places: dict[str, int]) -> pd.Index:
+    return images.index[[places[image_id] for image_id in findings["image_id"]]]
 
 
 def describe_applied(findings: pd.DataFrame) -> str:

@@ -44,6 +44,7 @@ def read_table(source: Path) -> SourceRows:
     if wrong:
         raise DataError(f"{path}: split must be one of {', '.join(SPLITS)}; got {describe_offenders(wrong)}.")
     labels = texts.get("label", [None] * count)
+    weights = texts.get("weight", [None] * count)
     numbers, rows = _number_labels(labels), SourceRows()
     rows.class_names = {number: name for name, number in numbers.items()}
     for place, image_id in enumerate(texts["image_id"]):
@@ -51,14 +52,16 @@ def read_table(source: Path) -> SourceRows:
             raise DataError(f"{path}: every row must have an image_id; row {place + 1} has none.")
         extras = {name: texts[name][place] for name in _EXTRAS if name in texts}
         label = labels[place]
-        weight = _read_weight(texts["weight"][place], path, image_id) if "weight" in texts else None
-        rows.add(image_id, splits[place], None if label is None else numbers[label], weight=weight, **extras)
+        weight = _read_weight(weights[place], path, image_id)
+        rows.add(image_id, splits[place], None if label is None else numbers[label], **extras, weight=weight)
     return rows
 
 
 def _read_weight(text: str | None, path: Path, image_id: str) -> float | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         raise DataError(f"{path}: a weight must be a number from 0 to 1; {image_id} has {text[:80]!r}.") from None
 

@@ -370,3 +370,31 @@ def test_settings_out_of_range_and_unequal_lengths_are_refused(paths: list[str],
             pack(paths[:2], tmp_path / "pack", **change)
     with pytest.raises(DataError, match="one id a path"):
         pack(paths[:2], tmp_path / "pack", ids=IDS[:3])
+
+
+def test_boxes_are_packed_as_what_they_show(tmp_path: Path, paths: list[str]) -> None:
+    boxes = ["10,20,40,30", None, "-5,-5,30,30"]
+    stored = pack_images(
+        [paths[1]] * 3, tmp_path / "boxed", ids=["a", "b", "c"], max_side_px=500, workers=2, inputs=INPUTS, boxes=boxes
+    )
+    images = PackedImages(stored.folder)
+    whole = images.decode(1).astype(int)
+    assert images.decode(0).shape == (30, 40, 3)
+    assert np.abs(images.decode(0).astype(int) - whole[20:50, 10:50]).mean() < 3
+    assert images.decode(2).shape == (25, 25, 3)
+    # The table's size is the file's.
+    assert {(state.width, state.height) for state in stored.states} == {(whole.shape[1], whole.shape[0])}
+    again = pack_images(
+        [paths[1]] * 3, tmp_path / "boxed", ids=["a", "b", "c"], max_side_px=500, workers=2, inputs=INPUTS, boxes=boxes
+    )
+    assert again.skipped
+    moved = pack_images(
+        [paths[1]] * 3,
+        tmp_path / "boxed",
+        ids=["a", "b", "c"],
+        max_side_px=500,
+        workers=2,
+        inputs=INPUTS,
+        boxes=[None, *boxes[1:]],
+    )
+    assert not moved.skipped

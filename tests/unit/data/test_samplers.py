@@ -5,7 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from productrec.data.samplers import EpochSampler, check_batch, draw_pk_batches, draw_shuffled_batches
+from productrec.data.samplers import (
+    EpochSampler,
+    check_batch,
+    draw_pk_batches,
+    draw_present,
+    draw_shuffled_batches,
+)
 from productrec.errors import DataError, RecipeError
 
 
@@ -185,3 +191,64 @@ def test_near_classes_fill_their_share_of_a_batch() -> None:
     seen = Counter(np.concatenate(batches).tolist())
     assert len(seen) >= 0.8 * len(EVEN)
     assert max(seen.values()) <= 2
+
+
+# ---------------------------------------------------------------- weights
+
+
+def test_a_row_is_there_as_often_as_it_weighs() -> None:
+    weights = np.concatenate([np.ones(20), np.full(20, 0.5), np.full(20, 0.1), np.zeros(5), np.full(10, 0.75)])
+    seen = np.zeros(len(weights))
+    for seed in range(2000):
+        rows = draw_present(weights, np.random.default_rng(seed))
+        assert len(rows) in (39, 40)  # the sum is 39.5
+        assert len(set(rows.tolist())) == len(rows)
+        seen[rows] += 1
+    assert (seen[:20] == 2000).all()
+    assert (seen[60:65] == 0).all()
+    np.testing.assert_allclose(seen[20:60] / 2000, weights[20:60], atol=0.05)
+    np.testing.assert_allclose(seen[65:] / 2000, 0.75, atol=0.05)
+
+
+@pytest.mark.parametrize("images_per_class", [4, None])
+def test_weights_shorten_an_epoch_and_leave_whole_batches(images_per_class: int | None) -> None:
+    weights = np.where(np.arange(len(EVEN)) % 3 == 0, 0.25, 1.0)
+    sampler = EpochSampler(EVEN, batch_size=16, images_per_class=images_per_class, seed=1, weights=weights)
+    assert len(sampler) == int(weights.sum()) // 16
+    counts: Counter[int] = Counter()
+    for epoch in range(200):
+        sampler.epoch = epoch
+        batches = list_rows(sampler)
+        assert len(batches) == len(sampler)
+        assert {len(batch) for batch in batches} == {16}
+        counts.update(row for batch in batches for _, row in batch)
+    light = np.mean([counts[row] for row in range(0, len(EVEN), 3)])
+    heavy = np.mean([counts[row] for row in range(len(EVEN)) if row % 3])
+    assert 0.2 < light / heavy < 0.32
+    sampler.epoch = 7
+    whole = list_rows(sampler)
+    sampler.first_batch = 2
+    assert list_rows(sampler) == whole[2:]
+
+
+def test_weights_of_one_change_nothing_and_zero_keeps_a_row_out() -> None:
+    plain = EpochSampler(UNEVEN, batch_size=16, images_per_class=4, seed=3)
+    ones = EpochSampler(UNEVEN, batch_size=16, images_per_class=4, seed=3, weights=np.ones(len(UNEVEN)))
+    assert list_rows(plain) == list_rows(ones)
+    weights = np.ones(len(UNEVEN))
+    weights[UNEVEN == 7] = 0.0
+    near = np.array([[(c + 1) % 10, 7] for c in range(10)])  # a class that is not there is no near class
+    sampler = EpochSampler(UNEVEN, batch_size=16, images_per_class=4, seed=3, hard_share=0.67, weights=weights)
+    sampler.near_classes = near
+    classes = [[int(UNEVEN[row]) for _, row in batch[::4]] for batch in list_rows(sampler)]
+    assert all(7 not in batch for batch in classes)
+    # The first class's near one stands behind it, where it has images.
+    assert sum((batch[0] + 1) % 10 == batch[1] for batch in classes) >= len(classes) // 2
+
+
+@pytest.mark.parametrize(
+    "weights", [np.full(96, 1.5), np.full(96, -0.1), np.ones(95), np.full(96, np.nan), np.zeros(96)]
+)
+def test_weights_that_are_none_are_refused(weights: np.ndarray) -> None:
+    with pytest.raises(DataError, match="weights"):
+        EpochSampler(EVEN, batch_size=16, images_per_class=4, seed=0, weights=weights)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from productrec.retrieval.hard_mining import find_hard_negatives, find_near_classes
+from productrec.retrieval.index import search_rows
 
 
 def draw(count, dim=8, seed=0):
@@ -41,3 +42,25 @@ def test_near_classes_are_those_of_similar_means():
     assert near[:4, 0].tolist() == [1, 0, 3, 2]
     assert near.shape == (5, 2)
     assert find_near_classes(embeddings, labels, 6, 9).shape == (6, 5)
+
+
+def test_other_rows_leave_out_a_rows_own_number_and_no_copy_of_it():
+    embeddings = draw(40)
+    embeddings[7] = embeddings[3]
+    rows, similarities = search_rows(embeddings, embeddings, 5, own_rows=np.arange(40))
+    matrix = embeddings @ embeddings.T
+    np.fill_diagonal(matrix, -2)
+    np.testing.assert_allclose(similarities, -np.sort(-matrix, axis=1)[:, :5], atol=1e-5)
+    assert not (rows == np.arange(40)[:, None]).any()
+    assert (rows[3, 0], rows[7, 0]) == (7, 3)
+
+
+def test_a_row_among_many_equal_ones_and_a_small_gallery():
+    embeddings = np.repeat(draw(2), 30, axis=0)
+    rows, _ = search_rows(embeddings, embeddings, 5, own_rows=np.arange(60))
+    assert rows.shape == (60, 5)
+    assert not (rows == np.arange(60)[:, None]).any()
+    few, _ = search_rows(embeddings[:3], embeddings[:3], 5, own_rows=np.arange(3))
+    assert few.shape == (3, 2)
+    free, _ = search_rows(embeddings[:3], embeddings, 5)
+    assert free.shape == (3, 5)

@@ -18,6 +18,7 @@ from productrec.data.curation.duplicates import (
     find_duplicates,
 )
 from productrec.data.curation.near_hashes import find_duplicate_pairs
+from productrec.data.images import FileImages
 from productrec.errors import DataError
 
 
@@ -58,7 +59,9 @@ def write(folder: Path, pictures: dict[str, np.ndarray]) -> list[str]:
 
 
 def make_table(count: int, **columns: list[object]) -> pd.DataFrame:
-    frame = pd.DataFrame({"image_id": [f"i{row}" for row in range(count)], "split": "train", "digest": None, **columns})
+    frame = pd.DataFrame(
+        {"image_id": [f"i{row}" for row in range(count)], "split": "train", "digest": None, "box": None, **columns}
+    )
     frame["label"] = pd.array(columns.get("label", [1] * count), dtype="Int64")
     return frame
 
@@ -150,7 +153,7 @@ def test_other_pictures_have_distant_hashes() -> None:
 def test_copies_are_found_and_others_are_not(kind: str, tmp_path: Path) -> None:
     pictures = {f"{seed}.png": draw_picture(seed) for seed in range(6)}
     copies = {f"copy{seed}.png": np.asarray(COPIES[kind](draw_picture(seed))) for seed in range(3)}
-    fingerprints = compute_fingerprints(write(tmp_path, pictures | copies))
+    fingerprints = compute_fingerprints(FileImages(write(tmp_path, pictures | copies)))
     report = find_duplicates(make_table(9), fingerprints)
     assert report.groups.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
 
@@ -159,7 +162,7 @@ def test_an_imprint_makes_another_product(tmp_path: Path) -> None:
     package = draw_picture(3)
     imprint = package.copy()
     cv2.putText(imprint, "NEW", (120, 130), cv2.FONT_HERSHEY_SIMPLEX, 1.0, (255, 255, 255), 5)
-    fingerprints = compute_fingerprints(write(tmp_path, {"a.png": package, "b.png": imprint}))
+    fingerprints = compute_fingerprints(FileImages(write(tmp_path, {"a.png": package, "b.png": imprint})))
     agreement = compare_pixels(fingerprints, np.array([[0, 1], [0, 0]]))
     assert agreement[0] == 0
     assert agreement[1] == pytest.approx(1)
@@ -170,7 +173,7 @@ def test_another_colour_makes_another_product(tmp_path: Path) -> None:
     red, green = tones.copy(), tones.copy()
     red[..., 1], green[..., 1] = 150, 106
     pictures = {name: cv2.cvtColor(tone, cv2.COLOR_YCrCb2RGB) for name, tone in {"a.png": red, "b.png": green}.items()}
-    fingerprints = compute_fingerprints(write(tmp_path, pictures))
+    fingerprints = compute_fingerprints(FileImages(write(tmp_path, pictures)))
     pair = np.array([[0, 1]])
     assert compare_pixels(fingerprints, pair)[0] == 0
     blind = fingerprints._replace(colours=np.zeros_like(fingerprints.colours))
@@ -180,13 +183,13 @@ def test_another_colour_makes_another_product(tmp_path: Path) -> None:
 def test_a_turned_view_is_no_copy(tmp_path: Path) -> None:
     package = draw_picture(4)
     turned = cv2.warpAffine(package, cv2.getRotationMatrix2D((150, 120), 3, 1.1), (300, 240))
-    fingerprints = compute_fingerprints(write(tmp_path, {"a.png": package, "b.png": turned}))
+    fingerprints = compute_fingerprints(FileImages(write(tmp_path, {"a.png": package, "b.png": turned})))
     assert compare_pixels(fingerprints, np.array([[0, 1]]))[0] == 0
 
 
 def test_flat_pictures_are_compared_by_digest_alone(tmp_path: Path) -> None:
     flat = {f"{level}.png": np.full((50, 60, 3), level, np.uint8) for level in (0, 90, 255)}
-    fingerprints = compute_fingerprints([*write(tmp_path, flat), str(tmp_path / "absent.png")])
+    fingerprints = compute_fingerprints(FileImages([*write(tmp_path, flat), str(tmp_path / "absent.png")]))
     assert not fingerprints.structured.any()
     report = find_duplicates(make_table(4, digest=["x", "y", "x", None]), fingerprints)
     assert report.groups.tolist() == [0, 1, 0, 3]
@@ -235,3 +238,15 @@ def test_the_report_tells_of_splits_and_labels() -> None:
     assert first.crosses_splits and not first.labels_conflict
     assert second == (("i1", "i3"), ("train",), (4, 5))
     assert second.labels_conflict and not second.crosses_splits
+
+
+def test_two_boxes_of_one_file_are_no_copies_and_one_box_twice_is() -> None:
+    count = 4
+    table = make_table(count, digest=["x"] * count, box=["0,0,5,5", "5,5,5,5", "0,0,5,5", None])
+    flat = Fingerprints(
+        np.zeros((count, 1), np.uint64),
+        np.zeros((count, 64, 64), np.uint8),
+        np.zeros((count, 8, 8, 2), np.uint8),
+        np.zeros(count, bool),
+    )
+    assert find_duplicates(table, flat).groups.tolist() == [0, 1, 0, 3]

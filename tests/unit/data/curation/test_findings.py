@@ -1,0 +1,97 @@
+"""Findings: what a person may write into them, what is refused, and what becomes of the table."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from productrec.data.curation.findings import apply_findings, build_findings, describe_applied, read_findings
+from productrec.data.table import IMAGE_COLUMNS, build_frame
+from productrec.errors import DataError
+
+
+def build_images() -> pd.DataFrame:
+    return build_frame(
+        IMAGE_COLUMNS,
+        {
+            "image_id": ["a", "000123", "NA", "t", "gone"],
+            "split": ["train", "train", "train", "test", "train"],
+            "label": [1, 1, 2, None, 2],
+            "status": ["ok", "ok", "ok", "ok", "missing"],
+        },
+    )
+
+
+def write(folder: Path, *lines: str, header: str = "image_id,action,new_label,weight") -> Path:
+    path = folder / "findings.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def test_each_action_does_what_it_says_and_an_empty_one_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,relabel,2,0.1", "000123,weight,7,0.25", "NA,Drop ,,", "t,,2,", "gone,drop,,", ",,,")
+    findings = read_findings(path)
+    changed = apply_findings(build_images(), findings, [1, 2])
+    assert changed["label"].tolist()[:3] == [2, 1, 2]
+    assert changed["weight"].tolist()[1] == 0.25
+    assert changed["weight"].isna().tolist() == [True, False, True, True, True]
+    assert changed["status"].tolist() == ["ok", "ok", "dropped", "ok", "missing"]
+    assert "audit" in changed["reason"].iloc[2]
+    assert len(changed) == 5
+    assert describe_applied(findings) == "findings applied: 2 dropped, 1 relabelled, 1 weighed"
+
+
+def test_what_an_audit_writes_changes_nothing_until_it_is_edited(tmp_path: Path) -> None:
+    path = tmp_path / "findings.csv"
+    rows = [{"image_id": "a", "kind": "wrong_label", "label": 1, "new_label": 2, "weight": 0.3}]
+    build_findings(rows).to_csv(path, index=False)
+    images = build_images()
+    assert apply_findings(images, read_findings(path), [1, 2]).equals(images)
+    path.write_text(path.read_text().replace("wrong_label,,", "wrong_label,relabel,"))
+    assert apply_findings(images, read_findings(path), [1, 2])["label"].iloc[0] == 2
+
+
+def test_saying_the_same_twice_is_no_contradiction(tmp_path: Path) -> None:
+    findings = read_findings(write(tmp_path, "a,drop,1,0.5", "a,drop,2,0.7", "000123,weight,,0.5", "000123,relabel,2,"))
+    changed = apply_findings(build_images(), findings, [1, 2])
+    assert changed["status"].iloc[0] == "dropped"
+    assert (changed["label"].iloc[1], changed["weight"].iloc[1]) == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["a,remove,,"], "action must be drop, relabel, weight or empty; 1 .line 2."),
+        ([",drop,,"], "needs an image_id"),
+        (["a,drop,,", "a,relabel,2,"], "told two things"),
+        (["a,relabel,1,", "a,relabel,2,"], "told two things.*line 2, line 3"),
+        (["a,relabel,,"], "relabel needs a class id"),
+        (["a,relabel,two,"], "relabel needs a class id"),
+        (["a,weight,,"], "from 0 to 1"),
+        (["a,weight,,1.5"], "from 0 to 1"),
+        (["a,weight,,nan"], "from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_done_is_told_by_its_line(tmp_path: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_findings(write(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nobody,drop,,", "nobody.* are not"),
+        ("a,relabel,9,", "among the classes"),
+        ("t,relabel,1,", "test split have no label"),
+    ],
+)
+def test_findings_of_another_source_are_refused(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        apply_findings(build_images(), read_findings(write(tmp_path, line)), [1, 2])
+
+
+def test_a_file_that_is_no_findings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="columns image_id, action; action is missing"):
+        read_findings(write(tmp_path, "a", header="image_id"))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_findings(tmp_path / "absent.csv")
