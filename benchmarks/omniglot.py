@@ -29,7 +29,7 @@ from sections.figures import describe_machine
 from torch import Tensor, nn
 from torch.nn import functional
 
-from productrec.data.samplers import draw_pk_batches
+from productrec.data.batches import draw_pk_batches
 from productrec.errors import ProductrecError
 from productrec.loss_settings import METRIC_LOSSES, LossSettings
 from productrec.losses.catalogue import build_metric_loss

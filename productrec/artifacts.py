@@ -125,6 +125,7 @@ def write_artifact(
     inputs: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
     notes: dict[str, Any] | None = None,
+    keep_earlier: Path | None = None,
 ) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it becomes ``folder``, with a manifest, replacing an older artefact.
 
@@ -134,6 +135,7 @@ def write_artifact(
         inputs: fingerprints of what it was made from.
         settings: resolved settings that decide its content.
         notes: anything else worth keeping; read when the block ends, so it may be filled inside the block.
+        keep_earlier: where the artefact that stood there goes, instead of being removed; beside ``folder``.
 
     Raises:
         ArtifactError: something that is not an artefact of this kind stands at ``folder``.
@@ -165,7 +167,7 @@ def write_artifact(
             }
             write_json(temporary / MANIFEST_NAME, manifest)
             _flush(temporary)
-            _replace_folder(temporary, folder)
+            _replace_folder(temporary, folder, keep_earlier)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -251,8 +253,8 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, sort_keys=True, default=str))
 
 
-def _replace_folder(temporary: Path, folder: Path) -> None:
-    """Put ``temporary`` in the place of ``folder``; the older one is moved aside first and removed last."""
+def _replace_folder(temporary: Path, folder: Path, keep_earlier: Path | None) -> None:
+    """Put ``temporary`` in the place of ``folder``; the older one is moved aside first and removed, or kept, last."""
     if not folder.exists():
         os.rename(temporary, folder)
     else:
@@ -265,6 +267,9 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
             if not folder.exists():
                 os.rename(older, folder)
             raise
+        if keep_earlier is not None:
+            shutil.rmtree(keep_earlier, ignore_errors=True)
+            os.rename(older, keep_earlier)
         shutil.rmtree(older, ignore_errors=True)
     _flush(folder.parent)
 

@@ -80,13 +80,17 @@ def ingest(
         Path | None, typer.Option(help="Folder of the image table; default data/NAME of the source.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="auto, table, fgvc_json, coco, csv, sop, in_shop, cub, cars or folders.")
+        str,
+        typer.Option(
+            help="auto, table, fgvc_json, coco, csv, sop, in_shop, cub, cars, webdataset, huggingface or folders."
+        ),
     ] = "auto",
     images: Annotated[Path | None, typer.Option(help="Image folder, where it is not in the source.")] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV column of image ids.")] = None,
     label_column: Annotated[str | None, typer.Option(help="CSV column of labels.")] = None,
     sample: Annotated[str | None, typer.Option(help="File name of the sample submission in the source.")] = None,
     validation_fraction: Annotated[float, typer.Option(help="Share held out of train where there is no val.")] = 0.1,
+    hold_out: Annotated[str, typer.Option(help="What it is a share of: images (of each class) or classes.")] = "images",
     verify: Annotated[bool, typer.Option(help="Decode every image once.")] = True,
     dedup: Annotated[str, typer.Option(help="Near-duplicates: off, report, drop or group.")] = "off",
     folds: Annotated[int, typer.Option(help="Cross-validation folds of the training images.")] = 0,
@@ -113,6 +117,7 @@ def ingest(
         "id_column": id_column,
         "label_column": label_column,
         "validation_fraction": validation_fraction,
+        "hold_out": hold_out,
         "verify": verify,
         "dedup": dedup,
         "folds": folds,
@@ -188,12 +193,23 @@ def train(
     recipe: RecipePath,
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop each model after so long, with a usable checkpoint.")
+    ] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one a GPU.")] = 1,
+    max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
 ) -> None:
     """Train a recipe's model (or each of its members) on its image table."""
     from productrec.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    if nproc > 1:
+        from productrec.launch import launch_ranks
+
+        raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc, max_restarts=max_restarts))
     from productrec.stages.run import train_recipe
 
-    train_recipe(load_recipe(recipe, overrides or []), resume=resume)
+    train_recipe(loaded, resume=resume, max_minutes=max_minutes)
 
 
 @app.command()

@@ -28,6 +28,11 @@ def get_console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def silence() -> None:
+    """Print nothing from now on but results and errors: another process speaks."""
+    get_console().quiet = True
+
+
 def say(message: str) -> None:
     """Print one line of what is going on."""
     get_console().print(message, markup=False, soft_wrap=True)

@@ -46,9 +46,13 @@ class TrainingError(ProductrecError):
 
 
 class Interrupted(ProductrecError):
-    """The user or the machine asked to stop; what was finished is on disk."""
+    """The user or the machine asked to stop; what was finished is on disk. 130 after Ctrl-C, 143 after SIGTERM."""
 
     exit_code = 130
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def describe_offenders(items: Iterable[object], most: int = 5) -> str:

@@ -49,9 +49,21 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_mixing(self) -> "Recipe":
-        if self.train.cut_mix and not self.loss.classification_weight:
+        mixed = self.train.cut_mix + self.train.mix_up
+        if mixed and not self.loss.classification_weight:
             raise ValueError(
-                "train.cut_mix must be 0 where loss.classification_weight is 0, or mixed batches teach nothing"
+                "train.cut_mix and train.mix_up must be 0 where loss.classification_weight is 0: mixed batches have no "
+                "other term"
+            )
+        if mixed > 1:
+            raise ValueError(f"train.cut_mix and train.mix_up must be at most 1 together; got {mixed:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> "Recipe":
+        if self.train.first_side_px and not 16 <= self.train.first_side_px <= self.train.side_px:
+            raise ValueError(
+                f"train.first_side_px must be 0 or from 16 to train.side_px; got {self.train.first_side_px}"
             )
         return self
 
@@ -66,8 +78,9 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _check_hard_classes(self) -> "Recipe":
-        if self.train.hard_classes and not self.uses_pk_sampler:
-            raise ValueError("train.hard_classes needs batches of classes; add train.sampler=pk, or leave it at 0")
+        for name in ("hard_classes", "category_share"):
+            if getattr(self.train, name) and not self.uses_pk_sampler:
+                raise ValueError(f"train.{name} needs batches of classes; add train.sampler=pk, or leave it at 0")
         return self
 
     @property
@@ -75,7 +88,7 @@ class Recipe(Settings):
         """Whether batches hold P classes times K images."""
         pairwise = self.loss.metric in PAIR_LOSSES or ":" in self.loss.metric
         auto = self.train.sampler == "auto" and pairwise
-        return self.train.sampler == "pk" or auto
+        return self.train.sampler in ("pk", "mixed") or auto
 
     @property
     def table(self) -> Path:

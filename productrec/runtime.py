@@ -62,6 +62,17 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def take_own_device(device: torch.device) -> torch.device:
+    """The GPU of this rank, where torchrun started several on this machine; any other device as it is."""
+    import torch
+
+    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+        return device
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(own)
+    return own
+
+
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The type activations are computed in; weights, losses and embeddings stay float32.
 
@@ -129,6 +140,7 @@ class StopRequest:
     """Set by the first Ctrl-C or SIGTERM; the second one raises KeyboardInterrupt at once."""
 
     wanted: bool = False
+    exit_code: int = 130  # 128 and the number of the signal, as shells have it
 
 
 @contextlib.contextmanager
@@ -139,7 +151,7 @@ def catch_stop() -> Iterator[StopRequest]:
     def handle(number: int, frame: FrameType | None) -> None:
         if request.wanted:
             raise KeyboardInterrupt
-        request.wanted = True
+        request.wanted, request.exit_code = True, 128 + number
 
     previous = {}
     try:

@@ -12,9 +12,20 @@ class DataSettings(Settings):
     """Where the images and labels come from, and the table they become."""
 
     source: Path | None = Field(None, description="folder, zip or tar of the competition's files")
-    format: Literal["auto", "table", "fgvc_json", "coco", "csv", "sop", "in_shop", "cub", "cars", "folders"] = Field(
-        "auto", description="layout of the source; auto: as its files tell"
-    )
+    format: Literal[
+        "auto",
+        "table",
+        "fgvc_json",
+        "coco",
+        "csv",
+        "sop",
+        "in_shop",
+        "cub",
+        "cars",
+        "webdataset",
+        "huggingface",
+        "folders",
+    ] = Field("auto", description="layout of the source; auto: as its files tell")
     dedup: Literal["off", "report", "drop", "group"] = Field(
         "off",
         description="near-duplicates: report, drop training copies, or group so that no split parts them",
@@ -35,7 +46,11 @@ class DataSettings(Settings):
     label_column: str | None = Field(None, description="CSV column of labels; found by itself where usual")
     table: Path | None = Field(None, description="folder of the image table; default data/NAME")
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="share of each class held out of train as val, where the source has no val"
+        0.1, description="share held out of train as val, where the source has no val"
+    )
+    hold_out: Literal["images", "classes"] = Field(
+        "images",
+        description="what that is a share of: each class's images, or whole classes (keep_best_by=recall@1 suits it)",
     )
     verify: bool = Field(
         True, description="decode every image once at ingest, so that broken ones are known before training"
@@ -67,24 +82,37 @@ class TrainSettings(Settings):
     )
     force_splits: bool = Field(False, description="train on splits the competition's rules forbid")
     epochs: Positive = Field(30, description="passes over the training images")
-    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per step")
-    sampler: Literal["auto", "pk", "shuffle"] = Field(
-        "auto",
-        description="pk: P classes times K images (auto takes it for pair losses); shuffle: each image once",
+    batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per step, on all ranks together")
+    chunk_size: Annotated[int, Field(ge=0)] = Field(
+        0, description="images a network sees at a time, while losses see the whole batch; 0: all of them"
     )
+    sampler: Literal["auto", "pk", "shuffle", "balanced", "square_root", "mixed"] = Field(
+        "auto",
+        description="pk: P classes times K images (auto takes it for pair losses); shuffle: each image once; "
+        "balanced: each class equally often; square_root: by the root of its size; mixed: pk and shuffle",
+    )
+    pk_share: Fraction = Field(0.5, description="share of the batches that are PK ones, where the sampler is mixed")
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the PK sampler; must divide batch_size")
     hard_classes: Fraction = Field(
         0.0,
         description="share of a PK batch's classes that are the nearest to its first, searched as training goes on",
     )
+    category_share: Fraction = Field(
+        0.0, description="share of a PK batch's classes that are drawn from the category of its first"
+    )
     mine_every: Positive = Field(1, description="epochs between two searches for near classes")
     side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
+    first_side_px: Annotated[int, Field(ge=0)] = Field(
+        0, description="side in the first epoch; squares grow to side_px over the first half of them; 0: always side_px"
+    )
     augmentation: str = Field(
         "product", description="none, light, product, in_the_wild, heavy, or a serialised albumentations file"
     )
     cut_mix: Fraction = Field(
         0.0, description="share of batches mixed by CutMix; they have the classification term alone"
     )
+    mix_up: Fraction = Field(0.0, description="share of batches mixed by MixUp; likewise")
+    mix_up_alpha: PositiveFloat = Field(0.4, description="of the Beta distribution that MixUp draws shares from")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD has Nesterov momentum 0.9")
     learning_rate: PositiveFloat = Field(1e-3, description="peak rate of the backbone")
     head_rate_factor: PositiveFloat = Field(
@@ -100,6 +128,12 @@ class TrainSettings(Settings):
         0.0,
         description="decay per step of the weights' moving average, which is then validated and kept; 0: off",
     )
+    validate_raw: bool = Field(True, description="where weights are averaged, validate the raw ones beside them")
+    patience: Annotated[int, Field(ge=0)] = Field(
+        0, description="validations without a better one after which training ends; 0: never"
+    )
+    sync_norms: bool = Field(False, description="batch norms see the images of all ranks (on GPUs)")
+    timeout_minutes: PositiveFloat = Field(10.0, description="without an answer for so long a rank counts as dead")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of activations; losses stay float32"
     )

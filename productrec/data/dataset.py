@@ -37,38 +37,57 @@ class ViewBatch(NamedTuple):
 
 
 class TrainingBatch(NamedTuple):
-    """Some augmented images: (B, S, S, 3) uint8, class positions (B,) int64, and what went wrong with any of them."""
+    """Some augmented images: (B, S, S, 3) uint8, class positions (B,) int64, and what went wrong with any of them.
+
+    ``rows``: (B,) int64, their positions in the dataset.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
     broken: list[str]
+    rows: torch.Tensor
 
 
-class TrainingImages(Dataset[tuple[np.ndarray, int, str | None]]):
-    """Augmented squares with their class position, addressed by (epoch, row)."""
+class TrainingItem(NamedTuple):
+    """One augmented image, its class position, its row, and what went wrong."""
 
-    def __init__(self, images: Images, labels: np.ndarray, augmentation: Augmentation, seed: int) -> None:
+    pixels: np.ndarray
+    label: int
+    row: int
+    problem: str | None
+
+
+class TrainingImages(Dataset[TrainingItem]):
+    """Augmented squares with their class position, addressed by (epoch, row).
+
+    Where there are several augmentations, one an epoch, as for squares that grow, the last one serves all later epochs.
+    """
+
+    def __init__(
+        self, images: Images, labels: np.ndarray, augmentation: Augmentation | Sequence[Augmentation], seed: int
+    ) -> None:
         self._images = images
         self._labels = labels
-        self._augmentation = augmentation
+        self._augmentations = [augmentation] if isinstance(augmentation, Augmentation) else list(augmentation)
         self._seed = seed
 
     @property
     def image_bytes(self) -> int:
-        """Size of one image in a batch."""
-        return 3 * self._augmentation.side_px**2
+        """Size of one image in a batch at most."""
+        return 3 * max(one.side_px for one in self._augmentations) ** 2
 
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, int, str | None]:
+    def __getitem__(self, key: tuple[int, int]) -> TrainingItem:
         epoch, row = key
+        augmentation = self._augmentations[min(epoch, len(self._augmentations) - 1)]
         pixels, problem = _decode(self._images, row)
         if problem is not None:  # a pipeline may refuse the stand-in for its size
-            side_px = self._augmentation.side_px
-            return np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), problem
+            side_px = augmentation.side_px
+            return TrainingItem(np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), row, problem)
         seed = int(np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0])
-        return self._augmentation(pixels, seed), int(self._labels[row]), problem
+        return TrainingItem(augmentation(pixels, seed), int(self._labels[row]), row, problem)
 
 
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
@@ -94,7 +113,7 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
 
 def build_training_loader(
     dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
-) -> DataLoader[tuple[np.ndarray, int, str | None]]:
+) -> DataLoader[TrainingItem]:
     """`TrainingBatch`es in the sampler's order; see `check_shared_memory` for what it raises."""
     check_shared_memory(workers, sampler.batch_size * dataset.image_bytes)
     return DataLoader(
@@ -156,10 +175,11 @@ def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
     return max(1, min(16, cores - 1 if on_gpu else cores // 4))
 
 
-def _collate_training(items: list[tuple[np.ndarray, int, str | None]]) -> TrainingBatch:
-    images = torch.from_numpy(np.stack([pixels for pixels, _, _ in items]))
-    labels = torch.tensor([label for _, label, _ in items], dtype=torch.int64)
-    return TrainingBatch(images, labels, [problem for _, _, problem in items if problem is not None])
+def _collate_training(items: list[TrainingItem]) -> TrainingBatch:
+    images = torch.from_numpy(np.stack([item.pixels for item in items]))
+    labels = torch.tensor([item.label for item in items], dtype=torch.int64)
+    rows = torch.tensor([item.row for item in items], dtype=torch.int64)
+    return TrainingBatch(images, labels, [item.problem for item in items if item.problem is not None], rows)
 
 
 def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> ViewBatch:

@@ -33,8 +33,9 @@ class FileImages:
     """Pictures in files, or in boxes of them."""
 
     def __init__(self, paths: Sequence[str], boxes: Sequence[str | None] | None = None) -> None:
-        # NumPy arrays, not lists: loader processes share them without touching a reference count per string.
-        self._paths = np.array(paths, dtype=np.bytes_ if all(path.isascii() for path in paths) else np.str_)
+        # NumPy arrays, not lists: loader processes share them without touching a reference count per string. Bytes: one
+        # path that is not ASCII would make every other four times as long.
+        self._paths = np.array([path.encode("utf-8", "surrogatepass") for path in paths], dtype=np.bytes_)
         self._boxes = None if boxes is None else np.array([box or "" for box in boxes])
 
     def __len__(self) -> int:
@@ -42,8 +43,7 @@ class FileImages:
 
     def decode(self, row: int) -> np.ndarray:
         """See `Images.decode`."""
-        kept = self._paths[row]
-        path = kept.decode("ascii") if isinstance(kept, bytes) else str(kept)
+        path = self._paths[row].decode("utf-8", "surrogatepass")
         pixels = decode_image(read_image_bytes(path), path)
         box = "" if self._boxes is None else str(self._boxes[row])
         return crop_to_box(pixels, box) if box else pixels

@@ -1,12 +1,17 @@
 """Samplers: which rows make up each batch of an epoch, from (seed, epoch) alone: a resume finds the same order."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 
 import numpy as np
 
+from productrec.data.batches import draw_balanced_batches, draw_pk_batches, draw_present, draw_shuffled_batches
 from productrec.errors import DataError, RecipeError
 
 Batch = list[tuple[int, int]]
+
+CLASS_POWERS = {"balanced": 0.0, "square_root": 0.5}
+"""``class_power`` of the orders that have a name; that of any other is 1."""
 
 
 class EpochSampler:
@@ -22,158 +27,136 @@ class EpochSampler:
         batch_size: int,
         images_per_class: int | None,
         seed: int,
+        pk_share: float = 1.0,
+        class_power: float = 1.0,
         hard_share: float = 0.0,
+        categories: np.ndarray | None = None,
+        category_share: float = 0.0,
         weights: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        """``labels``: (N,) class positions; ``images_per_class``: K for PK batches, None for shuffled ones.
+        """Every rank draws the same plan and yields its own slice of each batch, in rank order.
 
-        ``hard_share``: of a PK batch's classes, those drawn near its first, once ``near_classes`` (C, count) is set.
-        ``weights``: (N,) from 0 to 1, the share of the epochs that each row takes part in; None for all of them. Any
-        loss obeys such a weight, also one over pairs, and it keeps a doubtful image out of the others' pairs as well.
+        Args:
+            labels: (N,) class positions.
+            batch_size: rows of a batch, of all ranks together.
+            images_per_class: K for PK batches, None for shuffled ones.
+            seed: with the epoch, it decides everything.
+            pk_share: the share of the batches that are PK ones, where K is given; the others are shuffled ones.
+            class_power: of shuffled batches; 1 has each row once, less draws rows by class, see
+                `draw_balanced_batches`.
+            hard_share: of a PK batch's classes, those drawn near its first, once ``near_classes`` (C, count) is set.
+            categories: (C,) code of each class's category, -1 for none.
+            category_share: of a PK batch's classes, those drawn from the category of its first.
+            weights: (N,) from 0 to 1, the share of the epochs that each row takes part in; None for all of them. Any
+                loss obeys such a weight, also one over pairs, and it keeps a doubtful image out of the others' pairs.
+            rank: which slice of each batch is this process's, from 0.
+            world_size: how many processes share a batch.
 
         Raises:
-            RecipeError: K does not divide the batch.
-            DataError: there is not one row, or the weights leave none.
+            RecipeError: K or the ranks do not divide the batch.
+            DataError: there is not one row, the weights leave none, there is less than a batch for several ranks, or no
+                two classes share a category that they are to be drawn from.
         """
-        check_batch(batch_size, images_per_class)
+        check_batch(batch_size, images_per_class, world_size)
+        if not 0 <= rank < world_size:
+            raise RecipeError(
+                f"sampler: rank must be from 0 to {world_size - 1}; got {rank}. Give each process its own."
+            )
         if not len(labels):
             raise DataError("sampler: labels must hold at least one row; got none.")
         if weights is not None and not (len(weights) == len(labels) and (weights >= 0).all() and (weights <= 1).all()):
             raise DataError("sampler: weights must be one number from 0 to 1 a row.")
         if weights is not None and weights.sum() < 1:
             raise DataError("sampler: weights must leave at least one row an epoch; they sum to less than 1.")
+        if category_share:
+            _check_categories(categories, int(labels.max()) + 1)
         self._labels = labels
         self._weights = None if weights is None or (weights == 1).all() else weights.astype(np.float64)
+        self._count = len(labels) if self._weights is None else int(self._weights.sum() + 1e-9)
+        if world_size > 1 and self._count < batch_size:
+            raise DataError(
+                f"sampler: several ranks must share at least one full batch; got {self._count} images an epoch and a "
+                f"batch_size of {batch_size}. Lower train.batch_size, or train in one process."
+            )
         self.batch_size = batch_size
         self._images_per_class = images_per_class
         self._seed = seed
-        self._hard_share = hard_share
+        self._pk_share, self._class_power = pk_share, class_power
+        self._hard_share, self._category_share = hard_share, category_share
+        self._categories = categories if category_share else None
+        self._rank, self._world_size = rank, world_size
         self.near_classes: np.ndarray | None = None
         self.epoch = 0
         self.first_batch = 0
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
-        count = len(self._labels) if self._weights is None else int(self._weights.sum() + 1e-9)
-        return max(1, count // self.batch_size)
+        return max(1, self._count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         generator = np.random.default_rng([self._seed, self.epoch])
         present = None if self._weights is None else draw_present(self._weights, generator)
-        labels = self._labels if present is None else self._labels[present]
-        if self._images_per_class is None:
-            batches: Sequence[np.ndarray] = draw_shuffled_batches(len(labels), self.batch_size, generator)
-        else:
-            batches = draw_pk_batches(
-                labels,
-                self.batch_size,
-                self._images_per_class,
-                generator,
-                near_classes=self.near_classes,
-                hard_share=self._hard_share,
-            )
+        batches = self._draw(self._labels if present is None else self._labels[present], generator)
         for batch in batches[self.first_batch : len(self)]:
-            yield [(self.epoch, int(row)) for row in (batch if present is None else present[batch])]
+            size = len(batch) // self._world_size
+            own = batch[self._rank * size : (self._rank + 1) * size]
+            yield [(self.epoch, int(row)) for row in (own if present is None else present[own])]
 
+    def _draw(self, labels: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+        if self._images_per_class is None:
+            return self._draw_shuffled(labels, generator)
+        if self._pk_share == 1:
+            return self._draw_pk(labels, self._images_per_class, len(self), generator)
+        # Rounded down or up by chance, so that the share holds over the epochs however few batches they have.
+        pk_count = math.floor(round(self._pk_share * len(self), 9) + generator.random())
+        is_pk = generator.permutation(len(self)) < pk_count
+        pk = iter(self._draw_pk(labels, self._images_per_class, pk_count, generator))
+        shuffled = iter(self._draw_shuffled(labels, generator))
+        return [next(pk) if here else next(shuffled) for here in is_pk]
 
-def check_batch(batch_size: int, images_per_class: int | None) -> None:
-    """Refuse a batch that cannot be made of whole classes."""
-    if images_per_class is not None and batch_size % images_per_class:
-        raise RecipeError(
-            f"PK sampler: images_per_class must divide batch_size; got {images_per_class} and {batch_size}. "
-            f"Use a batch_size of {batch_size - batch_size % images_per_class or images_per_class}."
+    def _draw_shuffled(self, labels: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+        if self._class_power == 1:
+            return draw_shuffled_batches(len(labels), self.batch_size, generator)
+        return draw_balanced_batches(labels, self.batch_size, generator, class_power=self._class_power)
+
+    def _draw_pk(
+        self, labels: np.ndarray, images_per_class: int, count: int, generator: np.random.Generator
+    ) -> list[np.ndarray]:
+        return draw_pk_batches(
+            labels,
+            self.batch_size,
+            images_per_class,
+            generator,
+            count=count,
+            near_classes=self.near_classes,
+            hard_share=self._hard_share,
+            categories=self._categories,
+            category_share=self._category_share,
         )
 
 
-def draw_present(weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Rows of one epoch, each there with the probability of its weight: a systematic sample of shuffled rows.
-
-    Their count is the sum of the weights, rounded down or up.
-
-    Args:
-        weights: (N,) float64, from 0 to 1.
-        generator: where randomness comes from.
-
-    Returns:
-        Row numbers, ascending, int64.
-    """
-    sure = np.flatnonzero(weights == 1)
-    order = generator.permutation(np.flatnonzero((weights > 0) & (weights < 1)))
-    # Marks stand at every whole number of the running sum, shifted by one draw: a row is there if it reaches one.
-    reached = np.floor(np.cumsum(weights[order]) + generator.random())
-    taken = np.diff(reached, prepend=0.0) > 0
-    return np.sort(np.concatenate([sure, order[taken]]))
+def check_batch(batch_size: int, images_per_class: int | None, world_size: int = 1) -> None:
+    """Refuse a batch that cannot be made of whole classes, or that ranks cannot share evenly."""
+    unit = math.lcm(images_per_class or 1, world_size)
+    mend = f"Use a batch_size of {batch_size - batch_size % unit or unit}."
+    if images_per_class is not None and batch_size % images_per_class:
+        raise RecipeError(
+            f"PK sampler: images_per_class must divide batch_size; got {images_per_class} and {batch_size}. {mend}"
+        )
+    if batch_size % world_size:
+        raise RecipeError(f"sampler: world_size must divide batch_size; got {world_size} and {batch_size}. {mend}")
 
 
-def draw_shuffled_batches(count: int, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
-    """Every row at most once, in random order, in full batches; fewer rows than a batch make one smaller batch."""
-    order = generator.permutation(count)
-    batches = max(1, count // batch_size)
-    return [order[start * batch_size : (start + 1) * batch_size] for start in range(batches)]
-
-
-def draw_pk_batches(
-    labels: np.ndarray,
-    batch_size: int,
-    images_per_class: int,
-    generator: np.random.Generator,
-    *,
-    near_classes: np.ndarray | None = None,
-    hard_share: float = 0.0,
-) -> list[np.ndarray]:
-    """Batches of P distinct classes times K images (Hermans et al. 2017, arXiv 1703.07737), as many as fill an epoch.
-
-    Each class's images are shuffled and dealt in groups of K (a class with fewer than K repeats some of its own); each
-    batch draws P classes with probability proportional to the groups they have left, so that an epoch sees nearly every
-    image once and no class twice in a batch. With fewer than P classes some stand in a batch twice.
-
-    Args:
-        labels: (N,) class positions.
-        batch_size: P times K.
-        images_per_class: K.
-        generator: where randomness comes from.
-        near_classes: (C, count) the class positions nearest to each, nearest first.
-        hard_share: of a batch's classes, how many are the nearest to its first that have images left.
-
-    Returns:
-        N // batch_size arrays of batch_size rows, at least one.
-    """
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    rows_of = np.split(order, starts[1:])
-    groups: list[list[np.ndarray]] = [[] for _ in classes]
-    wanted = batch_size // images_per_class
-    left = np.array([-(-len(rows) // images_per_class) for rows in rows_of], dtype=np.float64)
-    batches = []
-    for _ in range(max(1, len(labels) // batch_size)):
-        chosen: list[int] = []
-        while len(chosen) < wanted:
-            # Gumbel's trick: the largest keys are a draw without replacement, proportional to what is left.
-            weights = left if (left > 0).sum() >= min(wanted, len(classes)) else left + 1e-6
-            with np.errstate(divide="ignore"):
-                keys = np.log(weights) + generator.gumbel(size=len(classes))
-            drawn = np.argsort(-keys, kind="stable")
-            if near_classes is not None and not chosen:
-                near = near_classes[classes[drawn[0]]]
-                near = np.searchsorted(classes, near[np.isin(near, classes)])
-                near = near[left[near] > 0][: round(hard_share * (wanted - 1))]
-                drawn = np.concatenate([drawn[:1], near, drawn[1:][~np.isin(drawn[1:], near)]])
-            chosen += drawn[: wanted - len(chosen)].tolist()
-        batch = []
-        for number in chosen:
-            if not groups[number]:
-                groups[number] = _deal(rows_of[number], images_per_class, generator)
-            batch.append(groups[number].pop())
-            left[number] = max(left[number] - 1, 0.0)
-        batches.append(np.concatenate(batch))
-    return batches
-
-
-def _deal(rows: np.ndarray, size: int, generator: np.random.Generator) -> list[np.ndarray]:
-    shuffled = generator.permutation(rows)
-    short = -len(rows) % size
-    if short:
-        # The last group is filled from the others, so that an image never stands beside itself where that can be.
-        others = shuffled[: len(rows) // size * size] if len(rows) > size else rows
-        shuffled = np.concatenate([shuffled, generator.choice(others, short, replace=len(others) < short)])
-    return list(shuffled.reshape(-1, size))
+def _check_categories(categories: np.ndarray | None, class_count: int) -> None:
+    if categories is not None and len(categories) < class_count:
+        raise DataError(
+            f"sampler: categories must be one code a class; got {len(categories)} for {class_count} classes."
+        )
+    codes = np.empty(0) if categories is None else categories[categories >= 0]
+    if len(np.unique(codes)) == len(codes):
+        raise DataError(
+            "sampler: category_share needs classes that share a category; no two do. "
+            "Ingest a source with a category tree, or set train.category_share=0."
+        )

@@ -55,13 +55,15 @@ class ImageTable:
 
     def select(self, splits: Collection[str], *, usable: bool = True) -> pd.DataFrame:
         """Rows of ``splits`` in the table's order; only those whose image can be read unless ``usable`` is false."""
-        rows = self.images[self.images["split"].isin(list(splits))]
-        return rows[rows["status"] == "ok"] if usable else rows
+        wanted = self.images["split"].isin(list(splits))
+        if usable:
+            wanted &= self.images["status"] == "ok"
+        return self.images[wanted]
 
     def get_paths(self, rows: pd.DataFrame) -> list[str]:
         """Absolute image paths of ``rows``."""
-        root = str(self.root)
-        return [os.path.join(root, path) for path in rows["path"]]
+        root = os.path.join(self.root, "")
+        return [root + path for path in rows["path"].tolist()]
 
     def get_class_names(self, class_ids: Collection[int]) -> list[str]:
         """Names of classes, in the order given; the id itself where a class has no name."""
@@ -106,7 +108,8 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
             f"{where}: image ids must be unique over all splits; {describe_offenders(repeated)} stand more than once. "
             "Remove the repeated entries from the source files."
         )
-    wrong = [image_id for image_id, box in zip(images["image_id"], images["box"], strict=True) if not _is_box(box)]
+    boxed = images.loc[images["box"].notna(), ["image_id", "box"]]
+    wrong = [image_id for image_id, box in zip(boxed["image_id"], boxed["box"], strict=True) if not _is_box(box)]
     if wrong:
         raise DataError(f"{where}: a box must be four numbers, x,y,width,height; {describe_offenders(wrong)} are not.")
     heavy = images.loc[images["weight"].notna() & ~images["weight"].between(0.0, 1.0), "image_id"]
@@ -126,8 +129,6 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
 
 
 def _is_box(box: Any) -> bool:
-    if pd.isna(box):
-        return True
     try:
         values = [float(value) for value in str(box).split(",")]
     except ValueError:
@@ -208,7 +209,8 @@ def save_table(
     notes["images"] = len(images)
     notes["classes"] = len(classes)
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
-        images.to_parquet(temporary / "images.parquet", index=False)
+        # Half of snappy's size and time to read: the table is read by every stage, and digested first.
+        images.to_parquet(temporary / "images.parquet", index=False, compression="zstd")
         classes.to_parquet(temporary / "classes.parquet", index=False)
         if duplicates is not None:
             duplicates.to_csv(temporary / "duplicates.csv", index=False)

@@ -62,6 +62,8 @@ class CrossBatchMemory(nn.Module):
         self.register_buffer("labels", torch.zeros(rows, dtype=torch.int64))
         # Plain numbers: on an accelerator reading them from tensors would wait for the device in every step.
         self._steps, self._next, self._filled = 0, 0, 0
+        self._before: tuple[Tensor, Tensor, Tensor] | None = None  # places of the newest batch, and what stood there
+        self._counted = (0, 0, 0)
 
     def forward(self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Scalar loss of embeddings (N, D) and labels (N,).
@@ -81,6 +83,7 @@ class CrossBatchMemory(nn.Module):
             raise TrainingError(
                 f"memory: with momentum {self.momentum} it must {'be given' if self.momentum else 'not be given'} keys."
             )
+        self._counted, self._before = (self._steps, self._next, self._filled), None
         self._steps += 1
         if self._steps <= self.start_step:
             return loss
@@ -88,6 +91,14 @@ class CrossBatchMemory(nn.Module):
         known = slice(0, self._filled)
         against: Tensor = self.loss(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
         return loss + self.weight * against
+
+    def forget_last(self) -> None:
+        """Put back what the newest batch was written over: its step is not taken."""
+        self._steps, self._next, self._filled = self._counted
+        if self._before is not None:
+            places, embeddings, labels = self._before
+            self.embeddings[places], self.labels[places] = embeddings, labels
+            self._before = None
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
         """Look at the pairs of a batch (N, D) with labels (N,), without the memory."""
@@ -101,6 +112,7 @@ class CrossBatchMemory(nn.Module):
                 f"got {tuple(embeddings.shape)}. Raise loss.memory.rows above the batch size."
             )
         places = (torch.arange(count, device=embeddings.device) + self._next) % rows
+        self._before = (places, self.embeddings[places], self.labels[places])
         self.embeddings[places] = embeddings.to(self.embeddings.dtype)
         self.labels[places] = labels.to(self.labels.dtype)
         self._next = (self._next + count) % rows
@@ -114,6 +126,7 @@ class CrossBatchMemory(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """Take up the counters of a state dict."""
         self._steps, self._next, self._filled = state["steps"], state["next"], state["filled"]
+        self._counted, self._before = (self._steps, self._next, self._filled), None
 
     def extra_repr(self) -> str:
         """The settings, as ``print(module)`` shows them."""

@@ -85,9 +85,13 @@ def compute_map_at_r(neighbour_labels: NDArray[Any], query_labels: NDArray[Any],
 
 
 def compute_self_retrieval(
-    embeddings: NDArray[Any], labels: NDArray[Any], *, block_rows: int = 1024
+    embeddings: NDArray[Any],
+    labels: NDArray[Any],
+    *,
+    is_query: NDArray[np.bool_] | None = None,
+    block_rows: int = 1024,
 ) -> dict[str, float]:
-    """Leave-one-out retrieval within one set: every row asks all the others.
+    """Retrieval within one set: every row asks all the others, or the queries among them ask the rest.
 
     A row is left out of its own neighbours by its index, so an exact duplicate still counts as a neighbour. Equal
     similarities rank by row, lower first. Rows that are alone in their class have nothing to find and are left out of
@@ -99,10 +103,12 @@ def compute_self_retrieval(
     Args:
         embeddings: (N, D) float32, unit rows (other floats are converted).
         labels: (N,) integers.
+        is_query: (N,) bool, rows that are looked for among the others alone, as In-Shop has it; None where every row
+            is looked for among all others.
         block_rows: queries compared at a time.
 
     Returns:
-        ``recall@1``, the share of rows whose nearest neighbour is of their class, and ``map@r`` (see
+        ``recall@1``, the share of queries whose nearest neighbour is of their class, and ``map@r`` (see
         :func:`compute_map_at_r`), both in [0, 1], higher is better.
 
     Raises:
@@ -113,25 +119,31 @@ def compute_self_retrieval(
     if block_rows < 1:
         raise DataError(f"{where}: block_rows must be at least 1; got {block_rows}. 1024 suits most machines.")
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    positives = counts[classes] - 1
+    if is_query is None:
+        gallery, gallery_classes, positives = rows, classes, counts[classes] - 1
+    else:
+        _check_roles(where, is_query, len(rows))
+        gallery, gallery_classes = rows[~is_query], classes[~is_query]
+        positives = np.where(is_query, np.bincount(gallery_classes, minlength=len(counts))[classes], 0)
     # Smallest R first: a block is sorted as deep as its largest R, so one large class costs its own rows only.
     queries = np.argsort(positives, kind="stable")
     queries = queries[np.searchsorted(positives[queries], 1) :]
     if len(queries) == 0:
         raise DataError(
-            f"{where}: at least one class must have two rows; got {len(rows)} rows of {len(counts)} classes. "
-            "Evaluate on a set with several images a class."
+            f"{where}: at least one query must have another row of its class; got {len(rows)} rows of {len(counts)} "
+            "classes. Evaluate on a set with several images a class."
         )
     first_hits = np.empty(len(queries), dtype=bool)
     precisions = np.empty(len(queries))
     for start in range(0, len(queries), block_rows):
         block = queries[start : start + block_rows]
-        similarities = rows[block] @ rows.T
-        similarities[np.arange(len(block)), block] = -np.inf
+        similarities = rows[block] @ gallery.T
+        if is_query is None:
+            similarities[np.arange(len(block)), block] = -np.inf
         for inner in range(0, len(block), _SORTED_ROWS):
             asked = block[inner : inner + _SORTED_ROWS]
             nearest = _find_nearest(similarities[inner : inner + _SORTED_ROWS], int(positives[asked].max()))
-            hits = classes[nearest] == classes[asked, None]
+            hits = gallery_classes[nearest] == classes[asked, None]
             done = slice(start + inner, start + inner + len(asked))
             first_hits[done] = hits[:, 0]
             precisions[done] = _compute_average_precisions(hits, positives[asked])
@@ -175,6 +187,14 @@ def _check_neighbours(where: str, neighbour_labels: NDArray[Any], query_labels: 
     for name, values in (("neighbour_labels", neighbour_labels), ("query_labels", query_labels)):
         if not np.issubdtype(values.dtype, np.integer):
             raise DataError(f"{where}: {name} must be integers; got {values.dtype}. Pass labels, not similarities.")
+
+
+def _check_roles(where: str, is_query: NDArray[np.bool_], count: int) -> None:
+    if is_query.shape != (count,) or is_query.dtype != np.bool_ or is_query.all() or not is_query.any():
+        raise DataError(
+            f"{where}: is_query must be {count} booleans, some true and some false; got shape {is_query.shape} of "
+            f"{is_query.dtype}, {int(is_query.sum())} true. Leave it out where every row asks all the others."
+        )
 
 
 def _check_embeddings(where: str, embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float32]:

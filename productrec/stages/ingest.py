@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from productrec.data.curation.apply import (
     apply_duplicates,
     assign_table_folds,
     describe_duplicates,
+    hold_out_classes,
     hold_out_grouped,
     list_duplicates,
 )
@@ -26,7 +28,8 @@ from productrec.data.inspection import ImageState, inspect_images
 from productrec.data.packed import PackedImages, pack_images
 from productrec.data.sources.archive import describe_skipped, is_archive, unpack_archive
 from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, SourceRows, find_image_root, find_paths
-from productrec.data.sources.layouts import detect_layout, read_source
+from productrec.data.sources.layouts import UNPACKERS, detect_layout, read_source
+from productrec.data.sources.unpacked import Unpacked
 from productrec.data.table import KIND, check_table, find_findings, hold_out_validation, save_table
 from productrec.errors import ArtifactError, DataError
 from productrec.runtime import count_cores
@@ -55,7 +58,8 @@ def run_ingest(
     """Read ``source`` into the image table ``out``; a table made from the same files is left as it is.
 
     Args:
-        source: folder of the competition's files, or a zip or tar of it, which is unpacked beside ``out``.
+        source: folder of the competition's files, or a zip or tar of it; archives, shards and saved datasets are
+            unpacked beside ``out``.
         out: folder of the table.
         data: format, columns, image folder, held-out share.
         sample: file name of the sample submission, where it is not the usual one.
@@ -66,9 +70,7 @@ def run_ingest(
         DataError: the source cannot be understood, or breaks a promise of the table.
         ArtifactError: ``out`` holds the table of another source and ``replace`` is false.
     """
-    if is_archive(source):
-        source = _unpack(source, out)
-    layout = detect_layout(source) if data.format == "auto" else data.format
+    source, layout = _unpack(source, out, data)
     root = out.parent / f"{out.name}.images" if data.download else find_image_root(source, data.images)
     sample_path = source / (sample or SAMPLE_NAME)
     inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in _list_source_files(source)}
@@ -87,6 +89,7 @@ def run_ingest(
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
     chosen = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
+    chosen["hold_out"] = data.hold_out == "classes"
     settings |= {name: value for name, value in chosen.items() if value not in (False, "off", 0)}
     if data.pack:
         settings["max_side_px"] = data.max_side_px
@@ -135,14 +138,12 @@ def report(ingested: Ingested) -> None:
 
 
 def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
-    """Say what is understood of a source: its layout, and what its first rows would be; only an archive is unpacked.
+    """Say what is understood of a source: its layout, and what its first rows would be; archives are unpacked.
 
     Raises:
         DataError: the source cannot be understood.
     """
-    if is_archive(source):
-        source = _unpack(source, out)
-    layout = detect_layout(source) if data.format == "auto" else data.format
+    source, layout = _unpack(source, out, data)
     rows = _read(source, layout, data)
     finder = FileFinder(find_image_root(source, data.images))
     counts = Counter(rows.split)
@@ -206,6 +207,8 @@ def _curate(
         images = apply_duplicates(images, report, data.dedup)
     if not (images["split"] == "val").any() and data.validation_fraction > 0:
         hold_out = hold_out_grouped if images["group"].notna().any() else hold_out_validation
+        if data.hold_out == "classes":
+            hold_out = hold_out_classes
         images = hold_out(images, data.validation_fraction, seed)
     if data.folds:
         images, more = assign_table_folds(images, data.folds, seed)
@@ -214,7 +217,8 @@ def _curate(
 
 
 def _join(root: Path, images: pd.DataFrame) -> list[str | None]:
-    return [None if pd.isna(path) else str(root / path) for path in images["path"]]
+    folder = str(root)
+    return [os.path.join(folder, path) if isinstance(path, str) else None for path in images["path"].tolist()]
 
 
 def _download(images: pd.DataFrame, folder: Path, data: DataSettings) -> tuple[pd.Series, dict[str, str]]:
@@ -237,11 +241,22 @@ def _download(images: pd.DataFrame, folder: Path, data: DataSettings) -> tuple[p
     return pd.Series(paths, index=images.index, dtype="str"), reasons
 
 
-def _unpack(archive: Path, out: Path) -> Path:
-    unpacked = unpack_archive(archive, out.parent / f"{out.name}.unpacked")
+def _unpack(source: Path, out: Path, data: DataSettings) -> tuple[Path, str]:
+    """The folder to read, and its layout: what lies in an archive, in shards or in a dataset is unpacked first."""
+    place = out.parent / f"{out.name}.unpacked"
+    if is_archive(source):
+        source = _tell_skipped(source, unpack_archive(source, place))
+        place = out.parent / f"{out.name}.unpacked.images"  # an archive of shards
+    layout = detect_layout(source) if data.format == "auto" else data.format
+    if layout in UNPACKERS:
+        source = _tell_skipped(source, UNPACKERS[layout](source, place))
+    return source, layout
+
+
+def _tell_skipped(source: Path, unpacked: Unpacked) -> Path:
     skipped = describe_skipped(unpacked.skipped)
     if skipped:
-        warn(f"{archive}: {skipped}")
+        warn(f"{source}: {skipped}")
     return unpacked.folder
 
 
@@ -266,9 +281,9 @@ def _read(source: Path, layout: str, data: DataSettings) -> SourceRows:
 def _fingerprint_files(images: pd.DataFrame, root: Path) -> str:
     """Digest of the image files' names, sizes and times: a million files are told apart without reading them."""
     entries = []
-    for path in images["path"]:
-        if not pd.isna(path):
-            state = (root / path).lstat()
+    for path in images["path"].tolist():
+        if isinstance(path, str):
+            state = os.lstat(os.path.join(root, path))
             entries.append((path, state.st_size, state.st_mtime_ns))
     return compute_digest(entries)
 
@@ -286,7 +301,7 @@ def _check_same_source(out: Path, rows: str, *, replace: bool) -> None:
 
 
 def _load_summary(folder: Path, *, skipped: bool) -> Ingested:
-    images = pd.read_parquet(folder / "images.parquet")
+    images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
     order = {"train": 0, "val": 1, "test": 2}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
     return Ingested(

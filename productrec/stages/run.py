@@ -24,6 +24,7 @@ from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
 from productrec.stages.train import Trained, run_train
+from productrec.training.loop import Ending
 
 DEFAULT_VIEWS = "zoom"
 TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
@@ -72,20 +73,31 @@ def ingest_recipe(recipe: Recipe) -> None:
     report(run_ingest(recipe.data.source, recipe.table, data=data, sample=contract.sample_submission, seed=recipe.seed))
 
 
-def train_recipe(recipe: Recipe, *, resume: bool) -> list[Trained]:
+def train_recipe(recipe: Recipe, *, resume: bool, max_minutes: float | None = None) -> list[Trained]:
     """Train the recipe's model, or each of its members in turn."""
     trained = []
     for member in recipe.resolve_members().values():
-        one = run_train(member, resume=resume)
+        one = run_train(member, resume=resume, max_minutes=max_minutes)
         if recipe.members:
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
-        what = "is finished already" if one.skipped else f"finished in {one.minutes:.1f} minutes"
+        what = _describe_ending(one)
         figures = ", ".join(
             f"{name} {value:.4f}" for name, value in one.figures.items() if not name.startswith(("train_", "learning"))
         )
         say(f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}")
         trained.append(one)
     return trained
+
+
+def _describe_ending(trained: Trained) -> str:
+    if trained.skipped:
+        return "is finished already"
+    minutes = f"{trained.minutes:.1f} minutes"
+    return {
+        Ending.FINISHED: f"finished in {minutes}",
+        Ending.NO_BETTER: f"ended after {minutes}, since validation got no better",
+        Ending.OUT_OF_TIME: f"stopped after {minutes}; --resume goes on",
+    }[trained.ending]
 
 
 def select_runs(recipe: Recipe, folder: Path | None = None) -> Selected:

@@ -83,14 +83,19 @@ def save_checkpoint(
     figures: dict[str, float],
     state: dict[str, Any] | None,
     centres: Tensor | None = None,
+    keep_earlier: Path | None = None,
 ) -> None:
     """Write a checkpoint; ``state`` is for one to resume from, ``centres`` (C, K, D) for a loss that learns them.
+
+    ``keep_earlier``: where the one before goes, to fall back to.
 
     Raises:
         StorageError: the disk refused; an earlier checkpoint of that name is as it was.
     """
     inputs = {"table": table_fingerprint}
-    with write_artifact(folder, kind=KIND, inputs=inputs, settings=recipe, notes={"figures": figures}) as temporary:
+    with write_artifact(
+        folder, kind=KIND, inputs=inputs, settings=recipe, notes={"figures": figures}, keep_earlier=keep_earlier
+    ) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, temporary / "weights.safetensors")
         if centres is not None:

@@ -1,4 +1,4 @@
-"""Mixing: CutMix, for the classification term alone; a pair loss never sees an image of two labels."""
+"""Mixing: CutMix and MixUp, for the classification term alone; a pair loss never sees an image of two labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,48 @@ class Mixture(NamedTuple):
 
     partners: Tensor
     share: float
+
+
+class Mixing:
+    """Mixes some batches, by (seed, step) alone: a resume mixes the same ones in the same way."""
+
+    def __init__(self, *, cut_mix_share: float, mix_up_share: float, mix_up_alpha: float, seed: int, rank: int = 0):
+        """``cut_mix_share`` and ``mix_up_share``: of the batches, together at most 1; ``mix_up_alpha``: see `mix_up`.
+
+        Ranks mix the same steps, each its own images.
+        """
+        self._cut_mix_share, self._mix_up_share, self._alpha = cut_mix_share, mix_up_share, mix_up_alpha
+        self._seed, self._rank = seed, rank
+
+    def mix(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Mixture | None]:
+        """Images (B, S, S, 3) of a step, mixed or as they are, and with what."""
+        generator = np.random.default_rng([self._seed, step])
+        drawn = generator.random()
+        if drawn >= self._cut_mix_share + self._mix_up_share:
+            return images, None
+        if self._rank:
+            generator = np.random.default_rng([self._seed, step, self._rank])
+        if drawn < self._cut_mix_share:
+            return cut_mix(images, labels, generator)
+        return mix_up(images, labels, generator, alpha=self._alpha)
+
+
+def mix_up(images: Tensor, labels: Tensor, generator: np.random.Generator, *, alpha: float) -> tuple[Tensor, Mixture]:
+    """Blend every image with its partner (Zhang et al., ICLR 2018), one share for the whole batch.
+
+    Args:
+        images: (B, S, S, 3) uint8, left as they are; blended ones are rounded.
+        labels: (B,) class positions.
+        generator: where randomness comes from.
+        alpha: the share is drawn from Beta(alpha, alpha); small ones leave most images nearly as they are.
+
+    Returns:
+        Mixed images, and the partners' labels with the share of the image's own.
+    """
+    order = torch.from_numpy(generator.permutation(len(labels))).to(images.device)
+    share = float(generator.beta(alpha, alpha))
+    mixed = torch.lerp(images[order].float(), images.float(), share)
+    return mixed.round_().to(images.dtype), Mixture(labels[order.to(labels.device)], share)
 
 
 def cut_mix(images: Tensor, labels: Tensor, generator: np.random.Generator) -> tuple[Tensor, Mixture]:

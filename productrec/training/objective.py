@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from productrec.losses.classification import compute_classification_loss
+from productrec.losses.diagnostics import PairDiagnostics
 from productrec.models.recognizer import Recognized
 from productrec.training.mixing import Mixture
 
@@ -29,17 +30,24 @@ class JointLoss(nn.Module):
         return float(getattr(self.metric, "momentum", 0.0))
 
     def forward(
-        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None, keys: Tensor | None = None
+        self,
+        recognized: Recognized,
+        labels: Tensor,
+        mixture: Mixture | None = None,
+        keys: Tensor | None = None,
+        metric_labels: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,).
 
-        A mixed batch has the classification term alone. ``keys``: (B, D) of the momentum encoder, where one is wanted.
+        A mixed batch has the classification term alone. ``keys``: (M, D) of the momentum encoder, where one is wanted.
+        ``metric_labels``: (M,), where there are more embeddings (M, D) than logits, those of all ranks.
         """
         terms: dict[str, Tensor] = {}
         total = recognized.logits.new_zeros(())
         if self.metric is not None and mixture is None:
             given = () if keys is None else (keys,)
-            metric: Tensor = self.metric(recognized.embeddings, labels, *given)
+            known = labels if metric_labels is None else metric_labels
+            metric: Tensor = self.metric(recognized.embeddings, known, *given)
             total = total + self._metric_weight * metric
             terms["metric"] = metric.detach()
         if self._classification_weight > 0:
@@ -51,6 +59,20 @@ class JointLoss(nn.Module):
             total = total + self._classification_weight * classification
             terms["classification"] = classification.detach()
         return total, terms
+
+    def forget_last(self) -> None:
+        """Undo what the last batch left in a memory, where there is one: its step is not taken."""
+        forget = getattr(self.metric, "forget_last", None)
+        if forget is not None:
+            forget()
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics | None:
+        """The pairs of a batch (M, D) with labels (M,), where the metric term looks at pairs."""
+        diagnose = getattr(self.metric, "diagnose", None)
+        if diagnose is None:
+            return None
+        found: PairDiagnostics = diagnose(embeddings, labels)
+        return found
 
     def iterate_centres(self) -> Iterator[nn.Parameter]:
         """Centres of the metric term."""

@@ -23,13 +23,16 @@ KIND = "run"
 _STARTED = "started.json"
 
 
-def check_run_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> bool:
+def check_run_folder(
+    folder: Path, settings: dict[str, Any], *, resume: bool, defaults: dict[str, Any] | None = None
+) -> bool:
     """Whether the run of these settings is finished already; refuses a folder that holds something else.
 
     Args:
         folder: the run's.
         settings: everything that decides the run's content, the table's fingerprint too.
         resume: whether a run that was stopped may go on.
+        defaults: what a setting is taken to have been that did not exist yet when the run was started.
 
     Raises:
         ArtifactError: another run stands there (its differing settings are named), or this one was stopped and
@@ -44,7 +47,8 @@ def check_run_folder(folder: Path, settings: dict[str, Any], *, resume: bool) ->
         )
     earlier = _flatten(json.loads(started.read_text(encoding="utf-8")))
     wanted = _flatten(json.loads(json.dumps(settings)))
-    changed = [key for key in dict.fromkeys([*earlier, *wanted]) if earlier.get(key) != wanted.get(key)]
+    known = _flatten(json.loads(json.dumps(defaults or {}))) | earlier
+    changed = [key for key in dict.fromkeys([*earlier, *wanted]) if known.get(key) != wanted.get(key)]
     if changed:
         raise ArtifactError(
             f"{folder}: already holds another run; settings that differ: {describe_offenders(changed)}. "

@@ -12,6 +12,7 @@ from productrec.data.dataset import ViewBatch
 from productrec.metrics.classification import compute_top_k_error
 from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.models.inference import recognise_views
+from productrec.training.ranks import Ranks
 
 
 def validate_network(
@@ -22,27 +23,43 @@ def validate_network(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    is_query: np.ndarray | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, float]:
     """Top-1 accuracy and top-3 error of the head, Recall@1 and MAP@R of the embedding among the validation images.
 
     Args:
         network: a recognizer; left in the mode it was in.
-        loader: plain views of N images.
+        loader: plain views of N images, or of this rank's slice of them.
         labels: (N,) class ids, also ones the network does not know.
         class_ids: (C,) class ids in the order of the logits.
         device: where to compute.
         dtype: of activations.
+        is_query: (N,) bool, images that are looked for among the others alone; None where each is, among all others.
+        ranks: that share the images, see `slice_of_rank`; all get the same figures.
 
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read.
     """
     kept, embeddings, values = recognise_images(network, loader, device=device, dtype=dtype)
+    if ranks is not None and ranks.size > 1:
+        start = slice_of_rank(len(labels), ranks).start
+        parts = ranks.gather_objects(([row + start for row in kept], embeddings, values))
+        kept = [row for rows, _, _ in parts for row in rows]
+        embeddings, values = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
     known = labels[kept]
     figures = {
         "top_1_accuracy": 1.0 - compute_top_k_error(values, class_ids, known, 1),
         "top_3_error": compute_top_k_error(values, class_ids, known, 3),
     }
-    return figures | compute_self_retrieval(embeddings, known)
+    roles = None if is_query is None else is_query[kept]
+    return figures | compute_self_retrieval(embeddings, known, is_query=roles)
+
+
+def slice_of_rank(count: int, ranks: Ranks) -> slice:
+    """The rows of ``count`` that are this rank's: without padding, put together in the order of ranks."""
+    edges = [count * rank // ranks.size for rank in range(ranks.size + 1)]
+    return slice(edges[ranks.rank], edges[ranks.rank + 1])
 
 
 def recognise_images(
@@ -64,4 +81,4 @@ def recognise_images(
         logits.append(plain.logits[good])
         kept += batch.rows[good].tolist()
     network.train(was_training)
-    return kept, torch.cat(embeddings).numpy(), torch.cat(logits).numpy()
+    return kept, torch.cat(embeddings).numpy(), torch.cat(logits).numpy()  # one image at least

@@ -115,4 +115,5 @@ def test_what_cannot_be_audited_is_told_in_a_line(finished, productrec):
     assert outcome.code == 3
     assert "nobody" in outcome.err
     assert (finished / "data/tiny/images.parquet").read_bytes() == before
-    assert productrec("train", finished / "tiny.yaml", *TINY, "name=left", "data.table=data/tiny", "train.fold=0").code == 3
+    other = ("name=left", "data.table=data/tiny", "train.fold=0")
+    assert productrec("train", finished / "tiny.yaml", *TINY, *other).code == 3

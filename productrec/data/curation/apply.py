@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.data.curation.duplicates import DuplicateReport
-from productrec.data.curation.folds import assign_folds, join_groups
+from productrec.data.curation.folds import assign_folds, join_groups, split_by_class
 from productrec.data.table import SPLITS
 from productrec.errors import describe_offenders
 
@@ -91,6 +91,21 @@ def hold_out_grouped(images: pd.DataFrame, fraction: float, seed: int) -> pd.Dat
     roots = join_groups(groups)
     needed = set(roots[[int(label) not in left for label in labels]].tolist())
     is_held &= [int(root) not in needed for root in roots]
+    changed = images.copy()
+    changed.loc[train.index[is_held], "split"] = "val"
+    return changed
+
+
+def hold_out_classes(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """Move all training images of ``fraction`` of the classes to val, for open-set work and retrieval benchmarks.
+
+    Which classes depends on the set of classes and the seed alone.
+
+    Raises:
+        DataError: there are fewer than two classes.
+    """
+    train = images[(images["split"] == "train") & images["label"].notna()]
+    is_held = split_by_class(train["label"].to_numpy(dtype=np.int64), fraction, seed)
     changed = images.copy()
     changed.loc[train.index[is_held], "split"] = "val"
     return changed

@@ -8,12 +8,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, NamedTuple
+from typing import IO, Self
 
-from productrec.artifacts import compute_file_digest, is_fresh, write_artifact
+from productrec.artifacts import compute_file_digest
+from productrec.data.sources.unpacked import Unpacked, make_unpacked
 from productrec.errors import DataError, describe_offenders
 
-KIND = "unpacked archive"
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # A bomb promises far more than it holds: no image archive shrinks a hundredfold, nor has single files of gigabytes.
 MOST_GROWTH = 100
@@ -22,11 +22,25 @@ _SMALL_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
 
 
-class Unpacked(NamedTuple):
-    """``folder``: what the archive held; ``skipped``: entries that were left out, with the reason."""
+class Budget:
+    """Counts the bytes that a source of ``packed_bytes`` unpacks to, and refuses what no images grow to."""
 
-    folder: Path
-    skipped: list[str]
+    def __init__(self, source: Path, packed_bytes: int) -> None:
+        self._source = source
+        self._left = max(_SMALL_BYTES, packed_bytes * MOST_GROWTH)
+
+    def spend(self, count: int) -> None:
+        """Take ``count`` bytes.
+
+        Raises:
+            DataError: there are none left.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise DataError(
+                f"{self._source}: unpacks to more than {MOST_GROWTH} times its size; a bomb, or not an archive of "
+                "images. Unpack it by hand and ingest the folder."
+            )
 
 
 def is_archive(path: Path) -> bool:
@@ -49,35 +63,57 @@ def unpack_archive(archive: Path, folder: Path) -> Unpacked:
         StorageError: the disk refused.
     """
     inputs = {"archive": compute_file_digest(archive)}
-    skipped: list[str] = []
-    if not is_fresh(folder, kind=KIND, inputs=inputs, settings={}):
-        most = max(_SMALL_BYTES, archive.stat().st_size * MOST_GROWTH)
-        notes: dict[str, object] = {}
-        with (
-            write_artifact(folder, kind=KIND, inputs=inputs, settings={}, notes=notes) as temporary,
-            _open_archive(archive) as entries,
-        ):
-            skipped = _unpack(entries, temporary / "files", most, archive)
-            notes["skipped"] = skipped
-    return Unpacked(_step_into(folder / "files"), skipped)
+    unpacked = make_unpacked(folder, inputs, {}, lambda files: unpack_into(archive, files))
+    return Unpacked(_step_into(unpacked.folder), unpacked.skipped)
+
+
+def unpack_into(archive: Path, folder: Path) -> list[str]:
+    """Unpack into ``folder``, with the care of `unpack_archive`; the names of the entries that were left out.
+
+    Args:
+        archive: a zip or tar, compressed or not.
+        folder: made where it is not there; what lies in it stays, and must come from nowhere but this archive.
+
+    Raises:
+        DataError: the archive is damaged, encrypted, or grows beyond all measure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _open_archive(archive) as entries:
+        return _unpack(entries, folder, Budget(archive, archive.stat().st_size), archive)
 
 
 @contextmanager
 def _open_archive(archive: Path) -> Iterator[Iterator[tuple[str, int, bool, IO[bytes] | None]]]:
     is_zip = archive.name.lower().endswith(".zip")
-    with _explain_damage(archive):
-        opened = zipfile.ZipFile(archive) if is_zip else tarfile.open(archive)  # noqa: SIM115 - below
+    with explain_damage(archive):
+        opened = zipfile.ZipFile(archive) if is_zip else tarfile.open(archive, tarinfo=_Entry)  # noqa: SIM115 - below
     with opened:
         yield _list_zip(opened) if isinstance(opened, zipfile.ZipFile) else _list_tar(opened)
 
 
 @contextmanager
-def _explain_damage(archive: Path) -> Iterator[None]:
+def explain_damage(source: Path) -> Iterator[None]:
     """For reading alone: decompressors raise OSError and whatever else for damage, which is not the disk's refusal."""
     try:
         yield
     except Exception as error:
-        raise DataError(f"{archive}: cannot be unpacked ({error}). Download it again.") from None
+        raise DataError(f"{source}: cannot be unpacked ({error}). Download it again.") from None
+
+
+class _Entry(tarfile.TarInfo):
+    """An entry of a tar that must go on to its end marker.
+
+    tarfile takes a header that it cannot read for the end, and what follows would be lost without a word.
+    """
+
+    @classmethod
+    def fromtarfile(cls, packed: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(packed)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the marker; a class that type checkers do not know
+                raise
+            raise tarfile.ReadError(f"{error} where an entry or the end marker must be") from None
 
 
 def _list_zip(opened: zipfile.ZipFile) -> Iterator[tuple[str, int, bool, IO[bytes] | None]]:
@@ -97,13 +133,11 @@ def _list_tar(packed: tarfile.TarFile) -> Iterator[tuple[str, int, bool, IO[byte
 
 
 def _unpack(
-    entries: Iterator[tuple[str, int, bool, IO[bytes] | None]], folder: Path, most_bytes: int, archive: Path
+    entries: Iterator[tuple[str, int, bool, IO[bytes] | None]], folder: Path, budget: Budget, archive: Path
 ) -> list[str]:
-    folder.mkdir()
     skipped: list[str] = []
-    total = 0
     while True:
-        with _explain_damage(archive):
+        with explain_damage(archive):
             entry = next(entries, None)
         if entry is None:
             return skipped
@@ -119,16 +153,11 @@ def _unpack(
         target.parent.mkdir(parents=True, exist_ok=True)
         with source, target.open("wb") as file:
             while True:
-                with _explain_damage(archive):
+                with explain_damage(archive):
                     chunk = source.read(_CHUNK_BYTES)
                 if not chunk:
                     break
-                total += len(chunk)
-                if total > most_bytes:
-                    raise DataError(
-                        f"{archive}: unpacks to more than {MOST_GROWTH} times its size; a bomb, or not an archive of "
-                        "images. Unpack it by hand and ingest the folder."
-                    )
+                budget.spend(len(chunk))
                 file.write(chunk)
 
 

@@ -22,6 +22,7 @@ IMAGE_FOLDERS = (
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 UPPER_SUFFIXES = tuple(suffix.upper() for suffix in IMAGE_SUFFIXES)
+_TRIED_SUFFIXES = ("", *IMAGE_SUFFIXES, *UPPER_SUFFIXES)
 SAMPLE_NAME = "sample_submission.csv"
 _CARRIED = ("image_id", "label", "split", "url", "title", "path", "box", "group", "role", "weight")
 _SPLIT_ENDING = re.compile("_images$|20[0-9]{2}$")
@@ -136,11 +137,17 @@ def find_image_root(source: Path, given: Path | None) -> Path:
     return given or source
 
 
+def _serves(folder: str, split: str) -> bool:
+    owner = _SPLIT_ENDING.sub("", folder)
+    return owner not in SPLITS or owner == split or (owner, split) == ("train", "val")
+
+
 class FileFinder:
     """Finds an image's file by its id or name, listing each folder once (a million ``stat`` calls would be slow)."""
 
     def __init__(self, root: Path, folders: Iterable[str] = IMAGE_FOLDERS) -> None:
-        self._folders = [folder for folder in folders if (root / folder).is_dir()]
+        there = [folder for folder in folders if (root / folder).is_dir()]
+        self._folders = {split: [folder for folder in there if _serves(folder, split)] for split in SPLITS}
         self._root = root
         self._listed: dict[str, set[str]] = {}
 
@@ -149,16 +156,15 @@ class FileFinder:
 
         A name that would lead outside the root is not looked for.
         """
-        if name.startswith(("/", "\\")) or ".." in PureWindowsPath(name).parts or "\0" in name:
+        if name.startswith(("/", "\\")) or "\0" in name or (".." in name and ".." in PureWindowsPath(name).parts):
             return None  # PureWindowsPath takes both / and \ for separators
-        for folder in self._folders:
-            owner = _SPLIT_ENDING.sub("", folder)
-            if owner in SPLITS and owner != split and (owner, split) != ("train", "val"):
-                continue
-            for suffix in ("", *IMAGE_SUFFIXES, *UPPER_SUFFIXES):
-                path = os.path.normpath(os.path.join(folder, name + suffix))
-                if os.path.basename(path) in self._list(os.path.dirname(path)):
-                    return Path(path).as_posix()
+        above, last = os.path.split(name)
+        for folder in self._folders[split]:
+            inner = os.path.normpath(os.path.join(folder, above)) if above else folder
+            files = self._list(inner)
+            for suffix in _TRIED_SUFFIXES:
+                if last + suffix in files:
+                    return last + suffix if inner == "." else f"{inner.replace(os.sep, '/')}/{last}{suffix}"
         return None
 
     def _list(self, folder: str) -> set[str]:
@@ -180,10 +186,10 @@ def find_paths(images: pd.DataFrame, root: Path) -> pd.Series:
     """
     finder = FileFinder(root)
     names = [
-        str(known) if isinstance(known, str) else image_id
-        for known, image_id in zip(images["path"], images["image_id"], strict=True)
+        known if isinstance(known, str) else image_id
+        for known, image_id in zip(images["path"].tolist(), images["image_id"].tolist(), strict=True)
     ]
-    found = [finder.find(name, split) for name, split in zip(names, images["split"], strict=True)]
+    found = [finder.find(name, split) for name, split in zip(names, images["split"].tolist(), strict=True)]
     if not any(found):
         raise DataError(
             f"{root}: holds none of the {len(images)} images the source lists (looked in {', '.join(IMAGE_FOLDERS)}). "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from productrec.data.sources import format_lists, format_table
@@ -9,10 +10,18 @@ from productrec.data.sources.format_coco import list_coco_files, read_coco
 from productrec.data.sources.format_csv import read_csv
 from productrec.data.sources.format_fgvc import read_fgvc_json
 from productrec.data.sources.format_folders import read_folders
+from productrec.data.sources.format_huggingface import export_dataset, is_saved_dataset
+from productrec.data.sources.format_webdataset import list_shards, unpack_shards
 from productrec.data.sources.formats import SourceRows
+from productrec.data.sources.unpacked import Unpacked
 from productrec.errors import DataError, describe_offenders
 
-LAYOUTS = ("table", "fgvc_json", "coco", "csv", *format_lists.READERS, "folders")
+# Layouts whose images lie within larger files: they are unpacked to a folder of files and a table, which is then read.
+UNPACKERS: dict[str, Callable[[Path, Path], Unpacked]] = {
+    "webdataset": unpack_shards,
+    "huggingface": export_dataset,
+}
+LAYOUTS = ("table", "fgvc_json", "coco", "csv", *format_lists.READERS, *UNPACKERS, "folders")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -26,6 +35,8 @@ def detect_layout(source: Path) -> str:
         raise DataError(f"{source}: must be the folder (or the zip or tar) of the competition's files; no such folder.")
     if any((source / name).is_file() for name in format_table.NAMES):
         return "table"
+    if is_saved_dataset(source):
+        return "huggingface"
     if (source / "train.json").is_file():
         return "coco" if _mentions(source / "train.json", b'"bbox"') else "fgvc_json"
     if list_coco_files(source):
@@ -35,11 +46,17 @@ def detect_layout(source: Path) -> str:
     for layout, names in format_lists.LAYOUTS.items():
         if all((source / name).is_file() for name in names):
             return layout
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in source.iterdir()):
+    has_folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in source.iterdir())
+    shards = list_shards(source)
+    # A tar beside class folders is somebody's backup, unless it has a shard's number.
+    if shards and (not has_folders or any(shard.name.partition(".")[0][-1:].isdigit() for shard in shards)):
+        return "webdataset"
+    if has_folders:
         return "folders"
     raise DataError(
         f"{source}: must hold train.json (iMaterialist, FGVC, COCO), train.csv (Kaggle), images.csv (a table of your "
-        "own), the lists of Stanford Online Products, In-Shop, CUB or Cars196, or one folder a class; "
+        "own), the lists of Stanford Online Products, In-Shop, CUB or Cars196, tar shards (WebDataset), a saved "
+        "dataset of Hugging Face, or one folder a class; "
         f"got {describe_offenders(sorted(entry.name for entry in source.iterdir()))}."
     )
 
@@ -50,7 +67,7 @@ def read_source(
     """The rows of a source of a known layout.
 
     Args:
-        source: folder.
+        source: folder; of a layout of `UNPACKERS`, the one it was unpacked to.
         layout: one of `LAYOUTS`.
         id_column: of a CSV.
         label_column: of a CSV.
@@ -68,6 +85,7 @@ def read_source(
         "fgvc_json": read_fgvc_json,
         "folders": read_folders,
         **format_lists.READERS,
+        **dict.fromkeys(UNPACKERS, format_table.read_table),
     }
     return readers[layout](source)
 

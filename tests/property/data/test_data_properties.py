@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from productrec.data.batches import draw_pk_batches, draw_shuffled_batches
 from productrec.data.decode import check_image, decode_image
-from productrec.data.samplers import EpochSampler, draw_pk_batches, draw_shuffled_batches
+from productrec.data.samplers import EpochSampler
 from productrec.data.sources.formats import FileFinder, SourceRows, parse_whole_number
 from productrec.data.table import hold_out_validation
 from productrec.data.transforms import build_augmentation

@@ -145,3 +145,25 @@ def test_nearest_is_a_stable_descending_sort(values: list[float], data: st.DataO
     similarities = np.array([values, values[::-1]], dtype=np.float32)
     expected = [sorted(range(len(values)), key=lambda j: (-row[j], j))[:depth] for row in similarities.tolist()]
     assert _find_nearest(similarities, depth).tolist() == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=SEEDS, rows=st.integers(3, 24), classes=st.integers(1, 4), block_rows=st.sampled_from([1, 5, 1024]))
+def test_queries_among_a_gallery(seed: int, rows: int, classes: int, block_rows: int) -> None:
+    generator = np.random.default_rng(seed)
+    embeddings = EXACT_ROWS[generator.integers(0, len(EXACT_ROWS), rows)]
+    labels = generator.integers(0, classes, rows)
+    is_query = np.arange(rows) < max(1, rows // 3)
+    generator.shuffle(is_query)
+    firsts, precisions = [], []
+    for i in np.flatnonzero(is_query):
+        gallery = sorted(np.flatnonzero(~is_query), key=lambda j: (-float(embeddings[i] @ embeddings[j]), j))
+        found = [int(labels[j]) for j in gallery]
+        r = found.count(int(labels[i]))
+        if r:
+            firsts.append(found[0] == labels[i])
+            precisions.append(average_precision_by_loops(found, int(labels[i]), r))
+    if not firsts:
+        return
+    seen = compute_self_retrieval(embeddings, labels, is_query=is_query, block_rows=block_rows)
+    assert seen == pytest.approx({"recall@1": float(np.mean(firsts)), "map@r": float(np.mean(precisions))}, abs=1e-9)

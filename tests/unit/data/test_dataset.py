@@ -21,7 +21,7 @@ from productrec.data.dataset import (
 from productrec.data.decode import decode_image
 from productrec.data.images import FileImages
 from productrec.data.samplers import EpochSampler
-from productrec.data.transforms import build_augmentation
+from productrec.data.transforms import build_augmentation, grow_sides
 from productrec.data.views import cut_views, get_views
 from productrec.errors import StorageError
 
@@ -72,10 +72,10 @@ def check_same(one, two) -> None:
 
 def test_a_row_is_augmented_by_seed_epoch_and_row_alone(paths: list[str]) -> None:
     images = build_training(paths)
-    pixels, label, problem = images[(2, 5)]
+    pixels, label, row, problem = images[(2, 5)]
     assert pixels.shape == (SIDE, SIDE, 3)
     assert pixels.dtype == np.uint8
-    assert (label, problem) == (1, None)
+    assert (label, row, problem) == (1, 5, None)
     images[(0, 0)]
     assert np.array_equal(images[(2, 5)][0], pixels)
     assert np.array_equal(build_training(paths)[(2, 5)][0], pixels)
@@ -92,12 +92,26 @@ def test_the_same_image_twice_in_an_epoch_is_augmented_apart(paths: list[str]) -
 def test_batches_are_bytes_and_class_positions(paths: list[str]) -> None:
     batches = load_epochs(paths, 0, (0,))
     assert len(batches) == 3
-    for pixels, labels, broken in batches:
+    for pixels, labels, broken, rows in batches:
         assert broken == []
+        assert labels.tolist() == LABELS[rows.numpy()].tolist()
         assert pixels.shape == (4, SIDE, SIDE, 3)
         assert pixels.dtype == torch.uint8
         assert labels.dtype == torch.int64
         assert sorted(labels.unique(return_counts=True)[1].tolist()) == [2, 2]
+
+
+def test_squares_grow_and_the_last_side_stays(paths: list[str]) -> None:
+    sides = grow_sides(16, SIDE, 6)
+    assert sides[0] == 16
+    assert sides[3:] == [SIDE] * 3
+    assert sides == sorted(sides)
+    assert grow_sides(SIDE, SIDE, 3) == [SIDE] * 3
+    assert grow_sides(16, SIDE, 1) == [SIDE]
+    images = TrainingImages(FileImages(paths), LABELS, [build_augmentation("light", side) for side in sides], SEED)
+    assert [images[(epoch, 0)].pixels.shape[0] for epoch in (0, 3, 9)] == [16, SIDE, SIDE]
+    assert images.image_bytes == 3 * SIDE**2
+    assert np.array_equal(images[(9, 0)].pixels, build_training(paths, preset="light")[(9, 0)].pixels)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(paths: list[str]) -> None:

@@ -1,17 +1,14 @@
-"""Batches: what they hold, how many there are, and that seed and epoch alone decide them."""
+"""The sampler: seed and epoch alone decide its batches, and each rank has its slice of them."""
 
+import hashlib
+import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
-from productrec.data.samplers import (
-    EpochSampler,
-    check_batch,
-    draw_pk_batches,
-    draw_present,
-    draw_shuffled_batches,
-)
+from productrec.data.samplers import CLASS_POWERS, EpochSampler, check_batch
 from productrec.errors import DataError, RecipeError
 
 
@@ -21,97 +18,12 @@ def build_labels(*counts: int) -> np.ndarray:
     return np.random.default_rng(9).permutation(labels)
 
 
-def draw(labels: np.ndarray, batch_size: int, images_per_class: int, seed: int = 0) -> list[np.ndarray]:
-    return draw_pk_batches(labels, batch_size, images_per_class, np.random.default_rng(seed))
-
-
 def list_rows(sampler: EpochSampler) -> list[list[tuple[int, int]]]:
     return list(sampler)
 
 
 EVEN = build_labels(*[8] * 12)
 UNEVEN = build_labels(1, 2, 3, 5, 8, 13, 21, 34, 3, 7)
-
-
-# ---------------------------------------------------------------- PK batches
-
-
-@pytest.mark.parametrize("labels", [EVEN, UNEVEN])
-@pytest.mark.parametrize(("batch_size", "images_per_class"), [(16, 4), (8, 2), (24, 3), (20, 2)])
-def test_a_batch_holds_p_distinct_classes_times_k(labels: np.ndarray, batch_size: int, images_per_class: int) -> None:
-    batches = draw(labels, batch_size, images_per_class)
-    assert len(batches) == len(labels) // batch_size
-    for batch in batches:
-        counts = Counter(labels[batch].tolist())
-        assert len(counts) == batch_size // images_per_class
-        assert set(counts.values()) == {images_per_class}
-
-
-def test_an_epoch_sees_every_row_once_where_that_is_possible() -> None:
-    seen = Counter(np.concatenate(draw(EVEN, 16, 4)).tolist())
-    assert len(seen) >= 0.9 * len(EVEN)
-    assert max(seen.values()) <= 2
-    together = Counter(np.concatenate([np.concatenate(draw(EVEN, 16, 4, seed)) for seed in range(40)]).tolist())
-    assert set(together) == set(range(len(EVEN)))
-    assert min(together.values()) >= 30
-    assert max(together.values()) <= 50
-
-
-def test_large_classes_are_not_starved_by_small_ones() -> None:
-    labels = build_labels(2, 2, 2, 2, 40, 40, 40, 40)
-    counts = Counter(labels[np.concatenate(draw(labels, 16, 4))].tolist())
-    assert all(counts[label] >= 24 for label in (4, 5, 6, 7))
-
-
-def test_a_single_image_repeats_and_a_larger_class_does_not() -> None:
-    labels = build_labels(1, 2, 3, 5, 6, 7)
-    for seed in range(20):
-        for batch in draw(labels, 24, 4, seed):
-            for label in range(6):
-                rows = batch[labels[batch] == label]
-                assert len(rows) == 4
-                assert len(set(rows.tolist())) == min(4, int((labels == label).sum()))
-
-
-def test_a_class_whose_size_k_does_not_divide_never_puts_an_image_beside_itself() -> None:
-    labels = build_labels(5, 9, 13)
-    for seed in range(50):
-        for batch in draw(labels, 12, 4, seed):
-            assert len(set(batch.tolist())) == 12
-
-
-def test_fewer_classes_than_p_stand_in_a_batch_more_than_once() -> None:
-    labels = build_labels(10, 6)
-    batches = draw(labels, 16, 2)
-    assert len(batches) == 1
-    counts = Counter(labels[batches[0]].tolist())
-    assert set(counts) == {0, 1}
-    assert sum(counts.values()) == 16
-    assert all(count % 2 == 0 for count in counts.values())
-    only = draw(np.zeros(5, np.int64), 8, 2)
-    assert [len(batch) for batch in only] == [8]
-
-
-def test_fewer_rows_than_a_batch_make_one_whole_batch() -> None:
-    batches = draw(build_labels(1, 1, 1), 8, 2)
-    assert [len(batch) for batch in batches] == [8]
-
-
-def test_class_positions_need_not_be_dense() -> None:
-    labels = np.array([7, 7, 1000, 1000, 3, 3])
-    for batch in draw(labels, 4, 2):
-        assert len(set(labels[batch].tolist())) == 2
-
-
-# ---------------------------------------------------------------- shuffled batches
-
-
-def test_shuffled_batches_hold_every_row_at_most_once() -> None:
-    batches = draw_shuffled_batches(35, 8, np.random.default_rng(0))
-    assert [len(batch) for batch in batches] == [8] * 4
-    assert len(set(np.concatenate(batches).tolist())) == 32
-    (small,) = draw_shuffled_batches(5, 8, np.random.default_rng(0))
-    assert sorted(small.tolist()) == [0, 1, 2, 3, 4]
 
 
 # ---------------------------------------------------------------- the sampler
@@ -177,37 +89,34 @@ def test_no_rows_at_all_are_refused(images_per_class: int | None) -> None:
         EpochSampler(np.array([], np.int64), batch_size=8, images_per_class=images_per_class, seed=0)
 
 
-def test_near_classes_fill_their_share_of_a_batch() -> None:
-    near = np.array([[(c + 1) % 12, (c + 2) % 12, (c + 3) % 12] for c in range(12)])
-    generator = np.random.default_rng(0)
-    batches = draw_pk_batches(EVEN, 16, 4, generator, near_classes=near, hard_share=0.67)
-    assert len(batches) == len(EVEN) // 16
-    close = 0
-    for batch in batches:
-        classes = [int(EVEN[row]) for row in batch[::4]]
-        assert len(set(classes)) == 4
-        close += sum((other - classes[0]) % 12 in (1, 2, 3) for other in classes[1:])
-    assert close >= 2 * len(batches) * 0.8  # two of three, unless a near class has no images left
-    seen = Counter(np.concatenate(batches).tolist())
-    assert len(seen) >= 0.8 * len(EVEN)
-    assert max(seen.values()) <= 2
+def test_the_sampler_draws_from_the_category_of_the_first_class() -> None:
+    sampler = EpochSampler(
+        EVEN, batch_size=16, images_per_class=4, seed=0, categories=np.arange(12) // 6, category_share=1.0
+    )
+    for epoch in range(10):
+        sampler.epoch = epoch
+        (first, *_) = list_rows(sampler)
+        assert len({int(EVEN[row]) // 6 for _, row in first}) == 1
+        assert len({int(EVEN[row]) for _, row in first}) == 4
+
+
+@pytest.mark.parametrize(
+    ("categories", "text"),
+    [
+        (None, "category_share needs classes that share a category"),
+        (np.full(12, -1), "category_share needs classes that share a category"),
+        (np.arange(12), "category_share needs classes that share a category"),
+        (np.zeros(11, np.int64), "one code a class; got 11 for 12 classes"),
+    ],
+)
+def test_categories_that_are_none_are_refused(categories: np.ndarray | None, text: str) -> None:
+    settings: dict[str, Any] = {"batch_size": 16, "images_per_class": 4, "seed": 0, "categories": categories}
+    EpochSampler(EVEN, **settings)
+    with pytest.raises(DataError, match=text):
+        EpochSampler(EVEN, **settings, category_share=0.5)
 
 
 # ---------------------------------------------------------------- weights
-
-
-def test_a_row_is_there_as_often_as_it_weighs() -> None:
-    weights = np.concatenate([np.ones(20), np.full(20, 0.5), np.full(20, 0.1), np.zeros(5), np.full(10, 0.75)])
-    seen = np.zeros(len(weights))
-    for seed in range(2000):
-        rows = draw_present(weights, np.random.default_rng(seed))
-        assert len(rows) in (39, 40)  # the sum is 39.5
-        assert len(set(rows.tolist())) == len(rows)
-        seen[rows] += 1
-    assert (seen[:20] == 2000).all()
-    assert (seen[60:65] == 0).all()
-    np.testing.assert_allclose(seen[20:60] / 2000, weights[20:60], atol=0.05)
-    np.testing.assert_allclose(seen[65:] / 2000, 0.75, atol=0.05)
 
 
 @pytest.mark.parametrize("images_per_class", [4, None])
@@ -252,3 +161,133 @@ def test_weights_of_one_change_nothing_and_zero_keeps_a_row_out() -> None:
 def test_weights_that_are_none_are_refused(weights: np.ndarray) -> None:
     with pytest.raises(DataError, match="weights"):
         EpochSampler(EVEN, batch_size=16, images_per_class=4, seed=0, weights=weights)
+
+
+# ---------------------------------------------------------------- orders that runs were started with
+
+
+@pytest.mark.parametrize(
+    ("settings", "digest"),
+    [
+        ({"images_per_class": None}, "9bfa391e353b84de"),
+        ({"images_per_class": 4}, "b01fbaece6633cab"),
+        ({"images_per_class": 4, "hard_share": 0.67}, "0bda82c545ed0444"),
+        ({"images_per_class": 4, "weights": np.where(UNEVEN == 7, 0.5, 1.0)}, "dd27f186855f79f5"),
+    ],
+)
+def test_the_orders_of_earlier_versions_stay(settings: dict[str, Any], digest: str) -> None:
+    sampler = EpochSampler(UNEVEN, batch_size=16, seed=11, **settings)
+    sampler.near_classes = np.array([[(c + 1) % 10, (c + 3) % 10] for c in range(10)])
+    sampler.epoch = 2
+    rows = np.array([row for batch in sampler for _, row in batch], dtype="<i8")
+    assert hashlib.sha256(rows.tobytes()).hexdigest()[:16] == digest  # else a resumed run sees another order
+
+
+# ---------------------------------------------------------------- mixed batches
+
+
+def is_pk(batch: list[tuple[int, int]]) -> bool:
+    return set(Counter(int(EVEN[row]) for _, row in batch).values()) == {4}
+
+
+def test_a_share_of_the_batches_are_pk_ones() -> None:
+    shares, places = [], Counter[int]()
+    sampler = EpochSampler(EVEN, batch_size=16, images_per_class=4, seed=1, pk_share=0.4)
+    for epoch in range(100):
+        sampler.epoch = epoch
+        batches = list_rows(sampler)
+        assert [len(batch) for batch in batches] == [16] * 6
+        pk = [is_pk(batch) for batch in batches]
+        assert sum(pk) in (2, 3)  # 0.4 of 6
+        shares.append(sum(pk))
+        places.update(np.flatnonzero(pk).tolist())
+        rows = [row for batch, here in zip(batches, pk, strict=True) if not here for _, row in batch]
+        assert len(set(rows)) == len(rows)
+    assert 2.2 < np.mean(shares) < 2.6
+    assert set(places) == set(range(6))
+    assert max(places.values()) < 2.5 * min(places.values())
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 3), (1.0, 6)])
+def test_a_share_that_comes_out_even_always_holds(share: float, count: int) -> None:
+    sampler = EpochSampler(EVEN, batch_size=16, images_per_class=4, seed=1, pk_share=share)
+    for epoch in range(10):
+        sampler.epoch = epoch
+        assert sum(map(is_pk, list_rows(sampler))) == count
+    few = EpochSampler(build_labels(3, 2), batch_size=8, images_per_class=2, seed=0, pk_share=share)
+    assert len(list_rows(few)) == len(few) == 1
+
+
+# ---------------------------------------------------------------- every order there is
+
+
+ORDERS: dict[str, dict[str, Any]] = {
+    "pk": {"images_per_class": 4},
+    "shuffle": {"images_per_class": None},
+    "balanced": {"images_per_class": None, "class_power": CLASS_POWERS["balanced"]},
+    "square_root": {"images_per_class": None, "class_power": CLASS_POWERS["square_root"]},
+    "mixed": {"images_per_class": 4, "pk_share": 0.5},
+    "categories": {"images_per_class": 4, "categories": np.arange(10) // 4, "category_share": 0.67},
+    "weights": {"images_per_class": None, "class_power": 0.0, "weights": np.where(UNEVEN == 7, 0.5, 1.0)},
+}
+
+
+def build(order: str, seed: int = 1, epoch: int = 0, **others: Any) -> EpochSampler:
+    sampler = EpochSampler(UNEVEN, batch_size=16, seed=seed, **ORDERS[order], **others)
+    sampler.epoch = epoch
+    return sampler
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_order_comes_from_seed_and_epoch_and_resumes(order: str) -> None:
+    whole = list_rows(build(order, epoch=3))
+    assert len(whole) == len(build(order))
+    assert {len(batch) for batch in whole} == {16}
+    np.random.seed(4)
+    again = build(order)
+    first = list_rows(again)
+    again.epoch = 3
+    for done in (0, 2, len(whole)):
+        again.first_batch = done
+        assert list_rows(again) == whole[done:]
+    as_rows = [
+        [[row for _, row in batch] for batch in batches] for batches in (first, whole, list_rows(build(order, 2)))
+    ]
+    assert as_rows[0] != as_rows[1]
+    assert as_rows[0] != as_rows[2]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("world_size", [2, 8])
+def test_the_slices_of_all_ranks_make_up_the_batches_of_one(order: str, world_size: int) -> None:
+    ranks = [list_rows(build(order, epoch=2, rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert {len(batch) for rank in ranks for batch in rank} == {16 // world_size}
+    together = [list(itertools.chain(*slices)) for slices in zip(*ranks, strict=True)]
+    assert together == list_rows(build(order, epoch=2))
+    late = build(order, epoch=2, rank=1, world_size=world_size)
+    late.first_batch = 2
+    assert list_rows(late) == ranks[1][2:]
+    assert len(late) == len(together)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images_per_class", "world_size", "mend"), [(64, None, 3, 63), (64, 4, 3, 60), (2, None, 4, 4)]
+)
+def test_a_batch_that_ranks_cannot_share_evenly_is_refused(
+    batch_size: int, images_per_class: int | None, world_size: int, mend: int
+) -> None:
+    text = f"world_size must divide batch_size; got {world_size} and {batch_size}. Use a batch_size of {mend}."
+    with pytest.raises(RecipeError, match=text):
+        EpochSampler(
+            EVEN, batch_size=batch_size, images_per_class=images_per_class, seed=0, rank=1, world_size=world_size
+        )
+    check_batch(mend, images_per_class, world_size)
+
+
+def test_a_rank_that_is_none_and_a_batch_that_is_never_full_are_refused() -> None:
+    for rank in (-1, 2):
+        with pytest.raises(RecipeError, match="rank must be from 0 to 1"):
+            EpochSampler(EVEN, batch_size=16, images_per_class=4, seed=0, rank=rank, world_size=2)
+    with pytest.raises(DataError, match="got 5 images an epoch and a batch_size of 16"):
+        EpochSampler(EVEN[:5], batch_size=16, images_per_class=None, seed=0, rank=0, world_size=2)
+    EpochSampler(EVEN[:5], batch_size=16, images_per_class=None, seed=0)

@@ -70,7 +70,9 @@ def test_rows_alone_in_their_class_are_left_out_but_still_found() -> None:
     assert compute_self_retrieval(embeddings, np.array([0, 0, 1]))["recall@1"] == 0.0
     embeddings[2] = (0, -1)
     assert compute_self_retrieval(embeddings, np.array([0, 0, 1])) == {"recall@1": 1.0, "map@r": 1.0}
-    with pytest.raises(DataError, match="at least one class must have two rows; got 3 rows of 3 classes"):
+    with pytest.raises(
+        DataError, match="at least one query must have another row of its class; got 3 rows of 3 classes"
+    ):
         compute_self_retrieval(embeddings, np.array([0, 1, 2]))
 
 
@@ -154,3 +156,9 @@ def test_rows_not_of_length_one_are_refused(bad: float) -> None:
     embeddings[[2, 5]] *= bad
     with np.errstate(invalid="ignore"), pytest.raises(DataError, match=r"length 1; got others in rows 2 \(2, 5\)"):
         compute_self_retrieval(embeddings, labels)
+
+
+@pytest.mark.parametrize("is_query", [np.zeros(4, bool), np.ones(4, bool), np.array([True]), np.array([0, 1, 0, 1])])
+def test_roles_that_are_none_are_refused(is_query):
+    with pytest.raises(DataError, match="is_query must be 4 booleans"):
+        compute_self_retrieval(np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), is_query=is_query)

@@ -1,119 +1,18 @@
-"""Training: schedule, groups, averages, a loop that learns, stops and resumes exactly."""
+"""Training: groups, averages, a loop that learns, stops and resumes exactly; checkpoints and run folders."""
 
 import numpy as np
 import pytest
 import torch
 
-from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
-from productrec.errors import ArtifactError, Interrupted, TrainingError
-from productrec.losses.memory import CrossBatchMemory
-from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pair_logistic import PairLogisticLoss
-from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
-from productrec.losses.soft_triple import SoftTripleLoss
-from productrec.models.recognizer import build_recognizer
+from productrec.errors import ArtifactError, Interrupted
 from productrec.runtime import StopRequest
 from productrec.training.average import WeightAverage
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
-from productrec.training.loop import Trainer, run_training
-from productrec.training.objective import JointLoss
-from productrec.training.optimiser import build_optimizer, compute_rate_factor
+from productrec.training.loop import Plan, run_training
+from productrec.training.optimiser import compute_rate_factor
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, start_run
-
-CLASSES, SIDE_PX = 4, 32
-
-
-class PlainImages:
-    """Sixteen easily told images, addressed as the sampler does."""
-
-    def __init__(self, sampler):
-        generator = torch.Generator().manual_seed(0)
-        self.labels = torch.arange(16) % CLASSES
-        noise = torch.randint(0, 40, (16, SIDE_PX, SIDE_PX, 3), generator=generator)
-        self.images = (noise + 50 * self.labels[:, None, None, None]).to(torch.uint8)
-        self.sampler = sampler
-
-    def __iter__(self):
-        for batch in self.sampler:
-            rows = [row for _, row in batch]
-            yield TrainingBatch(self.images[rows], self.labels[rows], [])
-
-
-def build(metric="multi_similarity", ema_decay=0.9, optimizer="adamw", learning_rate=1e-3, dropout=0.2, cut_mix=0.0):
-    torch.manual_seed(0)
-    recognizer = build_recognizer(
-        backbone="mobilenetv3_small_050",
-        pretrained=False,
-        side_px=SIDE_PX,
-        pooling="gem",
-        gem_power=3.0,
-        embedding_dim=8,
-        class_count=CLASSES,
-        dropout=dropout,
-    )
-    pairwise = PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())
-    loss = {
-        "multi_similarity": lambda: pairwise,
-        "momentum": lambda: CrossBatchMemory(pairwise, rows=10, embedding_dim=8, start_step=2, momentum=0.8),
-        "soft_triple": lambda: SoftTripleLoss(8, CLASSES, 2),
-        "pair_logistic": PairLogisticLoss,
-    }[metric]()
-    objective = JointLoss(loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1)
-    return Trainer(
-        recognizer,
-        objective,
-        build_optimizer(
-            optimizer,
-            backbone=recognizer.backbone.named_parameters(),
-            heads=[*recognizer.iterate_head_parameters(), *objective.iterate_other_parameters()],
-            centres=objective.iterate_centres(),
-            learning_rate=learning_rate,
-            head_rate_factor=2.0,
-            centre_rate_factor=10.0,
-            weight_decay=0.1,
-        ),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        warmup_steps=2,
-        total_steps=24,
-        gradient_clip=5.0,
-        ema_decay=ema_decay,
-        cut_mix_share=cut_mix,
-    )
-
-
-def play(trainer, epochs=6, stop_after=None, saved=None):
-    sampler = EpochSampler(np.arange(16) % CLASSES, batch_size=4, images_per_class=2, seed=0)
-    stop, steps, log = StopRequest(), [], []
-
-    def on_step(epoch, images, losses):
-        steps.append(images)
-        stop.wanted = stop_after is not None and len(steps) == stop_after
-
-    def save(name, figures):
-        if saved is not None:
-            saved[name] = trainer.state_dict()
-
-    run_training(
-        trainer,
-        PlainImages(sampler),
-        sampler,
-        epochs=epochs,
-        validate=lambda network: {"top_1_accuracy": 0.5},
-        validate_every=1,
-        keep_best_by="top_1_accuracy",
-        save=save,
-        on_step=on_step,
-        on_epoch=lambda epoch, figures: log.append(figures),
-        stop=stop,
-        log_every=1,
-    )
-    return log
-
-
-def copy_state(trainer):
-    return {name: value.clone() for name, value in trainer.recognizer.state_dict().items()}
+from tests.unit.training.playing import CLASSES, PlainImages, build, copy_state, play
 
 
 @pytest.mark.parametrize("metric", ["multi_similarity", "soft_triple"])
@@ -152,30 +51,6 @@ def test_a_stopped_run_resumes_bit_for_bit(stop_after, metric, cut_mix, tmp_path
         whole.average.network.state_dict().values(), second.average.network.state_dict().values(), strict=True
     ):
         assert torch.equal(mine, theirs)
-
-
-@pytest.mark.parametrize("left_out", ["random", "average", "optimizer", "progress"])
-def test_a_resume_without_part_of_the_state_is_not_the_same_run(left_out):
-    whole = build()
-    play(whole)
-    saved = {}
-    with pytest.raises(Interrupted):
-        play(build(), stop_after=5, saved=saved)
-    second = build()
-    torch.manual_seed(99)
-    fresh = second.state_dict()
-    second.load_state_dict(saved["last"] | {left_out: fresh[left_out]})
-    play(second)
-    mine, theirs = whole.average.network.state_dict(), second.average.network.state_dict()
-    assert any(not torch.equal(mine[name], theirs[name]) for name in mine)
-
-
-def test_a_loss_that_is_not_finite_ends_training_with_advice():
-    trainer = build()
-    with torch.no_grad():
-        trainer.recognizer.head.linear.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="learning_rate"):
-        play(trainer)
 
 
 def test_groups_have_their_own_rates_and_vectors_are_not_decayed():
@@ -235,16 +110,13 @@ def test_near_classes_are_searched_between_epochs_and_reach_the_sampler():
         trainer,
         Watched(sampler),
         sampler,
-        epochs=5,
+        Plan(epochs=5, keep_best_by="top_1_accuracy", mine_every=2),
         validate=None,
-        validate_every=1,
-        keep_best_by="top_1_accuracy",
         save=lambda name, figures: None,
         on_step=lambda epoch, images, losses: None,
         on_epoch=lambda epoch, figures: None,
         stop=StopRequest(),
         mine=mine,
-        mine_every=2,
     )
     assert seen == [2, 4]
     assert all(classes in ({0, 1}, {2, 3}) for epoch, classes in batches if epoch >= 2)
@@ -329,6 +201,11 @@ def test_a_run_folder_is_taken_up_only_by_its_own_run(tmp_path):
     assert check_run_folder(folder, settings, resume=True) is False
     with pytest.raises(ArtifactError, match=r"train\.epochs"):
         check_run_folder(folder, {"table": "t", "train": {"epochs": 4}}, resume=True)
+    # A setting that did not exist yet counts as what it is by default.
+    later = {"table": "t", "train": {"epochs": 3, "new": 7}}
+    assert check_run_folder(folder, later, resume=True, defaults={"train": {"epochs": 9, "new": 7}}) is False
+    with pytest.raises(ArtifactError, match=r"train\.new"):
+        check_run_folder(folder, later, resume=True, defaults={"train": {"epochs": 9, "new": 8}})
     finish_run(folder, settings, {})
     assert check_run_folder(folder, settings, resume=False) is True
 

@@ -7,6 +7,7 @@ from productrec.data.curation.apply import (
     apply_duplicates,
     assign_table_folds,
     describe_duplicates,
+    hold_out_classes,
     hold_out_grouped,
     list_duplicates,
 )
@@ -94,3 +95,13 @@ def test_folds_go_to_readable_labelled_training_images() -> None:
     assert dealt["fold"].isna().tolist() == [True] + [False] * 29 + [True, False]
     assert sorted(dealt["fold"].dropna().unique().tolist()) == [0, 1, 2, 3, 4]
     assert findings == ["1 (8) classes have fewer images or groups than 5 folds; some folds lack them."]
+
+
+def test_held_out_classes_are_whole() -> None:
+    rows = [(f"i{place}", "train", place % 10) for place in range(100)] + [("t", "test", None)]
+    held = hold_out_classes(build(*rows), 0.3, seed=1)
+    val = held["split"] == "val"
+    assert len(set(held.loc[val, "label"])) == 3
+    assert not set(held.loc[val, "label"]) & set(held.loc[held["split"] == "train", "label"])
+    assert val.sum() == 30
+    assert held["split"].iloc[-1] == "test"

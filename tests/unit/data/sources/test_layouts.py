@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from productrec.data.sources.archive import unpack_archive
-from productrec.data.sources.layouts import detect_layout, read_source
+from productrec.data.sources.layouts import LAYOUTS, detect_layout, read_source
 from productrec.data.table import check_table, crop_to_box, format_box
 from productrec.errors import DataError
 
@@ -270,3 +270,43 @@ def _spoil(archive: Path) -> None:
         with pytest.raises(DataError, match="cannot be unpacked"):
             unpack_archive(archive, archive.parent / "out")
         assert not (archive.parent / "out").exists()
+
+
+# ---------------------------------------------------------------- layouts that are unpacked first
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["00000.tar", "00001.tar"], "webdataset"),
+        (["train-000000.tar", "val-000000.tar.gz"], "webdataset"),
+        (["shards.tar"], "webdataset"),
+        (["train-000000.tar", "extra/notes.txt"], "webdataset"),
+        (["mug/a.jpg", "backup.tar"], "folders"),
+        (["train.csv", "images-0.tar"], "csv"),
+        (["images.csv", "train-0.tar"], "table"),
+        (["dataset_dict.json", "train/state.json"], "huggingface"),
+        (["dataset_info.json", "state.json"], "huggingface"),
+        (["dataset_info.json", "mug/a.jpg"], "folders"),
+    ],
+)
+def test_shards_and_saved_datasets_are_told_apart(tmp_path: Path, files: list[str], expected: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert detect_layout(tmp_path) == expected
+    assert expected in LAYOUTS
+
+
+def test_a_tar_that_ends_before_its_marker_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.tar"
+    with tarfile.open(whole, "w") as file:
+        for name in "ab":
+            entry = tarfile.TarInfo(f"{name}.png")
+            entry.size = 512
+            file.addfile(entry, io.BytesIO(bytes(512)))
+    unpack_archive(whole, tmp_path / "out")
+    for length in (1024, 1024 + 100, 2048):  # at an entry's end, in a header, and before the marker alone
+        (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:length])
+        with pytest.raises(DataError, match="cut.tar: cannot be unpacked"):
+            unpack_archive(tmp_path / "cut.tar", tmp_path / "other")

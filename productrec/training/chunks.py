@@ -1,0 +1,113 @@
+"""Large batches on small memory: a step whose network runs in chunks while its loss sees the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from productrec.models.recognizer import Recognized
+from productrec.training.mixing import Mixture
+
+Loss = Callable[[Recognized, Tensor, Mixture | None], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Chunks:
+    """Runs the forward and backward passes of a batch in chunks of ``size`` images.
+
+    A loss that looks at pairs needs every embedding before any gradient: gradient caching (Gao et al., RepL4NLP 2021)
+    embeds all chunks without a graph, takes the loss's gradient by embeddings and logits, and goes through the chunks
+    again, each with the random state it had, so that dropout drops the same. One more forward pass buys memory that
+    does not grow with the batch. Where no pairs are looked at, gradients are accumulated in a single pass.
+
+    Batch norms see a chunk at a time, in both passes the same one, and their running statistics move once a chunk.
+    Without batch norms the gradient is that of the whole batch at once.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._size, self._device = size, device
+
+    def backward_whole(
+        self,
+        network: Callable[[Tensor], Recognized],
+        norms: nn.Module,
+        images: Tensor,
+        compute: Callable[[Recognized], tuple[Tensor, dict[str, Tensor]]],
+        scale: Callable[[Tensor], Tensor],
+        cast: Callable[[], AbstractContextManager[object]],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of a loss over the whole batch.
+
+        Args:
+            network: gives what is recognised of a chunk.
+            norms: whose buffers the first pass must leave as they were.
+            images: (B, S, S, 3).
+            compute: the loss and its terms of the whole batch.
+            scale: what a loss is multiplied with before its gradient is taken.
+            cast: the block in which the network runs.
+
+        Returns:
+            The loss and its terms, detached.
+        """
+        states, seen = [], []
+        kept = [one.clone() for one in norms.buffers()]
+        with torch.no_grad(), cast():
+            for chunk in torch.split(images, self._size):
+                states.append(_get_random_state(self._device))
+                seen.append(network(chunk))
+        with torch.no_grad():
+            for one, earlier in zip(norms.buffers(), kept, strict=True):
+                one.copy_(earlier)
+        whole = Recognized(*(torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)))
+        loss, terms = compute(whole)
+        if loss.requires_grad:
+            torch.autograd.backward(scale(loss))
+        after = _get_random_state(self._device)
+        parts = [None if one.grad is None else torch.split(one.grad, self._size) for one in whole]
+        if all(part is None for part in parts):  # nothing is to be learned from this batch
+            return loss.detach(), terms
+        for number, chunk in enumerate(torch.split(images, self._size)):
+            _set_random_state(states[number], self._device)
+            with cast():
+                recognized = network(chunk)
+            pairs = [(one, part[number]) for one, part in zip(recognized, parts, strict=True) if part is not None]
+            torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
+        _set_random_state(after, self._device)
+        return loss.detach(), terms
+
+    def backward_apart(
+        self,
+        network: Callable[[Tensor], Recognized],
+        images: Tensor,
+        labels: Tensor,
+        mixture: Mixture | None,
+        compute: Loss,
+        scale: Callable[[Tensor], Tensor],
+        cast: Callable[[], AbstractContextManager[object]],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of a loss that is a mean over images, each apart; arguments as for `backward_whole`."""
+        total, terms = torch.zeros((), device=self._device), dict[str, Tensor]()
+        for start in range(0, len(images), self._size):
+            part = slice(start, start + self._size)
+            share = len(images[part]) / len(images)
+            partly = None if mixture is None else Mixture(mixture.partners[part], mixture.share)
+            with cast():
+                recognized = network(images[part])
+            loss, said = compute(recognized, labels[part], partly)
+            torch.autograd.backward(scale(loss * share))
+            total += loss.detach() * share
+            for name, value in said.items():
+                terms[name] = terms.get(name, torch.zeros_like(total)) + value * share
+        return total, terms
+
+
+def _get_random_state(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def _set_random_state(state: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)

@@ -1,0 +1,139 @@
+"""Ranks: the processes that train one model together, and all they ever say to each other.
+
+The mathematics is that of one process with the whole batch: embeddings are gathered, every rank computes the loss over
+all of them, and takes the gradient of its own rows back, times the number of ranks, because gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from productrec.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's ``rank`` among ``size``; alone by default, and then nothing is ever sent."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows (B, ...) of every rank, in the order of ranks, (size B, ...); B must be the same on all.
+
+        The gradient of this rank's rows comes back times ``size``; those of the others belong to them.
+        """
+        if self.size == 1:
+            return rows
+        gathered: Tensor = _Gather.apply(rows, self)
+        return gathered
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients of parameters over the ranks, all in one message; without one counts as zero.
+
+        A parameter that no rank has a gradient of keeps none.
+        """
+        if self.size == 1:
+            return
+        wanted = [one for one in parameters if one.requires_grad]
+        has = torch.tensor([one.grad is not None for one in wanted], dtype=torch.float32, device=_get_device(wanted))
+        distributed.all_reduce(has)
+        present = [one for one, count in zip(wanted, has.tolist(), strict=True) if count]
+        if not present:
+            return
+        parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in present]
+        flat = torch.cat([part.flatten() for part in parts])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        for one, part in zip(present, torch.split(flat, [part.numel() for part in parts]), strict=True):
+            one.grad = part.view_as(one)
+
+    @torch.no_grad()
+    def average_buffers(self, module: nn.Module) -> None:
+        """Average a module's floating buffers over the ranks: statistics of norms that each has of its own images."""
+        if self.size == 1:
+            return
+        buffers = [one for one in module.buffers() if one.is_floating_point()]
+        if buffers:
+            flat = torch.cat([one.flatten() for one in buffers])
+            distributed.all_reduce(flat)
+            flat /= self.size
+            for one, part in zip(buffers, torch.split(flat, [one.numel() for one in buffers]), strict=True):
+                one.copy_(part.view_as(one))
+
+    def agree(self, flags: list[bool], device: torch.device) -> list[bool]:
+        """Each flag, true where it is true on any rank."""
+        if self.size == 1:
+            return flags
+        said = torch.tensor(flags, dtype=torch.int32, device=device)
+        distributed.all_reduce(said, op=distributed.ReduceOp.MAX)
+        return [bool(one) for one in said.tolist()]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """What every rank says, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        said: list[Any] = [None] * self.size
+        distributed.all_gather_object(said, value)
+        return said
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks, ctx.count = ranks, len(rows)
+        gathered = [torch.empty_like(rows) for _ in range(ranks.size)]
+        distributed.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
+        start = ctx.ranks.rank * ctx.count
+        return outer[start : start + ctx.count] * ctx.ranks.size, None
+
+
+def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
+    """Join the others, where this process was started by torchrun (or anything that sets its variables).
+
+    Args:
+        device: where this rank computes.
+        timeout_minutes: without an answer for so long, a rank counts as dead and all end.
+
+    Raises:
+        TrainingError: they cannot be joined.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or "RANK" not in os.environ:
+        return Ranks()
+    try:
+        if not distributed.is_initialized():
+            distributed.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=timeout_minutes)
+            )
+        return Ranks(distributed.get_rank(), distributed.get_world_size())
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"ranks: cannot be joined ({str(error).splitlines()[0]}). Start them with --nproc."
+        ) from None
+
+
+def leave_ranks() -> None:
+    """Take leave of the others, where they were joined."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _get_device(parameters: list[nn.Parameter]) -> torch.device | None:
+    return parameters[0].device if parameters else None
