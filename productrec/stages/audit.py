@@ -117,7 +117,7 @@ def run_audit(
         findings.to_parquet(temporary / "findings.parquet", index=False)
         findings.to_csv(temporary / CSV_NAME, index=False)
         if len(suspects) and shown:
-            _draw_sheet(temporary / SHEET_NAME, suspects.head(shown), table)
+            _draw_sheet(temporary / SHEET_NAME, suspects, shown, table)
     return Audited(out, counts, skipped=False)
 
 
@@ -218,8 +218,11 @@ def _complete(findings: pd.DataFrame, table: ImageTable) -> pd.DataFrame:
     return findings
 
 
-def _draw_sheet(path: Path, suspects: pd.DataFrame, table: ImageTable) -> None:
-    """A row a suspect: the image, then examples of its label, then examples of the class that is suggested."""
+def _draw_sheet(path: Path, suspects: pd.DataFrame, shown: int, table: ImageTable) -> None:
+    """A row a suspect: the image, then examples of its label, then examples of the class that is suggested.
+
+    No example is a suspect itself.
+    """
     usable = table.images[table.images["status"] == "ok"]
     doubted = set(suspects["image_id"])
     clean = usable[(usable["split"] == "train") & ~usable["image_id"].isin(doubted)]
@@ -233,7 +236,8 @@ def _draw_sheet(path: Path, suspects: pd.DataFrame, table: ImageTable) -> None:
 
     labels = usable.set_index("image_id")["label"]
     lines = []
-    for image_id, suggested in zip(suspects["image_id"], suspects["new_label"], strict=True):
+    first = suspects.head(shown)
+    for image_id, suggested in zip(first["image_id"], first["new_label"], strict=True):
         line = show(usable[usable["image_id"] == image_id], 1)
         for label in (labels[image_id], suggested):
             line += [blank[:, :8], *show(by_label.get(label, clean.head(0)), _EXAMPLES)]

@@ -25,6 +25,7 @@ from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
 from productrec.stages.train import Trained, run_train
 from productrec.training.loop import Ending
+from productrec.training.validation import VALIDATION_FIGURES
 
 DEFAULT_VIEWS = "zoom"
 TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
@@ -81,9 +82,7 @@ def train_recipe(recipe: Recipe, *, resume: bool, max_minutes: float | None = No
         if recipe.members:
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
         what = _describe_ending(one)
-        figures = ", ".join(
-            f"{name} {value:.4f}" for name, value in one.figures.items() if not name.startswith(("train_", "learning"))
-        )
+        figures = ", ".join(f"{name} {one.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in one.figures)
         say(f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}")
         trained.append(one)
     return trained

@@ -21,6 +21,7 @@ from productrec.errors import ArtifactError, describe_offenders
 
 KIND = "run"
 _STARTED = "started.json"
+_UNSAID = ("learning_rate_factor", "raw_")  # in the file alone, or a line would be too long to read
 
 
 def check_run_folder(
@@ -109,7 +110,7 @@ class RunLog:
     def write(self, epoch: int, figures: dict[str, float]) -> None:
         """Append the figures of a finished epoch (from 0) and say them."""
         seconds = round(time.monotonic() - self._started, 1)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "learning_rate_factor")
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if not name.startswith(_UNSAID))
         line = f"epoch {epoch + 1}  {shown}"
         with explain_storage_errors(self._metrics):
             with self._metrics.open("a", encoding="utf-8") as file:

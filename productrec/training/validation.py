@@ -14,6 +14,8 @@ from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.models.inference import recognise_views
 from productrec.training.ranks import Ranks
 
+VALIDATION_FIGURES = ("top_1_accuracy", "top_3_error", "recall@1", "map@r")
+
 
 def validate_network(
     network: nn.Module,

@@ -92,6 +92,40 @@ def test_without_verification_a_file_that_exists_counts(tmp_path: Path) -> None:
     assert inspect_image(tmp_path / "b.jpg", verify=False).status == "missing"
 
 
+def test_without_verification_links_are_still_followed_with_care(photograph: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "source"
+    inside.mkdir()
+    (inside / "good.jpg").write_bytes(photograph.read_bytes())
+    for name, goal in {
+        "near": inside / "good.jpg",
+        "far": photograph,
+        "none": inside / "x",
+        "loop": inside / "loop",
+    }.items():
+        (inside / name).symlink_to(goal)
+    names = ("good.jpg", "near", "far", "none", "loop", "absent", "a\0b")
+    states = inspect_images([str(inside / name) for name in names], workers=2, verify=False, inside=inside)
+    assert [state.status for state in states] == ["ok", "ok", "broken", *["missing"] * 4]
+    assert [state.reason for state in states[2:]] == [
+        "is a link that leads out of the source's folder.",
+        "is a link that leads nowhere.",
+        "is a link that leads nowhere.",
+        "no such file",
+        "no such file",
+    ]
+
+
+def test_a_file_that_is_no_link_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
+    looks: list[object] = []
+    real = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: looks.append(path) or real(path))
+    states = [inspect_image(tmp_path / name, verify=False, inside=tmp_path) for name in ("a.jpg", "link.jpg")]
+    assert states == [ImageState("ok")] * 2
+    assert looks == [tmp_path / "link.jpg"]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_many_files_are_inspected_in_order(
     photograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int

@@ -79,6 +79,16 @@ def test_a_label_that_is_no_class_is_refused() -> None:
         check_table(images, classes[classes["id"] != 2], "here")
 
 
+@pytest.mark.parametrize("box", ["1,2,3", "1,2,3,4,5", "a,2,3,4", "1,2,0,4", "1,2,3,-4", "nan,2,3,4", "", "1,2,inf,4"])
+def test_a_box_that_is_none_is_refused_and_rows_without_one_pass(box: str) -> None:
+    images, classes = frames(*GOOD)
+    images.loc[1, "box"] = "1,2,3,4"
+    check_table(images, classes, "here")
+    images.loc[2, "box"] = box
+    with pytest.raises(DataError, match=r"here: a box must be four numbers, x,y,width,height; 1 \(c\) are not"):
+        check_table(images, classes, "here")
+
+
 def test_an_empty_table_is_refused() -> None:
     with pytest.raises(DataError, match="no images are listed"):
         check_table(*frames(), "here")
@@ -184,6 +194,14 @@ def test_rows_are_selected_by_split_and_state(tmp_path: Path) -> None:
     assert table.select(["train"], usable=False)["image_id"].tolist() == ["a", "b"]
     assert table.select(("test", "val"))["image_id"].tolist() == ["c", "d"]  # the table's order
     assert table.get_paths(table.select(["val"])) == [str(tmp_path / "images" / "c")]
+
+
+def test_a_row_whose_state_is_not_known_is_not_usable(tmp_path: Path) -> None:
+    images, classes = frames(*GOOD)
+    images["status"] = pd.Series(["ok", None, None, "dropped"], dtype="str")
+    table = ImageTable(images, classes, root=Path("/"), sample=None, fingerprint="x")
+    assert table.select(["train", "val", "test"])["image_id"].tolist() == ["a"]
+    assert table.get_paths(table.select(["train"])) == ["/images/a"]
 
 
 def test_a_class_without_a_name_is_called_by_its_id(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Which layout a source has, and which file belongs to an id."""
 
-from pathlib import Path
+import itertools
+import os
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 import pytest
@@ -9,6 +11,9 @@ from PIL import Image
 from productrec.data.sources.format_csv import read_csv
 from productrec.data.sources.format_fgvc import read_fgvc_json
 from productrec.data.sources.formats import (
+    IMAGE_FOLDERS,
+    IMAGE_SUFFIXES,
+    UPPER_SUFFIXES,
     FileFinder,
     SourceRows,
     find_image_root,
@@ -222,6 +227,33 @@ def test_each_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for number in range(5):
         assert finder.find(str(number), "train")
     assert sum(listed) == 1
+
+
+def find_one_by_one(root: Path, name: str, split: str) -> str | None:
+    """What `FileFinder.find` promises, by a look at every place."""
+    if name.startswith(("/", "\\")) or ".." in PureWindowsPath(name).parts or "\0" in name:
+        return None
+    for folder, suffix in itertools.product(IMAGE_FOLDERS, ("", *IMAGE_SUFFIXES, *UPPER_SUFFIXES)):
+        owner = folder.removesuffix("_images").removesuffix("2017").removesuffix("2014")
+        foreign = {"train": ("val", "test"), "val": ("test",), "test": ("train", "val")}[split]
+        path = os.path.normpath(os.path.join(folder, name + suffix))
+        if owner not in foreign and (root / path).is_file():
+            return Path(path).as_posix()
+    return None
+
+
+def test_the_finder_finds_what_a_look_at_every_place_finds(tmp_path: Path) -> None:
+    folders = ("images", "images/a", "images/images", "train", "val_images", "test2017", "a", "a/b", ".")
+    files = ("a.jpg", "a.PNG", "b.jpg.jpg", "..jpg", ".jpg", "c", "d.e", "a\\b.jpg")
+    for place, (folder, name) in enumerate(itertools.product(folders, files)):
+        if place % 3:
+            write_images(tmp_path, f"{folder}/x.png")
+            (tmp_path / folder / name).touch()
+    finder = FileFinder(tmp_path)
+    names = ["a", "b", "b.jpg", "c", "d", "d.e", "", ".", "x", "a.jpg", "a\\b", "images/a", "gone/a", "C:a"]
+    names += ["a/a", "a//a", "./a", "a/./b/c", "a/b/a.jpg", "a/b/..jpg", "a/b/.", "~"]
+    for name, split in itertools.product(names, ("train", "val", "test")):
+        assert finder.find(name, split) == find_one_by_one(tmp_path, name, split), (name, split)
 
 
 # ---------------------------------------------------------------- whole sources

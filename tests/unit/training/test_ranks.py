@@ -1,0 +1,150 @@
+"""Ranks: two processes are one with the whole batch; a dead one ends the other; options of the launch."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from productrec.launch import drop_own_options
+from productrec.training.ranks import Ranks
+from productrec.training.validation import slice_of_rank
+
+ROOT = Path(__file__).resolve().parents[3]
+STEPS = """
+import os, sys, torch
+sys.path.insert(0, os.getcwd())
+from productrec.training.ranks import join_ranks, leave_ranks
+from tests.unit.training.playing import PlainImages, build
+
+torch.set_num_threads(1)
+metric, chunk_size, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+ranks = join_ranks(torch.device("cpu"), timeout_minutes=1)
+trainer = build(metric, dropout=0.0, chunk_size=chunk_size, ranks=ranks, ema_decay=0.9)
+for module in trainer.recognizer.modules():
+    if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+        module.eval()
+gradients = []
+step = trainer.optimizer.step
+def watch(*a, **k):
+    gradients.append({name: one.grad.clone() for name, one in [*trainer.recognizer.named_parameters(),
+        *trainer.objective.named_parameters()] if one.grad is not None})
+    return step(*a, **k)
+trainer.optimizer.step = watch
+images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
+size = len(images) // ranks.size
+own = slice(ranks.rank * size, (ranks.rank + 1) * size)
+losses = []
+for number in range(3):
+    losses.append(trainer.run_step(images[own], labels[own])["metric"].item())
+# One rank's fault skips the step on all.
+if ranks.rank == ranks.size - 1:
+    hook = trainer.recognizer.head.register_forward_hook(lambda module, given, said: said * float("nan"))
+trainer.run_step(images[own], labels[own])
+state = trainer.state_dict()
+assert state["progress"]["skipped"] == 1, state["progress"]
+assert len(gradients) == 3
+torch.save({"gradients": gradients, "state": state["recognizer"], "objective": state["objective"], "losses": losses},
+    f"{out}.{ranks.rank}")
+leave_ranks()
+"""
+DYING = """
+import os, sys, torch
+sys.path.insert(0, os.getcwd())
+from productrec.runtime import StopRequest
+from productrec.training.loop import explain_death
+from productrec.training.ranks import join_ranks
+ranks = join_ranks(torch.device("cpu"), timeout_minutes=0.2)
+ranks.agree([True], torch.device("cpu"))
+if ranks.rank == 1:
+    os._exit(3)
+try:
+    for _ in range(3):
+        ranks.agree([True], torch.device("cpu"))
+except RuntimeError as error:
+    print(type(explain_death(error, StopRequest(), ranks)).__name__, explain_death(error, StopRequest(), ranks))
+"""
+
+
+def run_ranks(size, code, *arguments, timeout=240):
+    """Start ``size`` ranks of a script; their exit codes and outputs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(size):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        started.append(
+            subprocess.Popen(
+                command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
+    said = [process.communicate(timeout=timeout)[0] for process in started]
+    return [process.returncode for process in started], said
+
+
+@pytest.mark.parametrize(
+    ("metric", "chunk_size"), [("multi_similarity", 0), ("multi_similarity", 3), ("soft_triple", 0), ("momentum", 0)]
+)
+def test_two_ranks_are_one_with_the_whole_batch(metric, chunk_size, tmp_path):
+    seen = {}
+    for size in (1, 2):
+        codes, said = run_ranks(size, STEPS, metric, chunk_size, tmp_path / f"size{size}")
+        assert codes == [0] * size, said
+        seen[size] = [torch.load(tmp_path / f"size{size}.{rank}", weights_only=True) for rank in range(size)]
+    (alone,), (first, second) = seen[1], seen[2]
+    for step in range(3):
+        assert alone["gradients"][step].keys() == first["gradients"][step].keys()
+        for name, value in alone["gradients"][step].items():
+            scale = max(1.0, float(value.abs().max()))
+            for other in (first, second):
+                assert float((other["gradients"][step][name] - value).abs().max()) <= 1e-5 * scale, (step, name)
+    # The first gradient is of equal weights, and so free of what steps add up.
+    worst = max(float((first["gradients"][0][name] - v).abs().max()) for name, v in alone["gradients"][0].items())
+    assert worst <= 2e-6
+    # The ranks themselves never drift apart, bit for bit: weights, centres, memory.
+    for kind in ("state", "objective"):
+        for name, value in first[kind].items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, second[kind][name]), name
+            else:
+                assert value == second[kind][name]
+    assert first["losses"] == second["losses"]
+
+
+def test_a_dead_rank_ends_the_other_with_a_message():
+    codes, said = run_ranks(2, DYING, timeout=60)
+    assert codes[1] == 3
+    assert said[0].splitlines()[-1].startswith("TrainingError training: another of the 2 processes ended"), said
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 16])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_slices_put_together_are_all_rows_once(count, size):
+    rows = list(range(count))
+    assert [row for rank in range(size) for row in rows[slice_of_rank(count, Ranks(rank, size))]] == rows
+
+
+def test_alone_nothing_is_sent():
+    ranks = Ranks()
+    rows = torch.ones(2, 3, requires_grad=True)
+    assert ranks.gather_rows(rows) is rows
+    assert ranks.agree([True, False], torch.device("cpu")) == [True, False]
+    assert ranks.gather_objects("x") == ["x"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["train", "a.yaml", "--nproc", "4", "--resume"],
+        ["train", "--nproc=4", "a.yaml", "--max-restarts=2", "--resume"],
+        ["train", "a.yaml", "--resume", "--max-restarts", "2", "--nproc", "4"],
+    ],
+)
+def test_ranks_are_not_told_to_launch_ranks(given):
+    assert drop_own_options(given) == ["train", "a.yaml", "--resume"]
