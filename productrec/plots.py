@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMATS = (".png", ".svg", ".pdf")
+_SHARES = ("top_1_accuracy", "top_3_error", "recall@1", "map@r")
+_HEALTH = ("embedding_similarity", "active_pairs", "learning_rate_factor")
 
 
 def draw_weight_curves(path: Path) -> None:
@@ -43,6 +46,39 @@ def draw_weight_curves(path: Path) -> None:
         axis.set_title(f"{view} similarity", fontsize=9)
     figure.legend(["a positive's weight", "a negative's weight"], loc="lower center", ncols=2, fontsize=8)
     figure.tight_layout(rect=(0, 0.02, 1, 1))
+    _save(figure, path)
+
+
+def draw_training_curves(path: Path, epochs: Sequence[Mapping[str, float]]) -> None:
+    """Draw the figures of a training by epoch: losses by term, validation, and how the embeddings stand.
+
+    Args:
+        path: PNG, SVG or PDF.
+        epochs: the lines of ``metrics.jsonl``, each with its ``epoch``, from 0.
+
+    Raises:
+        RecipeError: another kind of file.
+        StorageError: it cannot be written.
+    """
+    names = list(dict.fromkeys(name for line in epochs for name in line))
+    panels = {
+        "losses": [name for name in names if name.startswith("train_")],
+        "validation": [name for name in names if name in _SHARES or name.removeprefix("raw_") in _SHARES],
+        "embeddings and rate": [name for name in names if name in _HEALTH],
+    }
+    figure = _start_figure(path, rows=1, columns=len(panels))
+    for axis, (title, shown) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for name in shown:
+            points = [(line["epoch"] + 1, line[name]) for line in epochs if name in line]
+            raw = name.startswith("raw_")
+            axis.plot(
+                *zip(*points, strict=True), label=name, linewidth=0.8 if raw else 1.4, linestyle=":" if raw else "-"
+            )
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
+        if shown:
+            axis.legend(fontsize=6)
+    figure.tight_layout()
     _save(figure, path)
 
 

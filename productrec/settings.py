@@ -113,8 +113,13 @@ class TrainSettings(Settings):
     )
     mix_up: Fraction = Field(0.0, description="share of batches mixed by MixUp; likewise")
     mix_up_alpha: PositiveFloat = Field(0.4, description="of the Beta distribution that MixUp draws shares from")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="SGD has Nesterov momentum 0.9")
+    optimizer: str = Field(
+        "adamw", description="adamw, sgd (Nesterov momentum 0.9), lamb, or any other of timm's optimisers by its name"
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="peak rate of the backbone")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="rate of each earlier stage of the backbone, times that of the one after it"
+    )
     head_rate_factor: PositiveFloat = Field(
         1.0, description="rate of pooling, neck and classification head, times the backbone's"
     )
@@ -122,7 +127,15 @@ class TrainSettings(Settings):
         100.0, description="rate of a metric loss's centres, times the backbone's"
     )
     weight_decay: NonNegative = Field(0.05, description="decoupled for AdamW; not on norms, biases and centres")
-    warmup_epochs: NonNegative = Field(1.0, description="linear warm-up before the cosine")
+    warmup_epochs: NonNegative = Field(1.0, description="linear warm-up before the schedule")
+    schedule: Literal["cosine", "flat", "step"] = Field(
+        "cosine", description="of the rate: half a cosine to zero; flat, then linear to zero; or steps down"
+    )
+    cooldown: Fraction = Field(0.25, description="share of the training that the flat schedule's way to zero takes")
+    drop_at: tuple[Fraction, ...] = Field(
+        (0.6, 0.85), description="shares of the training after which the step schedule drops the rate"
+    )
+    drop_factor: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="what each drop multiplies the rate with")
     gradient_clip: NonNegative = Field(5.0, description="largest gradient norm; 0 for no clipping")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,

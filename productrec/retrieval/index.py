@@ -17,6 +17,7 @@ from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
 
 INDEX_KIND = "index"
 NEIGHBOURS_KIND = "neighbour set"
+_QUERIES_AT_A_TIME = 1024  # of a range search, whose answers have no bound
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,32 @@ def search_rows(
     is_own[~is_own.any(axis=1), -1] = True
     shape = (len(rows), rows.shape[1] - 1)
     return rows[~is_own].reshape(shape), similarities[~is_own].reshape(shape)
+
+
+def search_close_pairs(embeddings: np.ndarray, least_similarity: float, *, most: int) -> np.ndarray:
+    """Pairs of rows at least as similar as ``least_similarity``, the most similar first.
+
+    Args:
+        embeddings: (N, D) float32, unit rows.
+        least_similarity: below 1.
+        most: pairs at most, and twice as many at most in memory.
+
+    Returns:
+        (P, 2) int64, the lower row first.
+    """
+    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
+    engine = build_engine(rows)
+    pairs, similarities = np.empty((0, 2), np.int64), np.empty(0, np.float32)
+    for start in range(0, len(rows), _QUERIES_AT_A_TIME):
+        limits, near, found = engine.range_search(rows[start : start + _QUERIES_AT_A_TIME], least_similarity)
+        queries = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits).astype(np.int64))
+        upper = found > queries
+        pairs = np.concatenate([pairs, np.stack([queries[upper], found[upper]], axis=1)])
+        similarities = np.concatenate([similarities, near[upper]])
+        if len(pairs) > most:
+            order = np.argsort(-similarities, kind="stable")[:most]
+            pairs, similarities = pairs[order], similarities[order]
+    return pairs[np.argsort(-similarities, kind="stable")].astype(np.int64)
 
 
 def save_neighbours(

@@ -13,7 +13,7 @@ import pandas as pd
 from productrec.artifacts import check_replaceable, compute_file_digest, is_fresh, load_manifest, write_artifact
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
-from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
+from productrec.data.curation.duplicates import DuplicateReport, compute_fingerprints, find_duplicates
 from productrec.data.curation.findings import ACTIONS, build_findings
 from productrec.data.images import open_images
 from productrec.data.sheets import write_sheet
@@ -23,7 +23,7 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recognition.fusion import Evidence, Fusion
 from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
-from productrec.retrieval.index import search_rows
+from productrec.retrieval.index import search_close_pairs, search_rows
 from productrec.runtime import count_cores
 from productrec.training.checkpoint import load_checkpoint
 
@@ -32,6 +32,8 @@ CSV_NAME = "findings.csv"
 SHEET_NAME = "suspects.jpg"
 _NEIGHBOURS = 20
 _FUSION = Fusion(k=10, power=16.0, head_weight=0.5)
+_CLOSE = 0.97  # similarity of embeddings from which pixels are compared
+_MOST_CLOSE_PAIRS = 5  # compared, times the images
 _SHEET_PX = 128
 _EXAMPLES = 2
 
@@ -108,7 +110,7 @@ def run_audit(
             finding["action"] = mark
     suspects = build_findings(found)
     if duplicates:
-        found = found + find_label_conflicts(_compare(table))
+        found = found + find_label_conflicts(_compare(table, list(sets.values())))
     found = found + find_class_anomalies(table.images, table.classes["id"].tolist())
     found = found + find_shape_outliers(table.images)
     findings = _complete(build_findings(found), table)
@@ -197,12 +199,18 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     return sorted(found_rows, key=lambda finding: -float(finding["score"]))
 
 
-def _compare(table: ImageTable) -> Any:
-    usable = table.images[table.images["status"] == "ok"].reset_index(drop=True)
-    pictures = open_images(table, table.images[table.images["status"] == "ok"])
+def _compare(table: ImageTable, sets: Sequence[EmbeddingSet]) -> DuplicateReport:
+    """Near-duplicates among all readable images: by hash, and among those that a run has embedded also by embedding."""
+    readable = table.images[table.images["status"] == "ok"]
+    pictures, usable = open_images(table, readable), readable.reset_index(drop=True)
+    places = {image_id: place for place, image_id in enumerate(usable["image_id"])}
+    close = [np.empty((0, 2), np.int64)]
+    for one in sets:
+        rows = np.array([places[image_id] for image_id in one.ids], dtype=np.int64)
+        close.append(rows[search_close_pairs(one.embeddings, _CLOSE, most=_MOST_CLOSE_PAIRS * len(rows))])
     with show_progress("comparing images", len(usable)) as bar:
         fingerprints = compute_fingerprints(pictures, workers=count_cores(), on_progress=bar.advance)
-    return find_duplicates(usable, fingerprints, workers=count_cores())
+    return find_duplicates(usable, fingerprints, candidates=np.concatenate(close), workers=count_cores())
 
 
 def _complete(findings: pd.DataFrame, table: ImageTable) -> pd.DataFrame:

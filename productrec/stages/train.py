@@ -19,6 +19,7 @@ from productrec.data.images import open_images
 from productrec.data.samplers import CLASS_POWERS, EpochSampler
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, describe_offenders
+from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import (
     catch_stop,
@@ -39,7 +40,7 @@ from productrec.stages.train_parts import (
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
 from productrec.training.ranks import join_ranks, leave_ranks
-from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_figures, start_run
+from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_epochs, load_figures, start_run
 from productrec.training.trainer import Trainer
 
 # Settings that may differ between a run and its resumption: they change where and how fast, not what is computed.
@@ -207,6 +208,8 @@ def run_train(recipe: Recipe, *, resume: bool = False, max_minutes: float | None
             leave_ranks()
     figures = load_checkpoint(folder / "checkpoints" / "best").figures if ranks.is_first else {}
     minutes = (time.monotonic() - started) / 60
+    if ranks.is_first:
+        draw_training_curves(folder / "curves.png", load_epochs(folder))
     if ranks.is_first and ending is not Ending.OUT_OF_TIME:
         finish_run(folder, decisive, figures)
     return Trained(folder, figures, minutes, skipped=False, ending=ending)

@@ -12,8 +12,8 @@ _THAWS = "_thaws"  # set on parameters that learned before they were frozen
 def set_backbone_frozen(recognizer: Recognizer, frozen: bool) -> None:
     """Freeze the backbone, or thaw it.
 
-    Frozen, its parameters require no gradient, and the norms in it that keep running statistics are in eval mode. Thawed,
-    what learned before learns again, and those norms are in the backbone's mode. Any call may be repeated.
+    Frozen, its parameters require no gradient, and the norms in it that keep running statistics are in eval mode.
+    Thawed, what learned before learns again, and those norms are in the backbone's mode. Any call may be repeated.
 
     ``recognizer.train()`` puts norms back into training mode: call this after it, each time. Build the optimiser before
     the first freeze; it passes over parameters without a gradient, and does not decay them. What gradients were left

@@ -123,7 +123,7 @@ def _find_stages(network: object) -> dict[str, int]:
 
 
 def _build_timm_optimizer(name: str, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
-    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
     known = [str(one) for one in list_optimizers()]
     if name not in known:
@@ -135,6 +135,7 @@ def _build_timm_optimizer(name: str, groups: list[dict[str, Any]], learning_rate
     if get_optimizer_info(name).second_order:
         raise RecipeError(f"train.optimizer: must do with first-order gradients; got {name}. Choose another.")
     try:
-        return create_optimizer_v2(groups, opt=name, lr=learning_rate)
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(groups, opt=name, lr=learning_rate)
     except (AssertionError, ImportError) as error:  # some stand on CUDA, apex or bitsandbytes
         raise RecipeError(f"train.optimizer: {name} cannot be built here ({error}). Choose another.") from None
+    return optimizer

@@ -94,6 +94,13 @@ def load_figures(folder: Path) -> dict[str, float]:
     return figures
 
 
+def load_epochs(folder: Path) -> list[dict[str, float]]:
+    """The figures of every finished epoch of a run."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 class RunLog:
     """``metrics.jsonl`` and ``train.log``: a line an epoch; a resume drops the lines of epochs it runs again."""
 

@@ -62,8 +62,9 @@ def get_recent_folder(folder: Path, number: int) -> Path:
 
 
 def list_recent(folder: Path, count: int) -> list[Path]:
-    """The newest ``count`` checkpoints of the ring in ``folder``, by their numbers, oldest first; fewer where there are."""
-    return _list_ring(folder)[-count:] if count > 0 else []
+    """The newest ``count`` checkpoints of the ring in ``folder``, by number, oldest first; fewer, where there are no more."""
+    whole = [path for path in _list_ring(folder) if (path / MANIFEST_NAME).is_file()]
+    return whole[-count:] if count > 0 else []
 
 
 def drop_older(folder: Path, count: int) -> None:
@@ -75,11 +76,11 @@ def drop_older(folder: Path, count: int) -> None:
 
 
 def _list_ring(folder: Path) -> list[Path]:
+    """All of the ring by number, with what an interrupted removal left."""
     if not folder.is_dir():
         return []
-    found = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    whole = [(int(match[1]), path) for match, path in found if (path / MANIFEST_NAME).is_file()]
-    return [path for _, path in sorted(whole)]
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
 
 
 def _check_alike(mine: dict[str, Tensor], theirs: dict[str, Tensor], folder: Path, other: Path) -> None:

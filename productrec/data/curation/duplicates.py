@@ -182,6 +182,7 @@ def find_duplicates(
     *,
     most_bits: int = MOST_BITS,
     least_agreement: float = LEAST_AGREEMENT,
+    candidates: np.ndarray | None = None,
     workers: int = 2,
 ) -> DuplicateReport:
     """Duplicates among the rows of an image table.
@@ -191,11 +192,16 @@ def find_duplicates(
         fingerprints: theirs, in order.
         most_bits: 0 to 64, how far hashes may be apart.
         least_agreement: 0 to 1, how well pixels must agree.
+        candidates: (P, 2) more pairs of rows whose pixels are compared, whatever their hashes: those that a network
+            finds close.
         workers: threads.
     """
     usable = np.flatnonzero(fingerprints.structured)
     close, bits = find_duplicate_pairs(fingerprints.hashes[usable], most_bits)
     rows, skipped = _choose_candidates(fingerprints, usable[close], bits)
+    if candidates is not None:
+        more = np.sort(candidates[fingerprints.structured[candidates].all(axis=1)], axis=1)
+        rows = np.unique(np.concatenate([np.sort(rows, axis=1), more]), axis=0)
     agreement = compare_pixels(fingerprints, rows, workers=workers)
     order = np.argsort(-agreement, kind="stable")
     order = order[agreement[order] >= least_agreement]

@@ -21,7 +21,7 @@ def test_one_path_of_other_letters_makes_the_others_no_longer(tmp_path: Path) ->
     assert (images.decode(2000) == np.array([255, 0, 0])).all()
 
 
-@pytest.mark.parametrize("name", ["\udcff.jpg", "\ud800.jpg", "☕.jpg"])
+@pytest.mark.parametrize("name", ["\udcff.jpg", "☕.jpg"])
 def test_a_path_comes_back_to_the_letter(name: str) -> None:
     with pytest.raises(DataError) as caught:
         FileImages([f"absent/{name}"]).decode(0)

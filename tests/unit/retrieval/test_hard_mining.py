@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from productrec.retrieval import index
 from productrec.retrieval.hard_mining import find_hard_negatives, find_near_classes
-from productrec.retrieval.index import search_rows
+from productrec.retrieval.index import search_close_pairs, search_rows
 
 
 def draw(count, dim=8, seed=0):
@@ -64,3 +65,19 @@ def test_a_row_among_many_equal_ones_and_a_small_gallery():
     assert few.shape == (3, 2)
     free, _ = search_rows(embeddings[:3], embeddings, 5)
     assert free.shape == (3, 5)
+
+
+@pytest.mark.parametrize("most", [1000, 7])
+def test_close_pairs_are_those_of_the_matrix(most, monkeypatch):
+    monkeypatch.setattr(index, "_QUERIES_AT_A_TIME", 13)
+    embeddings = draw(60, dim=4)
+    embeddings[9] = embeddings[30]
+    matrix = embeddings @ embeddings.T
+    expected = sorted(
+        ((float(matrix[i, j]), (i, j)) for i in range(60) for j in range(i + 1, 60) if matrix[i, j] > 0.9), reverse=True
+    )
+    found = search_close_pairs(embeddings, 0.9, most=most)
+    assert len(found) == min(most, len(expected))
+    assert found[0].tolist() == [9, 30]
+    assert {tuple(pair) for pair in found.tolist()} == {pair for _, pair in expected[: len(found)]}
+    assert search_close_pairs(embeddings[:1], 0.9, most=5).shape == (0, 2)

@@ -250,3 +250,13 @@ def test_two_boxes_of_one_file_are_no_copies_and_one_box_twice_is() -> None:
         np.zeros(count, bool),
     )
     assert find_duplicates(table, flat).groups.tolist() == [0, 1, 0, 3]
+
+
+def test_pairs_that_a_network_finds_close_are_compared_whatever_their_hashes(tmp_path: Path) -> None:
+    picture = draw_picture(3)
+    paths = write(tmp_path, {"a.png": picture, "b.png": COPIES["crop"](picture), "c.png": draw_picture(4)})
+    fingerprints = compute_fingerprints(FileImages(paths))
+    blind = {"most_bits": 0}  # no pair by its hash
+    assert find_duplicates(make_table(3), fingerprints, **blind).groups.tolist() == [0, 1, 2]
+    pairs = np.array([[1, 0], [0, 2], [2, 1]])
+    assert find_duplicates(make_table(3), fingerprints, candidates=pairs, **blind).groups.tolist() == [0, 0, 2]
