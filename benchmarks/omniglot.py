@@ -35,7 +35,8 @@ from productrec.loss_settings import METRIC_LOSSES, LossSettings
 from productrec.losses.catalogue import build_metric_loss
 from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.runtime import autocast, choose_dtype, keep_freed_memory, set_seed
-from productrec.training.optimiser import build_optimizer, compute_rate_factor, set_rate
+from productrec.training.optimiser import build_optimizer
+from productrec.training.schedule import compute_rate_factor, set_rate
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SIDE = 28
@@ -218,7 +219,7 @@ def _train(
 ) -> None:
     optimizer = build_optimizer(
         "adamw",
-        backbone=network.named_parameters(),
+        backbone=network,
         heads=(),
         centres=loss.parameters(),
         learning_rate=options.rate,

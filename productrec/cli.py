@@ -269,6 +269,39 @@ def run(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def sweep(
+    recipe: RecipePath,
+    space: Annotated[Path, typer.Argument(metavar="SPACE", help="YAML file of the settings to search.")],
+    overrides: Overrides = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all; default 20, or no end where there are --minutes.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a trial of its own.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/NAME.sweep.")] = None,
+) -> None:
+    """Search settings of a recipe: train it with many, give up hopeless ones early, write the best as best.yaml.
+
+    SPACE holds a line a setting: a list of values, or a range.
+
+    \b
+    loss.metric: [soft_triple, multi_similarity]
+    train.learning_rate: {low: 1e-4, high: 1e-2, log: true}
+    train.images_per_class: {low: 4, high: 16, step: 4}
+
+    Trials are compared by train.keep_best_by on the validation images. Weights of a trial that has ended and is not
+    the best are deleted; its metrics.jsonl and recipe.yaml stay. The same command goes on with a sweep that was
+    stopped; several commands on one folder work together.
+    """
+    from productrec.recipe import load_recipe
+    from productrec.stages.sweep import report, run_sweep
+
+    loaded = load_recipe(recipe, overrides or [])
+    swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out)
+    report(swept, loaded.train.keep_best_by)
+
+
+@app.command()
 def settings(contains: Annotated[str, typer.Argument(help="Show only keys that hold this text.")] = "") -> None:
     """List every setting of a recipe with its default and meaning."""
     from productrec.console import print_table

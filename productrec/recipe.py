@@ -60,6 +60,12 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_chunks(self) -> "Recipe":
+        if self.train.chunk_size == 1:
+            raise ValueError("train.chunk_size must be 0 or at least 2: batch norms need two images")
+        return self
+
+    @model_validator(mode="after")
     def _check_sides(self) -> "Recipe":
         if self.train.first_side_px and not 16 <= self.train.first_side_px <= self.train.side_px:
             raise ValueError(
@@ -127,7 +133,7 @@ class Recipe(Settings):
         return self.model_dump(mode="json")
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice in one section, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -146,20 +152,50 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: no such file, not YAML, an unknown key (the nearest valid one is named), or a value of wrong type.
     """
+    raw = read_settings(path)
+    raw.setdefault("name", path.stem)
+    for override in overrides:
+        raw = _merge(raw, _parse_override(override))
+    return _validate(raw, str(path))
+
+
+def read_settings(
+    path: Path, *, kind: str = "recipe", loader: type[yaml.SafeLoader] | None = None, see: str = "See pipelines/"
+) -> dict[str, Any]:
+    """Settings by name, as they stand in a YAML file.
+
+    Args:
+        path: of the file.
+        kind: what it is, for the messages.
+        loader: another than the one that refuses a key that stands twice.
+        see: where examples are.
+
+    Raises:
+        RecipeError: no such file, not YAML, or no settings by name.
+    """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # a SafeLoader
+        raw = yaml.load(path.read_text(encoding="utf-8"), loader or UniqueKeys)  # SafeLoaders
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe. See pipelines/ for some to run and copy.") from None
+        raise RecipeError(f"{path}: no such {kind}. {see} for some to run and copy.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}). Name a YAML file.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise RecipeError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: must hold settings by name; got {type(raw).__name__}. See pipelines/ for examples.")
-    raw.setdefault("name", path.stem)
-    for override in overrides:
-        raw = _merge(raw, _parse_override(override))
-    return _validate(raw, str(path))
+        raise RecipeError(f"{path}: must hold settings by name; got {type(raw).__name__}. {see} for examples.")
+    return raw
+
+
+def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe with other values of some settings, by dotted key, with the same checks as `load_recipe`.
+
+    Raises:
+        RecipeError: an unknown key, or a value that does not suit; the message begins with ``where``.
+    """
+    raw: dict[str, Any] = recipe.model_dump()
+    for key, value in changes.items():
+        raw = _merge(raw, _nest(key, value))
+    return _validate(raw, where)
 
 
 def build_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -197,10 +233,14 @@ def _parse_override(text: str) -> dict[str, Any]:
         parsed: Any = yaml.safe_load(value) if value.strip() else None
     except (yaml.YAMLError, ValueError):
         parsed = value
-    for part in reversed(key.strip().split(".")):
-        parsed = {part: parsed}
-    assert isinstance(parsed, dict)
-    return parsed
+    return _nest(key.strip(), parsed)
+
+
+def _nest(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    assert isinstance(value, dict)
+    return value
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class TrainSettings(Settings):
     epochs: Positive = Field(30, description="passes over the training images")
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per step, on all ranks together")
     chunk_size: Annotated[int, Field(ge=0)] = Field(
-        0, description="images a network sees at a time, while losses see the whole batch; 0: all of them"
+        0, description="images a network sees at a time at most, while losses see the whole batch; 0: all of them"
     )
     sampler: Literal["auto", "pk", "shuffle", "balanced", "square_root", "mixed"] = Field(
         "auto",
@@ -140,6 +140,12 @@ class TrainSettings(Settings):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description="decay per step of the weights' moving average, which is then validated and kept; 0: off",
+    )
+    soup: Annotated[int, Field(ge=0)] = Field(
+        0, description="newest epochs whose weights are averaged at the end, kept if that validates better; 0: off"
+    )
+    freeze_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="epochs in which the heads learn alone, and the backbone stays as it is"
     )
     validate_raw: bool = Field(True, description="where weights are averaged, validate the raw ones beside them")
     patience: Annotated[int, Field(ge=0)] = Field(

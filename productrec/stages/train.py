@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from productrec.artifacts import compute_digest
 from productrec.competitions.contract import check_training_splits, load_contract
@@ -38,9 +41,11 @@ from productrec.stages.train_parts import (
     build_validation,
 )
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
+from productrec.training.freezing import set_backbone_frozen
 from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
 from productrec.training.ranks import join_ranks, leave_ranks
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_epochs, load_figures, start_run
+from productrec.training.soup import average_weights, drop_older, get_recent_folder, list_recent
 from productrec.training.trainer import Trainer
 
 # Settings that may differ between a run and its resumption: they change where and how fast, not what is computed.
@@ -74,13 +79,20 @@ class Trained:
     ending: Ending = Ending.FINISHED
 
 
-def run_train(recipe: Recipe, *, resume: bool = False, max_minutes: float | None = None) -> Trained:
+def run_train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    max_minutes: float | None = None,
+    should_stop: Callable[[int, dict[str, float]], bool] = lambda epoch, figures: False,
+) -> Trained:
     """Train one model (a recipe without members), alone or as one of the ranks that torchrun started.
 
     Args:
         recipe: every setting.
         resume: go on with what the run folder holds; without it a started run is refused.
         max_minutes: stop in time, with a usable model, so that all of this takes no longer; None for no limit.
+        should_stop: asked after every epoch, with its figures; where it says so the run ends there and is finished.
 
     Raises:
         ArtifactError: the run folder holds another run, or one that was stopped and ``resume`` is false.
@@ -150,7 +162,7 @@ def run_train(recipe: Recipe, *, resume: bool = False, max_minutes: float | None
     if resume:
         _resume(trainer, sampler, folder, class_ids)
     mine = build_mining(table, recipe, rows, labels, place)
-    validate = build_validation(table, recipe, class_ids, place)
+    measure = build_validation(table, recipe, class_ids, place)
 
     if ranks.is_first:
         start_run(folder, decisive, save_recipe(recipe))
@@ -161,24 +173,41 @@ def run_train(recipe: Recipe, *, resume: bool = False, max_minutes: float | None
             f"{f', {ranks.size} processes' if ranks.size > 1 else ''}"
         )
 
-    def save(name: str, figures: dict[str, float]) -> None:
+    checkpoints = folder / "checkpoints"
+    log = RunLog(folder, trainer.progress.epoch) if ranks.is_first else None
+
+    def validate() -> dict[str, float]:
+        assert measure is not None
+        figures = measure(trainer.evaluated)
+        if trainer.average is not None and recipe.train.validate_raw:
+            figures |= {f"raw_{name}": value for name, value in measure(trainer.recognizer).items()}
+        return figures
+
+    def save(name: str, figures: dict[str, float], network: nn.Module | None = None) -> None:
         state = _get_state(trainer, sampler) if name == _LAST else None  # all ranks put it together
         if ranks.is_first:
             save_checkpoint(
-                folder / "checkpoints" / name,
-                trainer.evaluated,
+                checkpoints / name,
+                network or trainer.evaluated,
                 class_ids=class_ids,
                 recipe=recipe.dump(),
                 table_fingerprint=table.fingerprint,
                 figures=figures,
                 state=state,
                 centres=next(trainer.objective.iterate_centres(), None),
-                keep_earlier=folder / "checkpoints" / _BEFORE if name == _LAST else None,
+                keep_earlier=checkpoints / _BEFORE if name == _LAST else None,
             )
+
+    def finish_epoch(epoch: int, figures: dict[str, float]) -> None:
+        if log is not None:
+            log.write(epoch, figures)
+        if recipe.train.soup:
+            save(get_recent_folder(checkpoints, epoch).name, figures)
+            if ranks.is_first:
+                drop_older(checkpoints, recipe.train.soup)
 
     ids = rows["image_id"].tolist()
     total = recipe.train.epochs * len(sampler)
-    log = RunLog(folder, trainer.progress.epoch) if ranks.is_first else None
     with catch_stop() as stop, show_progress("training", total, "steps") as bar:
         bar.advance(trainer.progress.step)
         try:
@@ -194,14 +223,20 @@ def run_train(recipe: Recipe, *, resume: bool = False, max_minutes: float | None
                     patience=recipe.train.patience,
                     deadline=None if max_minutes is None else started + 60 * max_minutes,
                 ),
-                validate=None if validate is None else lambda: validate(trainer),
+                validate=None if measure is None else validate,
                 save=save,
                 on_step=_StepDisplay(bar, recipe.train.epochs, ranks.size),
-                on_epoch=log.write if log is not None else lambda epoch, figures: None,
+                on_epoch=finish_epoch,
+                on_epoch_start=lambda epoch: set_backbone_frozen(
+                    trainer.recognizer, epoch < recipe.train.freeze_epochs
+                ),
                 stop=stop,
                 mine=mine,
                 describe_rows=lambda chosen: describe_images(ids, chosen),
+                should_stop=should_stop,
             )
+            if recipe.train.soup and measure is not None and ending is not Ending.OUT_OF_TIME:
+                _cook(trainer, measure, save, checkpoints, recipe)
         except RuntimeError as error:
             raise explain_death(error, stop, ranks) from error
         finally:
@@ -213,6 +248,33 @@ def run_train(recipe: Recipe, *, resume: bool = False, max_minutes: float | None
     if ranks.is_first and ending is not Ending.OUT_OF_TIME:
         finish_run(folder, decisive, figures)
     return Trained(folder, figures, minutes, skipped=False, ending=ending)
+
+
+def _cook(
+    trainer: Trainer,
+    measure: Callable[[nn.Module], dict[str, float]],
+    save: Callable[[str, dict[str, float], nn.Module], None],
+    checkpoints: Path,
+    recipe: Recipe,
+) -> None:
+    """Average the weights of the newest epochs; what validates better than the best checkpoint becomes it."""
+    if trainer.progress.best is None:
+        return
+    recent = list_recent(checkpoints, recipe.train.soup)
+    averaged = trainer.ranks.gather_objects(average_weights(recent) if trainer.ranks.is_first else None)[0]
+    network = copy.deepcopy(trainer.evaluated)
+    network.load_state_dict(averaged)
+    figures = measure(network)
+    name = recipe.train.keep_best_by
+    sign = -1.0 if name.endswith("error") else 1.0
+    is_better = sign * figures[name] > sign * trainer.progress.best
+    if is_better:
+        save("best", figures, network)
+    if trainer.ranks.is_first:
+        say(
+            f"average of {len(recent)} epochs: {name} {figures[name]:.4f}, best epoch {trainer.progress.best:.4f}; "
+            f"{'kept' if is_better else 'not kept'}"
+        )
 
 
 def _leave_out(rows: pd.DataFrame, fold: int | None, table: Path) -> pd.DataFrame:

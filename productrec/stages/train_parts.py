@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from productrec.training.mixing import Mixing
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
 from productrec.training.ranks import Ranks
+from productrec.training.schedule import compute_rate_factor
 from productrec.training.trainer import Trainer
 from productrec.training.validation import recognise_images, slice_of_rank, validate_network
 
@@ -87,13 +89,23 @@ def build_trainer(
     ).to(device)
     optimizer = build_optimizer(
         recipe.train.optimizer,
-        backbone=recognizer.backbone.named_parameters(),
+        backbone=recognizer.backbone,
         heads=itertools.chain(recognizer.iterate_head_parameters(), objective.iterate_other_parameters()),
         centres=objective.iterate_centres(),
         learning_rate=recipe.train.learning_rate,
         head_rate_factor=recipe.train.head_rate_factor,
         centre_rate_factor=recipe.train.centre_rate_factor,
         weight_decay=recipe.train.weight_decay,
+        layer_decay=recipe.train.layer_decay,
+    )
+    schedule = partial(
+        compute_rate_factor,
+        warmup_steps=round(recipe.train.warmup_epochs * steps_per_epoch),
+        total_steps=recipe.train.epochs * steps_per_epoch,
+        schedule=recipe.train.schedule,
+        cooldown=recipe.train.cooldown,
+        drop_at=recipe.train.drop_at,
+        drop_factor=recipe.train.drop_factor,
     )
     return Trainer(
         recognizer,
@@ -101,8 +113,7 @@ def build_trainer(
         optimizer,
         device=device,
         dtype=dtype,
-        warmup_steps=round(recipe.train.warmup_epochs * steps_per_epoch),
-        total_steps=recipe.train.epochs * steps_per_epoch,
+        schedule=schedule,
         gradient_clip=recipe.train.gradient_clip,
         ema_decay=recipe.train.ema_decay,
         compile_network=recipe.train.compile,
@@ -137,8 +148,8 @@ def build_augmentations(recipe: Recipe) -> list[Augmentation]:
 
 def build_validation(
     table: ImageTable, recipe: Recipe, class_ids: list[int], place: Place
-) -> Callable[[Trainer], dict[str, float]] | None:
-    """What validates a trainer's network, or None where there are no labelled images that it is not trained on."""
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What validates a network, or None where there are no labelled images that it is not trained on."""
     rows = table.select(["val"])
     rows = rows[rows["label"].notna()]
     if not len(rows):
@@ -175,13 +186,7 @@ def build_validation(
             ranks=place.ranks,
         )
 
-    def validate(trainer: Trainer) -> dict[str, float]:
-        figures = measure(trainer.evaluated)
-        if trainer.average is not None and recipe.train.validate_raw:
-            figures |= {f"raw_{name}": value for name, value in measure(trainer.recognizer).items()}
-        return figures
-
-    return validate
+    return measure
 
 
 def build_mining(

@@ -54,7 +54,7 @@ class Chunks:
         states, seen = [], []
         kept = [one.clone() for one in norms.buffers()]
         with torch.no_grad(), cast():
-            for chunk in torch.split(images, self._size):
+            for chunk in self._split(images):
                 states.append(_get_random_state(self._device))
                 seen.append(network(chunk))
         with torch.no_grad():
@@ -65,10 +65,10 @@ class Chunks:
         if loss.requires_grad:
             torch.autograd.backward(scale(loss))
         after = _get_random_state(self._device)
-        parts = [None if one.grad is None else torch.split(one.grad, self._size) for one in whole]
+        parts = [None if one.grad is None else self._split(one.grad) for one in whole]
         if all(part is None for part in parts):  # nothing is to be learned from this batch
             return loss.detach(), terms
-        for number, chunk in enumerate(torch.split(images, self._size)):
+        for number, chunk in enumerate(self._split(images)):
             _set_random_state(states[number], self._device)
             with cast():
                 recognized = network(chunk)
@@ -76,6 +76,10 @@ class Chunks:
             torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
         _set_random_state(after, self._device)
         return loss.detach(), terms
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Chunks of nearly equal size: a last one of a single image would be too small for batch norms."""
+        return torch.tensor_split(rows, -(-len(rows) // self._size))
 
     def backward_apart(
         self,
@@ -89,13 +93,12 @@ class Chunks:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of a loss that is a mean over images, each apart; arguments as for `backward_whole`."""
         total, terms = torch.zeros((), device=self._device), dict[str, Tensor]()
-        for start in range(0, len(images), self._size):
-            part = slice(start, start + self._size)
-            share = len(images[part]) / len(images)
-            partly = None if mixture is None else Mixture(mixture.partners[part], mixture.share)
+        partners = labels if mixture is None else mixture.partners
+        for chunk, own, others in zip(*map(self._split, (images, labels, partners)), strict=True):
+            share = len(chunk) / len(images)
             with cast():
-                recognized = network(images[part])
-            loss, said = compute(recognized, labels[part], partly)
+                recognized = network(chunk)
+            loss, said = compute(recognized, own, None if mixture is None else Mixture(others, mixture.share))
             torch.autograd.backward(scale(loss * share))
             total += loss.detach() * share
             for name, value in said.items():

@@ -64,6 +64,7 @@ def run_training(
     mine: Callable[[nn.Module], np.ndarray] | None = None,
     on_epoch_start: Callable[[int], None] = lambda epoch: None,
     describe_rows: Callable[[list[int]], str] = str,
+    should_stop: Callable[[int, dict[str, float]], bool] = lambda epoch, figures: False,
 ) -> Ending:
     """Run the epochs that are left. All ranks run this together.
 
@@ -79,6 +80,7 @@ def run_training(
         mine: near classes, for the sampler, of a network; called before every ``mine_every``-th epoch but the first.
         on_epoch_start: called with every epoch before its first step, also when it is resumed in its middle.
         describe_rows: names the images of a batch, by their rows.
+        should_stop: whether to end after an epoch with these figures, as if patience had run out.
 
     Raises:
         Interrupted: a stop was asked for; the last checkpoint continues at the next batch.
@@ -105,7 +107,7 @@ def run_training(
             sampler.near_classes = mine(trainer.evaluated)
         trainer.recognizer.train()
         trainer.objective.train()
-        on_epoch_start(progress.epoch)
+        on_epoch_start(progress.epoch)  # after train(), which would wake what is frozen
         for batch in _check_batches(loader):
             losses = trainer.run_step(batch.images, batch.labels)
             progress.batch += 1
@@ -142,9 +144,13 @@ def run_training(
         on_epoch(finished, figures)  # before the checkpoint: a resume drops lines that it writes again, it adds none
         save("last", figures)
         is_late = plan.deadline is not None and time.monotonic() > plan.deadline
-        is_stopped, is_late = trainer.ranks.agree([stop.wanted, is_late], torch.device("cpu"))
+        is_hopeless = should_stop(finished, figures)
+        flags = [stop.wanted, is_late, is_hopeless]
+        is_stopped, is_late, is_hopeless = trainer.ranks.agree(flags, torch.device("cpu"))
         if is_stopped and progress.epoch < plan.epochs:
             raise Interrupted(f"stopped after epoch {progress.epoch}; the state is saved.", exit_code=stop.exit_code)
+        if is_hopeless and progress.epoch < plan.epochs:
+            return Ending.NO_BETTER
         if is_late and progress.epoch < plan.epochs:
             if progress.best is None and validate is not None:
                 judge(finished)

@@ -12,9 +12,6 @@ from torch import nn
 
 from productrec.errors import RecipeError
 from productrec.models.backbone import Backbone
-from productrec.training.schedule import compute_rate_factor, set_rate
-
-__all__ = ["build_optimizer", "compute_rate_factor", "set_rate"]
 
 _Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -22,7 +19,7 @@ _Named = Iterable[tuple[str, nn.Parameter]]
 def build_optimizer(
     name: str,
     *,
-    backbone: nn.Module | _Named,
+    backbone: nn.Module,
     heads: _Named,
     centres: Iterable[nn.Parameter],
     learning_rate: float,
@@ -41,7 +38,7 @@ def build_optimizer(
     Args:
         name: ``adamw`` (fused on CUDA), ``sgd`` (Nesterov momentum 0.9), or any that timm lists, with timm's own
             settings for it: ``lamb`` clips the gradient's norm at 1, for instance.
-        backbone: the module, or its named parameters, which tell neither stages nor what timm spares of decay.
+        backbone: the module; timm's tells its stages and what is spared of decay.
         heads: named parameters of everything else but centres.
         centres: of the metric loss.
         learning_rate: peak rate of the backbone (of its last stage).
@@ -57,11 +54,10 @@ def build_optimizer(
             gradients, or ``layer_decay`` is under 1 and the backbone tells no stages.
     """
     network = backbone.network if isinstance(backbone, Backbone) else backbone
-    named = network.named_parameters() if isinstance(network, nn.Module) else network
     stages = _find_stages(network) if layer_decay < 1 else {}
     last = max(stages.values(), default=0)
     by_stage: dict[int, list[tuple[str, nn.Parameter]]] = {}
-    for key, parameter in named:
+    for key, parameter in network.named_parameters():
         by_stage.setdefault(stages.get(key, last), []).append((key, parameter))
     spared = _list_spared(network)
     groups: list[dict[str, Any]] = []
@@ -95,13 +91,13 @@ def _split_by_decay(
     )
 
 
-def _list_spared(network: object) -> list[str]:
+def _list_spared(network: nn.Module) -> list[str]:
     """Names of parameters, or patterns of them, that timm does not decay."""
     no_weight_decay = getattr(network, "no_weight_decay", None)
     return sorted(no_weight_decay()) if callable(no_weight_decay) else []
 
 
-def _find_stages(network: object) -> dict[str, int]:
+def _find_stages(network: nn.Module) -> dict[str, int]:
     """Stage of each parameter, from 0, by its name.
 
     Raises:
@@ -110,7 +106,7 @@ def _find_stages(network: object) -> dict[str, int]:
     from timm.models import group_parameters
 
     try:
-        matcher = network.group_matcher(coarse=True)  # type: ignore[attr-defined]
+        matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
     except (AttributeError, AssertionError):  # timm asserts where a model has fine groups alone
         raise RecipeError(
             f"train.layer_decay: must be 1 for a backbone that tells no stages; {type(network).__name__} tells none."
@@ -118,7 +114,7 @@ def _find_stages(network: object) -> dict[str, int]:
     if isinstance(matcher, dict):
         # timm's sign for "belongs to the group before", here for whatever no other pattern matches.
         matcher = {**matcher, "rest": (("", (99999,)),)}
-    stages: dict[str, int] = group_parameters(network, matcher, reverse=True)  # type: ignore[arg-type]
+    stages: dict[str, int] = group_parameters(network, matcher, reverse=True)
     return stages
 
 

@@ -62,7 +62,7 @@ def get_recent_folder(folder: Path, number: int) -> Path:
 
 
 def list_recent(folder: Path, count: int) -> list[Path]:
-    """The newest ``count`` checkpoints of the ring in ``folder``, by number, oldest first; fewer, where there are no more."""
+    """The newest ``count`` checkpoints of the ring in ``folder``, oldest first by number; fewer where there are."""
     whole = [path for path in _list_ring(folder) if (path / MANIFEST_NAME).is_file()]
     return whole[-count:] if count > 0 else []
 

@@ -18,8 +18,8 @@ from productrec.training.average import WeightAverage
 from productrec.training.chunks import Chunks
 from productrec.training.mixing import Mixing, Mixture
 from productrec.training.objective import JointLoss
-from productrec.training.optimiser import compute_rate_factor, set_rate
 from productrec.training.ranks import Ranks
+from productrec.training.schedule import set_rate
 from productrec.training.tally import Tally
 
 
@@ -59,8 +59,7 @@ class Trainer:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        warmup_steps: int,
-        total_steps: int,
+        schedule: Callable[[int], float],
         gradient_clip: float = 0.0,
         ema_decay: float = 0.0,
         compile_network: bool = False,
@@ -77,7 +76,7 @@ class Trainer:
         self._keys_of = WeightAverage(recognizer, objective.key_momentum) if objective.key_momentum else None
         self._network: Callable[[Tensor], Recognized] = torch.compile(recognizer) if compile_network else recognizer
         self._device, self._dtype = device, dtype
-        self._warmup_steps, self._total_steps = warmup_steps, total_steps
+        self._schedule = schedule
         self._clip = gradient_clip
         self._mixing = mixing
         self._chunk_size = chunk_size
@@ -105,7 +104,7 @@ class Trainer:
         mixture: Mixture | None = None
         if self._mixing is not None:
             images, mixture = self._mixing.mix(images, labels, self.progress.step)
-        set_rate(self.optimizer, self.get_rate_factor(self.progress.step))
+        set_rate(self.optimizer, self._schedule(self.progress.step))
         torch._foreach_copy_(self._kept, self._buffers)
         self._met_metric = False
         loss, terms = self._backward(images, labels, mixture)
@@ -123,7 +122,7 @@ class Trainer:
 
     def get_rate_factor(self, step: int) -> float:
         """Share of the peak rate at a step."""
-        return compute_rate_factor(step, warmup_steps=self._warmup_steps, total_steps=self._total_steps)
+        return self._schedule(step)
 
     def measure_health(self) -> Health | None:
         """How the newest unmixed batch's embeddings stand; None before the first. Reading it waits for the device."""

@@ -220,3 +220,62 @@ def test_small_commands_answer(command, place, productrec):
     done = productrec(*command)
     assert done.code == 0, done.out + done.err
     assert done.out.strip()
+
+
+def test_every_way_to_train_runs_and_leaves_curves(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    ways = {
+        "soup": ["train.soup=2", "train.freeze_epochs=1", "train.epochs=3", "train.ema_decay=0.5"],
+        "grown": ["train.first_side_px=16", "train.mix_up=0.5", "train.chunk_size=5", "train.patience=1"],
+        "mixed": ["train.sampler=mixed", "train.schedule=flat", "train.optimizer=lamb"],
+        "rooted": ["train.sampler=square_root", "train.schedule=step", "train.optimizer=nadamw"],
+    }
+    for name, settings in ways.items():
+        done = productrec("train", recipe, *TINY, f"name={name}", "data.table=data/tiny", *settings)
+        assert done.code == 0, done.err
+        assert (place / "runs" / name / "curves.png").read_bytes().startswith(b"\x89PNG")
+    checkpoints = sorted(path.name for path in (place / "runs/soup/checkpoints").iterdir())
+    assert checkpoints == ["before", "best", "last", "recent-000001", "recent-000002"]
+    lines = [json.loads(line) for line in (place / "runs/soup/metrics.jsonl").read_text().splitlines()]
+    assert {"raw_top_1_accuracy", "embedding_similarity", "active_pairs"} <= set(lines[-1])
+    assert productrec("predict", "runs/soup").code == 0
+
+
+def test_a_training_that_must_end_in_time_is_usable_and_goes_on(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    short = productrec("train", recipe, *TINY, "train.epochs=500", "--max-minutes", "0.03")
+    assert short.code == 0, short.err
+    assert "stopped after" in short.err
+    assert productrec("predict", "runs/tiny").code == 0
+    assert "--resume" in productrec("train", recipe, *TINY, "train.epochs=500").err
+    again = productrec("train", recipe, *TINY, "train.epochs=500", "--resume", "--max-minutes", "0.03")
+    assert again.code == 0, again.err
+    assert "resuming" in again.err
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(place, drawn, productrec):
+    recipe = write_recipe(place, drawn)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
+    whole = productrec("train", recipe, *TINY, "train.epochs=3", "name=whole", "data.table=data/tiny")
+    assert whole.code == 0, whole.err
+    assert productrec("train", recipe, *TINY, "train.epochs=3").code == 0
+    run = place / "runs/tiny"
+    (run / "manifest.json").unlink()  # as if it had been killed before its end
+    state = run / "checkpoints/last/state.pt"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(bytes(data))
+    resumed = productrec("train", recipe, *TINY, "train.epochs=3", "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "Going on from the checkpoint before it" in resumed.err
+    assert "at epoch 3, batch 1" in resumed.err
+    weights = "checkpoints/last/weights.safetensors"
+    assert (run / weights).read_bytes() == (place / "runs/whole" / weights).read_bytes()
+    for name in ("last", "before"):
+        shutil.rmtree(run / "checkpoints" / name / "state.pt", ignore_errors=True)
+        (run / "checkpoints" / name / "state.pt").unlink()
+    (run / "manifest.json").unlink()
+    refused = productrec("train", recipe, *TINY, "train.epochs=3", "--resume")
+    assert refused.code == 4

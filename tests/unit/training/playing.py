@@ -1,5 +1,7 @@
 """A small network and a few images to train on, for the tests of training."""
 
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -16,6 +18,7 @@ from productrec.training.loop import Plan, run_training
 from productrec.training.mixing import Mixing
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
+from productrec.training.schedule import compute_rate_factor
 from productrec.training.trainer import Trainer
 
 CLASSES, SIDE_PX = 4, 32
@@ -74,7 +77,7 @@ def build(
         objective,
         build_optimizer(
             optimizer,
-            backbone=recognizer.backbone.named_parameters(),
+            backbone=recognizer.backbone,
             heads=[*recognizer.iterate_head_parameters(), *objective.iterate_other_parameters()],
             centres=objective.iterate_centres(),
             learning_rate=learning_rate,
@@ -84,8 +87,7 @@ def build(
         ),
         device=torch.device("cpu"),
         dtype=dtype,
-        warmup_steps=2,
-        total_steps=24,
+        schedule=partial(compute_rate_factor, warmup_steps=2, total_steps=24),
         gradient_clip=5.0,
         ema_decay=ema_decay,
         mixing=Mixing(cut_mix_share=cut_mix, mix_up_share=0.0, mix_up_alpha=0.4, seed=0) if cut_mix else None,

@@ -79,6 +79,6 @@ def test_the_random_state_after_a_step_is_that_of_one_pass():
     after = torch.rand(3)
     torch.manual_seed(3)
     trainer.recognizer.train()
-    for part in torch.split(PlainImages(None).images, 4):
+    for part in torch.tensor_split(PlainImages(None).images, 4):
         trainer.recognizer(part)
     assert torch.equal(after, torch.rand(3))

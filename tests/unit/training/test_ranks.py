@@ -120,7 +120,7 @@ def test_two_ranks_are_one_with_the_whole_batch(metric, chunk_size, tmp_path):
 def test_a_dead_rank_ends_the_other_with_a_message():
     codes, said = run_ranks(2, DYING, timeout=60)
     assert codes[1] == 3
-    assert said[0].splitlines()[-1].startswith("TrainingError training: another of the 2 processes ended"), said
+    assert "TrainingError training: another of the 2 processes ended" in said[0], said
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 16])

@@ -55,7 +55,8 @@ def test_steps_fall_at_their_shares_of_the_whole_training():
     assert seen[2:12] == [1.0] * 10
     assert seen[12:17] == pytest.approx([0.1] * 5)
     assert seen[17:] == pytest.approx([0.01] * 4)
-    assert rates(total=10, warmup=0, schedule="step", drop_at=(0.7,), drop_factor=0.5)[6:8] == [1.0, 0.5]
+    assert 0.55 * 100 > 55  # a share is no whole number of steps, as computers have it
+    assert rates(total=100, warmup=0, schedule="step", drop_at=(0.55,), drop_factor=0.5)[54:56] == [1.0, 0.5]
 
 
 def test_a_drop_at_an_edge_or_within_the_warm_up_counts_from_the_first_step_after_it():

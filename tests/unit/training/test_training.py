@@ -10,8 +10,8 @@ from productrec.runtime import StopRequest
 from productrec.training.average import WeightAverage
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.loop import Plan, run_training
-from productrec.training.optimiser import compute_rate_factor
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, start_run
+from productrec.training.schedule import compute_rate_factor
 from tests.unit.training.playing import CLASSES, PlainImages, build, copy_state, play
 
 
