@@ -20,6 +20,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import torch
 
 _ROOT = Path(__file__).resolve().parents[1]
 _JOBS = ("pack", "download", "train")
@@ -150,15 +153,33 @@ def _serve(folder: Path, job: str) -> Iterator[int]:
 
 
 def _digest_tree(folder: Path) -> Iterator[tuple[str, str]]:
-    """Digest of every file but those that tell times; of a manifest without the times of the files it was made from."""
+    """Digest of every file but those that tell times; of a manifest without the times of the files it was made from.
+
+    A state counts by its content: pickled, equal values may be written once or twice.
+    """
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in _TIMED:
             data = path.read_bytes().replace(str(folder).encode(), b"PLACE")
+            if path.name == "state.pt":
+                data = "\n".join(_flatten(torch.load(path, weights_only=True))).encode()
             if path.name == "manifest.json":
                 manifest = json.loads(data)
                 manifest["inputs"].pop("files", None)
+                manifest["files"].pop("state.pt", None)
                 data = json.dumps(manifest).encode()
             yield path.relative_to(folder).as_posix(), hashlib.sha256(data).hexdigest()
+
+
+def _flatten(value: Any, place: str = "") -> Iterator[str]:
+    """A line for every tensor and every plain value of a state."""
+    if isinstance(value, dict | list | tuple):
+        for name, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _flatten(below, f"{place}.{name}")
+    elif isinstance(value, torch.Tensor):
+        array = value.contiguous().view(torch.uint8) if value.ndim else value
+        yield f"{place} {value.dtype} {tuple(value.shape)} {hashlib.sha256(array.numpy().tobytes()).hexdigest()}"
+    else:
+        yield f"{place} {value!r}"
 
 
 if __name__ == "__main__":
