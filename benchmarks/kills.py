@@ -176,8 +176,8 @@ def _flatten(value: Any, place: str = "") -> Iterator[str]:
         for name, below in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _flatten(below, f"{place}.{name}")
     elif isinstance(value, torch.Tensor):
-        array = value.contiguous().view(torch.uint8) if value.ndim else value
-        yield f"{place} {value.dtype} {tuple(value.shape)} {hashlib.sha256(array.numpy().tobytes()).hexdigest()}"
+        digest = hashlib.sha256(value.numpy().tobytes()).hexdigest()
+        yield f"{place} {value.dtype} {tuple(value.shape)} {digest}"
     else:
         yield f"{place} {value!r}"
 

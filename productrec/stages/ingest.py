@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +21,25 @@ from productrec.data.curation.apply import (
 )
 from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
 from productrec.data.curation.findings import apply_findings, describe_applied, read_findings
-from productrec.data.download.fetching import Request, download_images, get_file_name
 from productrec.data.images import FileImages, PackedRows, get_boxes
-from productrec.data.inspection import ImageState, inspect_images
-from productrec.data.packed import PackedImages, pack_images
-from productrec.data.sources.archive import describe_skipped, is_archive, unpack_archive
-from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, SourceRows, find_image_root, find_paths
-from productrec.data.sources.layouts import UNPACKERS, detect_layout, read_source
-from productrec.data.sources.unpacked import Unpacked
+from productrec.data.packed import PackedImages
+from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, find_image_root, find_paths
 from productrec.data.table import KIND, check_table, find_findings, hold_out_validation, save_table
-from productrec.errors import ArtifactError, DataError
+from productrec.errors import ArtifactError
 from productrec.runtime import count_cores
 from productrec.settings import DataSettings
+from productrec.stages.ingest_parts import (
+    fetch_files,
+    fingerprint_files,
+    inspect_files,
+    join_paths,
+    list_source_files,
+    pack_files,
+    read_rows,
+    unpack_source,
+)
 
-_LARGEST_LIST_BYTES = 4 << 30
 _EXPLAINED_ROWS = 3
-_LIST_SUFFIXES = (".json", ".csv", ".txt", ".parquet", ".mat")
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,20 @@ def run_ingest(
         DataError: the source cannot be understood, or breaks a promise of the table.
         ArtifactError: ``out`` holds the table of another source and ``replace`` is false.
     """
-    source, layout = _unpack(source, out, data)
+    source, layout = unpack_source(source, out, data)
     root = out.parent / f"{out.name}.images" if data.download else find_image_root(source, data.images)
     sample_path = source / (sample or SAMPLE_NAME)
-    inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in _list_source_files(source)}
-    rows = _read(source, layout, data)
+    inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in list_source_files(source)}
+    rows = read_rows(source, layout, data)
     images, classes = rows.build_frames()
     inputs["rows"] = compute_digest([rows.image_id, rows.label, rows.split])
     check_table(images, classes, str(source))
     reasons: dict[str, str] = {}
     if data.download:
-        images["path"], reasons = _download(images, root, data)
+        images["path"], reasons = fetch_files(images, root, data)
     else:
         images["path"] = find_paths(images, root)
-    inputs["files"] = _fingerprint_files(images, root)
+    inputs["files"] = fingerprint_files(images, root)
     if data.findings is not None:
         inputs["findings"] = compute_digest(read_findings(data.findings).to_csv())
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
@@ -98,7 +100,7 @@ def run_ingest(
     if not replace and is_complete and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         return _load_summary(out, skipped=True)
     _check_same_source(out, inputs["rows"], replace=replace)
-    states = _pack(images, root, packed, inputs, data) if packed else _inspect(images, root, data)
+    states = pack_files(images, root, packed, inputs, data) if packed else inspect_files(images, root, data)
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
     images["height"] = pd.Series([state.height for state in states], dtype="Int64")
@@ -143,8 +145,8 @@ def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
     Raises:
         DataError: the source cannot be understood.
     """
-    source, layout = _unpack(source, out, data)
-    rows = _read(source, layout, data)
+    source, layout = unpack_source(source, out, data)
+    rows = read_rows(source, layout, data)
     finder = FileFinder(find_image_root(source, data.images))
     counts = Counter(rows.split)
     say(f"{source}: layout {layout}")
@@ -162,43 +164,13 @@ def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
     say(f"{len(rows.image_id):,} rows ({shown}), {classes:,} classes with images; nothing was written.")
 
 
-def _inspect(images: pd.DataFrame, root: Path, data: DataSettings) -> list[ImageState]:
-    with show_progress("reading images", len(images)) as bar:
-        return inspect_images(
-            _join(root, images),
-            workers=count_cores(),
-            verify=data.verify,
-            inside=root.resolve(),
-            on_progress=bar.advance,
-        )
-
-
-def _pack(
-    images: pd.DataFrame, root: Path, folder: Path, inputs: dict[str, str], data: DataSettings
-) -> list[ImageState]:
-    """Verify and pack in one pass."""
-    with show_progress("packing images", len(images)) as bar:
-        packed = pack_images(
-            _join(root, images),
-            folder,
-            ids=images["image_id"].tolist(),
-            max_side_px=data.max_side_px,
-            workers=count_cores(),
-            inputs={"files": inputs["files"]},
-            boxes=get_boxes(images),
-            inside=root.resolve(),
-            on_progress=bar.advance,
-        )
-    return packed.states
-
-
 def _curate(
     images: pd.DataFrame, root: Path, packed: Path | None, data: DataSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
     """The table after near-duplicates, held-out images and folds; the duplicates to read; findings."""
     duplicates, findings = None, []
     if data.dedup != "off":
-        files = FileImages([path or "" for path in _join(root, images)], get_boxes(images))
+        files = FileImages([path or "" for path in join_paths(root, images)], get_boxes(images))
         pictures = files if packed is None else PackedRows(PackedImages(packed), np.arange(len(images)))
         with show_progress("looking for near-duplicates", len(images)) as bar:
             fingerprints = compute_fingerprints(pictures, workers=count_cores(), on_progress=bar.advance)
@@ -214,78 +186,6 @@ def _curate(
         images, more = assign_table_folds(images, data.folds, seed)
         findings += more
     return images, duplicates, findings
-
-
-def _join(root: Path, images: pd.DataFrame) -> list[str | None]:
-    folder = str(root)
-    return [os.path.join(folder, path) if isinstance(path, str) else None for path in images["path"].tolist()]
-
-
-def _download(images: pd.DataFrame, folder: Path, data: DataSettings) -> tuple[pd.Series, dict[str, str]]:
-    """Fetch what has a URL; paths relative to the folder, and why each of the others has none, by id."""
-    requests = [
-        Request(str(image_id), url if isinstance(url, str) else None)
-        for image_id, url in zip(images["image_id"], images["url"], strict=True)
-    ]
-    with show_progress("fetching images", len(requests)) as bar:
-        outcomes = download_images(
-            requests, folder, retry_all=True, allow_private=data.allow_private, on_progress=bar.advance
-        )
-    paths = [get_file_name(outcome.image_id) if outcome.ok else None for outcome in outcomes]
-    reasons = {outcome.image_id: outcome.reason for outcome in outcomes if outcome.reason is not None}
-    if not any(paths):
-        raise DataError(
-            f"{folder}: not one of {len(requests)} images could be fetched; the first: "
-            f"{next(iter(reasons.values()))}. The ledger there has a line for each."
-        )
-    return pd.Series(paths, index=images.index, dtype="str"), reasons
-
-
-def _unpack(source: Path, out: Path, data: DataSettings) -> tuple[Path, str]:
-    """The folder to read, and its layout: what lies in an archive, in shards or in a dataset is unpacked first."""
-    place = out.parent / f"{out.name}.unpacked"
-    if is_archive(source):
-        source = _tell_skipped(source, unpack_archive(source, place))
-        place = out.parent / f"{out.name}.unpacked.images"  # an archive of shards
-    layout = detect_layout(source) if data.format == "auto" else data.format
-    if layout in UNPACKERS:
-        source = _tell_skipped(source, UNPACKERS[layout](source, place))
-    return source, layout
-
-
-def _tell_skipped(source: Path, unpacked: Unpacked) -> Path:
-    skipped = describe_skipped(unpacked.skipped)
-    if skipped:
-        warn(f"{source}: {skipped}")
-    return unpacked.folder
-
-
-def _list_source_files(source: Path) -> list[Path]:
-    """The files of a source that say what its images are."""
-    folders = [source, source / "annotations"]
-    return sorted(
-        path
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.iterdir()
-        if path.suffix.lower() in _LIST_SUFFIXES and path.is_file() and path.stat().st_size <= _LARGEST_LIST_BYTES
-    )
-
-
-def _read(source: Path, layout: str, data: DataSettings) -> SourceRows:
-    return read_source(
-        source, layout, id_column=data.id_column, label_column=data.label_column, box_margin=data.box_margin
-    )
-
-
-def _fingerprint_files(images: pd.DataFrame, root: Path) -> str:
-    """Digest of the image files' names, sizes and times: a million files are told apart without reading them."""
-    entries = []
-    for path in images["path"].tolist():
-        if isinstance(path, str):
-            state = os.lstat(os.path.join(root, path))
-            entries.append((path, state.st_size, state.st_mtime_ns))
-    return compute_digest(entries)
 
 
 def _check_same_source(out: Path, rows: str, *, replace: bool) -> None:

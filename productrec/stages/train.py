@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from productrec.artifacts import compute_digest
 from productrec.competitions.contract import check_training_splits, load_contract
-from productrec.console import Bar, say, show_progress, silence, warn
+from productrec.console import say, show_progress, silence, warn
 from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
 from productrec.data.images import open_images
-from productrec.data.samplers import CLASS_POWERS, EpochSampler
-from productrec.data.table import ImageTable, load_table
-from productrec.errors import ArtifactError, DataError, describe_offenders
+from productrec.data.samplers import EpochSampler
+from productrec.data.table import load_table
+from productrec.errors import ArtifactError, DataError
 from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import (
@@ -37,10 +36,14 @@ from productrec.stages.train_parts import (
     Place,
     build_augmentations,
     build_mining,
+    build_sampler,
     build_trainer,
     build_validation,
+    leave_fold_out,
+    warn_of_single_images,
 )
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
+from productrec.training.display import StepDisplay
 from productrec.training.freezing import set_backbone_frozen
 from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
 from productrec.training.ranks import join_ranks, leave_ranks
@@ -62,7 +65,6 @@ _FREE_ON_RESUME = (
 
 _NEAR_CLASSES = "near_classes"  # in the state of a checkpoint
 _LAST, _BEFORE = "last", "before"
-_SHORT = {"learning_rate_factor": "rate", "embedding_similarity": "similarity", "active_pairs": "active"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def run_train(
     keep_freed_memory(device)
     set_seed(recipe.seed)
     rows = table.select(recipe.train.splits)
-    rows = _leave_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
+    rows = leave_fold_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
     if len(rows) < 2:
         raise DataError(
             f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
@@ -127,22 +129,9 @@ def run_train(
     class_ids = sorted(int(label) for label in rows["label"].unique())
     positions = {class_id: position for position, class_id in enumerate(class_ids)}
     labels = np.array([positions[int(label)] for label in rows["label"]], dtype=np.int64)
-    _warn_of_single_images(labels, class_ids, pk=recipe.uses_pk_sampler)
+    warn_of_single_images(labels, class_ids, pk=recipe.uses_pk_sampler)
 
-    sampler = EpochSampler(
-        labels,
-        batch_size=recipe.train.batch_size,
-        images_per_class=recipe.train.images_per_class if recipe.uses_pk_sampler else None,
-        seed=recipe.seed,
-        pk_share=recipe.train.pk_share if recipe.train.sampler == "mixed" else 1.0,
-        class_power=CLASS_POWERS.get(recipe.train.sampler, 1.0),
-        hard_share=recipe.train.hard_classes,
-        categories=_get_categories(table, class_ids),
-        category_share=recipe.train.category_share,
-        weights=rows["weight"].fillna(1.0).to_numpy(dtype=np.float64),
-        rank=ranks.rank,
-        world_size=ranks.size,
-    )
+    sampler = build_sampler(recipe, table, rows, labels, class_ids, ranks)
     place = Place(
         device,
         dtype,
@@ -225,7 +214,7 @@ def run_train(
                 ),
                 validate=None if measure is None else validate,
                 save=save,
-                on_step=_StepDisplay(bar, recipe.train.epochs, ranks.size),
+                on_step=StepDisplay(bar, recipe.train.epochs, ranks.size),
                 on_epoch=finish_epoch,
                 on_epoch_start=lambda epoch: set_backbone_frozen(
                     trainer.recognizer, epoch < recipe.train.freeze_epochs
@@ -277,43 +266,6 @@ def _cook(
         )
 
 
-def _leave_out(rows: pd.DataFrame, fold: int | None, table: Path) -> pd.DataFrame:
-    if fold is None:
-        return rows
-    kept = rows[(rows["fold"] != fold).fillna(True)]
-    if len(kept) == len(rows):
-        raise DataError(
-            f"{table}: has no image in fold {fold}, which train.fold leaves out. Ingest with --folds, and count from 0."
-        )
-    return kept
-
-
-class _StepDisplay:
-    """Shows each step on the progress bar, with images per second, of all ranks, over the last few."""
-
-    def __init__(self, bar: Bar, epochs: int, ranks: int) -> None:
-        self._bar, self._epochs, self._ranks = bar, epochs, ranks
-        self._images, self._since = 0, time.monotonic()
-        self._note: dict[str, str] = {}
-
-    def __call__(self, epoch: int, images: int, losses: dict[str, float]) -> None:
-        self._images += images
-        if losses:
-            now = time.monotonic()
-            rate = self._ranks * self._images / max(1e-9, now - self._since)
-            self._images, self._since = 0, now
-            self._note = {"epoch": f"{epoch + 1}/{self._epochs}", "images/s": f"{rate:,.0f}"}
-            self._note |= {_SHORT.get(name, name): f"{value:.3g}" for name, value in losses.items()}
-        self._bar.advance(1, **self._note)
-
-
-def _get_categories(table: ImageTable, class_ids: list[int]) -> np.ndarray:
-    """Code (C,) of each class's category, -1 where the source tells none."""
-    paths = dict(zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True))
-    codes, _ = pd.factorize(np.array([paths.get(class_id) for class_id in class_ids], dtype=object))
-    return np.asarray(codes, dtype=np.int64)
-
-
 def _get_decisive(recipe: Recipe) -> dict[str, Any]:
     """The settings that decide a run's content."""
     settings = recipe.dump()
@@ -360,10 +312,3 @@ def _resume(trainer: Trainer, sampler: EpochSampler, folder: Path, class_ids: li
     trainer.load_state_dict(state)
     progress = trainer.progress
     say(f"resuming {folder} at epoch {progress.epoch + 1}, batch {progress.batch + 1}")
-
-
-def _warn_of_single_images(labels: np.ndarray, class_ids: list[int], *, pk: bool) -> None:
-    counts = np.bincount(labels, minlength=len(class_ids))
-    single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
-    if single and pk:
-        warn(f"{describe_offenders(single)} classes have a single training image; only its copies are its positives.")

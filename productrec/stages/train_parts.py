@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,11 @@ from torch import nn
 from productrec.console import warn
 from productrec.data.dataset import ViewedImages, build_view_loader
 from productrec.data.images import open_images
+from productrec.data.samplers import CLASS_POWERS, EpochSampler
 from productrec.data.table import ImageTable
 from productrec.data.transforms import Augmentation, build_augmentation, grow_sides
 from productrec.data.views import get_views
-from productrec.errors import describe_offenders
+from productrec.errors import DataError, describe_offenders
 from productrec.losses.catalogue import build_metric_loss
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe
@@ -40,6 +42,51 @@ class Place:
     dtype: torch.dtype
     workers: int
     ranks: Ranks
+
+
+def leave_fold_out(rows: pd.DataFrame, fold: int | None, table: Path) -> pd.DataFrame:
+    """The training images without those of a fold.
+
+    Raises:
+        DataError: none is in that fold.
+    """
+    if fold is None:
+        return rows
+    kept = rows[(rows["fold"] != fold).fillna(True)]
+    if len(kept) == len(rows):
+        raise DataError(
+            f"{table}: has no image in fold {fold}, which train.fold leaves out. Ingest with --folds, and count from 0."
+        )
+    return kept
+
+
+def build_sampler(
+    recipe: Recipe, table: ImageTable, rows: pd.DataFrame, labels: np.ndarray, class_ids: list[int], ranks: Ranks
+) -> EpochSampler:
+    """What makes up the batches of training images ``rows`` with class positions ``labels``."""
+    train = recipe.train
+    return EpochSampler(
+        labels,
+        batch_size=train.batch_size,
+        images_per_class=train.images_per_class if recipe.uses_pk_sampler else None,
+        seed=recipe.seed,
+        pk_share=train.pk_share if train.sampler == "mixed" else 1.0,
+        class_power=CLASS_POWERS.get(train.sampler, 1.0),
+        hard_share=train.hard_classes,
+        categories=_get_categories(table, class_ids),
+        category_share=train.category_share,
+        weights=rows["weight"].fillna(1.0).to_numpy(dtype=np.float64),
+        rank=ranks.rank,
+        world_size=ranks.size,
+    )
+
+
+def warn_of_single_images(labels: np.ndarray, class_ids: list[int], *, pk: bool) -> None:
+    """Tell of classes whose image is its own only positive."""
+    counts = np.bincount(labels, minlength=len(class_ids))
+    single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
+    if single and pk:
+        warn(f"{describe_offenders(single)} classes have a single training image; only its copies are its positives.")
 
 
 def build_trainer(
@@ -221,3 +268,10 @@ def _build_mixing(recipe: Recipe, ranks: Ranks) -> Mixing | None:
         seed=recipe.seed,
         rank=ranks.rank,
     )
+
+
+def _get_categories(table: ImageTable, class_ids: list[int]) -> np.ndarray:
+    """Code (C,) of each class's category, -1 where the source tells none."""
+    paths = dict(zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True))
+    codes, _ = pd.factorize(np.array([paths.get(class_id) for class_id in class_ids], dtype=object))
+    return np.asarray(codes, dtype=np.int64)

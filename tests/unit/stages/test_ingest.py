@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from productrec.stages.ingest import _fingerprint_files
+from productrec.stages.ingest_parts import fingerprint_files
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fingerprint(folder: Path, *paths: str | None) -> str:
-    return _fingerprint_files(pd.DataFrame({"path": pd.Series(paths, dtype="str")}), folder)
+    return fingerprint_files(pd.DataFrame({"path": pd.Series(paths, dtype="str")}), folder)
 
 
 def test_files_are_known_by_name_size_and_time(folder: Path) -> None:
