@@ -35,8 +35,11 @@ from sections.figures import (
 )
 from torch.utils.data import DataLoader, Dataset
 
+from productrec.data.dataset import TrainingBatch, TrainingImages, TrainingLoader, build_training_loader
 from productrec.data.packed import PackedImages, pack_images
+from productrec.data.samplers import EpochSampler
 from productrec.data.transforms import build_augmentation
+from productrec.runtime import keep_freed_memory
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MAX_SIDE_PX, _SIDE_PX, _QUALITY = 320, 224, 92
@@ -169,9 +172,9 @@ def _build_loader(images: _Squares, workers: int) -> DataLoader[np.ndarray]:
     )
 
 
-def _load(loader: DataLoader[np.ndarray], count: int) -> float:
+def _load(loader: DataLoader[np.ndarray] | TrainingLoader, count: int) -> float:
     started = time.perf_counter()
-    seen = sum(len(batch) for batch in loader)
+    seen = sum(len(batch.images) if isinstance(batch, TrainingBatch) else len(batch) for batch in loader)
     assert seen == count
     return count / (time.perf_counter() - started)
 
@@ -190,12 +193,23 @@ def _work_through(images: _Squares, rows: Sequence[int]) -> float:
     return len(rows) / seconds
 
 
+def _build_own_loader(packed: PackedImages, augmentation: str, workers: int) -> TrainingLoader:
+    """Ours, as training has it."""
+    labels = np.zeros(len(packed), np.int64)
+    images = TrainingImages(packed, labels, build_augmentation(augmentation, _SIDE_PX), 0)
+    sampler = EpochSampler(labels, batch_size=64, images_per_class=None, seed=0)
+    return build_training_loader(images, sampler, workers=workers, pin_memory=False)
+
+
 def _measure_loading(paths: Sequence[str], scratch: Path, workers: int, repeats: int, augmentation: str) -> list[Row]:
+    keep_freed_memory(torch.device("cpu"))  # as training does; the other loaders and processes gain by it too
+    paths = paths[: len(paths) // 64 * 64]  # whole batches
     _pack(paths, scratch / "pack", workers)
     count = len(paths)
-    packed = _Squares(count, PackedImages(scratch / "pack").decode, augmentation)
+    store = PackedImages(scratch / "pack")
+    packed = _Squares(count, store.decode, augmentation)
     files = _Squares(count, partial(_decode_with_pillow, paths), augmentation)
-    from_pack, from_files = _build_loader(packed, workers), _build_loader(files, workers)
+    from_pack, from_files = _build_own_loader(store, augmentation, workers), _build_loader(files, workers)
     order = np.random.default_rng(0).permutation(count).tolist()
     shares = [order[start::workers] for start in range(workers)]
     with multiprocessing.Pool(workers) as pool:

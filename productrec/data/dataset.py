@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from productrec.data.images import Images
 from productrec.data.samplers import EpochSampler
+from productrec.data.slots import Slots, Slotted, Stack, stack_squares
 from productrec.data.transforms import Augmentation
 from productrec.data.views import View, compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
@@ -111,22 +113,40 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
         return row, cut_views(pixels, self._cuts, self._side_px), problem
 
 
+class TrainingLoader:
+    """Gives the `TrainingBatch`es of an epoch each time it is gone through."""
+
+    def __init__(self, loader: DataLoader[TrainingItem], slots: Slots | None, *, pin_memory: bool) -> None:
+        self._loader, self._slots, self._pin_memory = loader, slots, pin_memory
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        for images, labels, rows, broken in self._loader:
+            if self._slots is not None:
+                images = self._slots.take(images, pin_memory=self._pin_memory)
+            yield TrainingBatch(images, torch.tensor(labels), broken, torch.tensor(rows))
+
+
 def build_training_loader(
     dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
-) -> DataLoader[TrainingItem]:
+) -> TrainingLoader:
     """`TrainingBatch`es in the sampler's order; see `check_shared_memory` for what it raises."""
-    check_shared_memory(workers, sampler.batch_size * dataset.image_bytes)
-    return DataLoader(
+    slot_bytes = sampler.batch_size * dataset.image_bytes
+    check_shared_memory(workers, slot_bytes)
+    slots = Slots(workers, _PREFETCH_BATCHES + 1, slot_bytes) if workers else None
+    loader = DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=_collate_training,
-        pin_memory=pin_memory,
+        collate_fn=partial(_collate_training, stack_squares if slots is None else slots.put),
         persistent_workers=workers > 0,
         prefetch_factor=_PREFETCH_BATCHES if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global random state
     )
+    return TrainingLoader(loader, slots, pin_memory=pin_memory)
 
 
 def build_view_loader(
@@ -160,7 +180,7 @@ def check_shared_memory(workers: int, batch_bytes: int, *, place: Path = Path("/
     """
     if not workers or not place.is_dir():
         return
-    needed, free = workers * _PREFETCH_BATCHES * batch_bytes, shutil.disk_usage(place).free
+    needed, free = workers * (_PREFETCH_BATCHES + 1) * batch_bytes, shutil.disk_usage(place).free
     if needed > free:
         raise StorageError(
             f"{place}: must have {needed >> 20} MB free for {workers} loader processes; got {free >> 20} MB. "
@@ -175,16 +195,17 @@ def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
     return max(1, min(16, cores - 1 if on_gpu else cores // 4))
 
 
-def _collate_training(items: list[TrainingItem]) -> TrainingBatch:
-    images = torch.from_numpy(np.stack([item.pixels for item in items]))
-    labels = torch.tensor([item.label for item in items], dtype=torch.int64)
-    rows = torch.tensor([item.row for item in items], dtype=torch.int64)
-    return TrainingBatch(images, labels, [item.problem for item in items if item.problem is not None], rows)
+def _collate_training(
+    stack: Stack, items: list[TrainingItem]
+) -> tuple[torch.Tensor | Slotted, list[int], list[int], list[str]]:
+    """What travels between processes: no tensor, since each would be a file of its own."""
+    broken = [item.problem for item in items if item.problem is not None]
+    return stack([item.pixels for item in items]), [one.label for one in items], [one.row for one in items], broken
 
 
 def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> ViewBatch:
     rows = torch.tensor([row for row, _, _ in items], dtype=torch.int64)
-    cuts = [torch.from_numpy(np.stack(pixels)) for pixels in zip(*(cuts for _, cuts, _ in items), strict=True)]
+    cuts = [stack_squares(pixels) for pixels in zip(*(cuts for _, cuts, _ in items), strict=True)]
     return ViewBatch(rows, cuts, {row: problem for row, _, problem in items if problem is not None})
 
 

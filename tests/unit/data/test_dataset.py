@@ -223,3 +223,21 @@ def test_too_little_shared_memory_is_refused_before_anything_waits(tmp_path: Pat
     check_shared_memory(2, free * 10, place=tmp_path / "nowhere")
     with pytest.raises(StorageError, match="--shm-size"):
         check_shared_memory(2, free, place=tmp_path)
+
+
+def test_slots_are_used_again_and_what_was_taken_stays(paths: list[str]) -> None:
+    """One process, five slots, and far more batches, all kept."""
+
+    def load(workers: int) -> list:
+        sampler = EpochSampler(LABELS, batch_size=2, images_per_class=None, seed=SEED)
+        loader = build_training_loader(build_training(paths), sampler, workers=workers, pin_memory=False)
+        batches = []
+        for epoch in range(4):
+            sampler.epoch = epoch
+            batches += list(loader)
+        return batches
+
+    kept = load(1)
+    assert len(kept) == 24
+    check_same(kept, load(0))
+    assert len({batch.images.data_ptr() for batch in kept}) == 24

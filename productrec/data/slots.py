@@ -1,0 +1,63 @@
+"""Slots: shared memory that loader processes write their batches into, over and over.
+
+A tensor that a loader process sends is written into fresh shared memory, whose pages the system must find, clear and
+map for every batch; that takes longer than filling them. Slots are mapped once, and only their numbers travel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+
+class Slotted(NamedTuple):
+    """Squares that lie in a slot: its place (worker, number), and their shape (B, S, S, 3)."""
+
+    worker: int
+    number: int
+    shape: tuple[int, ...]
+
+
+class Slots:
+    """``count`` slots of ``slot_bytes`` for each of some loader processes.
+
+    A process takes its slots in turn, so there must be one more than it works ahead: the one that is read meanwhile.
+    """
+
+    def __init__(self, workers: int, count: int, slot_bytes: int) -> None:
+        memory = torch.empty((workers, count, slot_bytes), dtype=torch.uint8)
+        self._memory: Tensor = memory.share_memory_()  # type: ignore[no-untyped-call]
+        self._taken = 0
+
+    def put(self, squares: Sequence[np.ndarray]) -> Slotted:
+        """Write equal uint8 squares into the next slot of this process; to be called in a loader process."""
+        info = get_worker_info()
+        assert info is not None
+        place = Slotted(info.id, self._taken % self._memory.shape[1], (len(squares), *squares[0].shape))
+        self._taken += 1
+        np.stack(squares, out=self._view(place).numpy())
+        return place
+
+    def take(self, place: Slotted, *, pin_memory: bool = False) -> Tensor:
+        """A copy of what lies in a slot, which is free from then on."""
+        view = self._view(place)
+        # By NumPy: torch would wake threads for it, which the loader processes need more.
+        copy: Tensor = view.pin_memory() if pin_memory else torch.from_numpy(view.numpy().copy())
+        return copy
+
+    def _view(self, place: Slotted) -> Tensor:
+        size = int(np.prod(place.shape))
+        return self._memory[place.worker, place.number, :size].view(place.shape)
+
+
+def stack_squares(squares: Sequence[np.ndarray]) -> Tensor:
+    """One tensor of equal squares, where no process lies between."""
+    return torch.from_numpy(np.stack(squares))
+
+
+Stack = Callable[[Sequence[np.ndarray]], Tensor | Slotted]
