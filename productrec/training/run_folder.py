@@ -57,7 +57,7 @@ def check_run_folder(
         )
     if (folder / MANIFEST_NAME).exists():
         return True
-    if not resume and (folder / "checkpoints" / "last").exists():
+    if not resume and any((folder / "checkpoints" / name).exists() for name in ("last", "before")):
         raise ArtifactError(
             f"{folder}: holds a run that was stopped. Go on with --resume, or give another name (name=...)."
         )
