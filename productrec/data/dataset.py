@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from productrec.data.images import Images
 from productrec.data.samplers import EpochSampler
-from productrec.data.slots import Slots, Slotted, Stack, stack_squares
+from productrec.data.slots import Slots, Slotted
 from productrec.data.transforms import Augmentation
 from productrec.data.views import View, compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
@@ -50,6 +50,10 @@ class TrainingBatch(NamedTuple):
     rows: torch.Tensor
 
 
+# Squares, or their slot; labels; rows; what went wrong. No other tensor, since each would be a file of its own.
+Travelling = tuple[torch.Tensor | Slotted, list[int], list[int], list[str]]
+
+
 class TrainingItem(NamedTuple):
     """One augmented image, its class position, its row, and what went wrong."""
 
@@ -72,6 +76,7 @@ class TrainingImages(Dataset[TrainingItem]):
         self._labels = labels
         self._augmentations = [augmentation] if isinstance(augmentation, Augmentation) else list(augmentation)
         self._seed = seed
+        self.slots: Slots | None = None
 
     @property
     def image_bytes(self) -> int:
@@ -88,8 +93,29 @@ class TrainingImages(Dataset[TrainingItem]):
         if problem is not None:  # a pipeline may refuse the stand-in for its size
             side_px = augmentation.side_px
             return TrainingItem(np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), row, problem)
-        seed = int(np.random.SeedSequence([self._seed, epoch, row]).generate_state(1)[0])
+        seed = int.from_bytes(hashlib.blake2b(f"{self._seed} {epoch} {row}".encode(), digest_size=4).digest(), "little")
         return TrainingItem(augmentation(pixels, seed), int(self._labels[row]), row, problem)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Travelling:
+        """A batch, as it travels from a loader process to the main one, each image written while it is in the cache."""
+        worker = get_worker_info()
+        place: Slotted | None = None
+        squares = np.empty(0, np.uint8)
+        labels, rows, broken = [], [], []
+        for number, key in enumerate(keys):
+            item = self[key]
+            if number == 0:
+                shape = (len(keys), *item.pixels.shape)
+                if worker is not None and self.slots is not None:
+                    place, squares = self.slots.open(worker.id, shape)
+                else:
+                    squares = np.empty(shape, np.uint8)
+            squares[number] = item.pixels
+            labels.append(item.label)
+            rows.append(item.row)
+            if item.problem is not None:
+                broken.append(item.problem)
+        return torch.from_numpy(squares) if place is None else place, labels, rows, broken
 
 
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
@@ -124,7 +150,8 @@ class TrainingLoader:
 
     def __iter__(self) -> Iterator[TrainingBatch]:
         for images, labels, rows, broken in self._loader:
-            if self._slots is not None:
+            if isinstance(images, Slotted):
+                assert self._slots is not None
                 images = self._slots.take(images, pin_memory=self._pin_memory)
             yield TrainingBatch(images, torch.tensor(labels), broken, torch.tensor(rows))
 
@@ -135,18 +162,18 @@ def build_training_loader(
     """`TrainingBatch`es in the sampler's order; see `check_shared_memory` for what it raises."""
     slot_bytes = sampler.batch_size * dataset.image_bytes
     check_shared_memory(workers, slot_bytes)
-    slots = Slots(workers, _PREFETCH_BATCHES + 1, slot_bytes) if workers else None
+    dataset.slots = Slots(workers, _PREFETCH_BATCHES + 1, slot_bytes) if workers else None
     loader = DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=partial(_collate_training, stack_squares if slots is None else slots.put),
+        collate_fn=_keep,
         persistent_workers=workers > 0,
         prefetch_factor=_PREFETCH_BATCHES if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global random state
     )
-    return TrainingLoader(loader, slots, pin_memory=pin_memory)
+    return TrainingLoader(loader, dataset.slots, pin_memory=pin_memory)
 
 
 def build_view_loader(
@@ -195,17 +222,13 @@ def choose_workers(wanted: int, *, cores: int, on_gpu: bool) -> int:
     return max(1, min(16, cores - 1 if on_gpu else cores // 4))
 
 
-def _collate_training(
-    stack: Stack, items: list[TrainingItem]
-) -> tuple[torch.Tensor | Slotted, list[int], list[int], list[str]]:
-    """What travels between processes: no tensor, since each would be a file of its own."""
-    broken = [item.problem for item in items if item.problem is not None]
-    return stack([item.pixels for item in items]), [one.label for one in items], [one.row for one in items], broken
+def _keep(batch: Any) -> Any:
+    return batch
 
 
 def _collate_views(items: list[tuple[int, list[np.ndarray], str | None]]) -> ViewBatch:
     rows = torch.tensor([row for row, _, _ in items], dtype=torch.int64)
-    cuts = [stack_squares(pixels) for pixels in zip(*(cuts for _, cuts, _ in items), strict=True)]
+    cuts = [torch.from_numpy(np.stack(pixels)) for pixels in zip(*(cuts for _, cuts, _ in items), strict=True)]
     return ViewBatch(rows, cuts, {row: problem for row, _, problem in items if problem is not None})
 
 

@@ -6,13 +6,11 @@ map for every batch; that takes longer than filling them. Slots are mapped once,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 
 class Slotted(NamedTuple):
@@ -34,14 +32,11 @@ class Slots:
         self._memory: Tensor = memory.share_memory_()  # type: ignore[no-untyped-call]
         self._taken = 0
 
-    def put(self, squares: Sequence[np.ndarray]) -> Slotted:
-        """Write equal uint8 squares into the next slot of this process; to be called in a loader process."""
-        info = get_worker_info()
-        assert info is not None
-        place = Slotted(info.id, self._taken % self._memory.shape[1], (len(squares), *squares[0].shape))
+    def open(self, worker: int, shape: tuple[int, ...]) -> tuple[Slotted, np.ndarray]:
+        """The next slot of this loader process, and the uint8 array (B, S, S, 3) in it to fill."""
+        place = Slotted(worker, self._taken % self._memory.shape[1], shape)
         self._taken += 1
-        np.stack(squares, out=self._view(place).numpy())
-        return place
+        return place, self._view(place).numpy()
 
     def take(self, place: Slotted, *, pin_memory: bool = False) -> Tensor:
         """A copy of what lies in a slot, which is free from then on."""
@@ -53,11 +48,3 @@ class Slots:
     def _view(self, place: Slotted) -> Tensor:
         size = int(np.prod(place.shape))
         return self._memory[place.worker, place.number, :size].view(place.shape)
-
-
-def stack_squares(squares: Sequence[np.ndarray]) -> Tensor:
-    """One tensor of equal squares, where no process lies between."""
-    return torch.from_numpy(np.stack(squares))
-
-
-Stack = Callable[[Sequence[np.ndarray]], Tensor | Slotted]
