@@ -247,8 +247,10 @@ class Trainer:
         """Take up a state that `state_dict` gave.
 
         Raises:
-            ArtifactError: it is of another number of ranks.
+            ArtifactError: it is of another number of ranks, or of an older version.
         """
+        if "tally" not in state:
+            raise ArtifactError("resume: the state was written by an older version. Train the run anew.")
         random = state["random"]
         if len(random) != self.ranks.size:
             raise ArtifactError(

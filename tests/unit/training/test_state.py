@@ -108,3 +108,6 @@ def test_a_state_of_more_processes_is_refused():
     state["random"] = state["random"] * 2
     with pytest.raises(ArtifactError, match="--nproc 2"):
         build().load_state_dict(state)
+    del state["tally"]
+    with pytest.raises(ArtifactError, match="older version"):
+        build().load_state_dict(state)
