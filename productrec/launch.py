@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Sequence
+
+from productrec.errors import TrainingError
 
 _OWN_OPTIONS = ("--nproc", "--max-restarts")
 
@@ -21,17 +23,35 @@ def launch_ranks(arguments: Sequence[str], *, nproc: int, max_restarts: int = 0)
         max_restarts: how often to start again.
 
     Returns:
-        The exit code: 0, or that of the job.
+        The exit code: 0, or that of the rank that failed first; it has said why.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
     kept = drop_own_options(arguments)
-    if max_restarts and "--resume" not in kept:
-        kept.append("--resume")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}"]
-    command += [f"--max-restarts={max_restarts}", "-m", "productrec", *kept]
     # A core for each; several processes with a thread a core each would wait for one another.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // nproc))}
-    return subprocess.run(command, env=threads | dict(os.environ), check=False).returncode
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // nproc)))
+    # Its report of who died is pages long, and the one who did has a line of its own.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    code = 0
+    for attempt in range(max_restarts + 1):
+        if attempt and "--resume" not in kept:
+            kept.append("--resume")
+        try:
+            # Each attempt is a job of its own: torchrun's restarts meet in the store of the ranks that died.
+            command = ["--standalone", f"--nproc-per-node={nproc}", "--max-restarts=0", "-m", "productrec", *kept]
+            run(parse_args(command))  # type: ignore[no-untyped-call]
+            return 0
+        except SignalException as stop:  # the ranks have saved, and said so
+            return 128 + int(stop.sigval)
+        except ChildFailedError as error:
+            code = int(error.get_first_failure()[1].exitcode)
+        code = code if code > 0 else 128 - code  # a signal, as shells have it
+        if code not in (TrainingError.exit_code, 128 + signal.SIGKILL, 128 + signal.SIGSEGV, 128 + signal.SIGABRT):
+            break  # what another attempt would not mend
+    return code
 
 
 def drop_own_options(arguments: Sequence[str]) -> list[str]:

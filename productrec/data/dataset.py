@@ -160,7 +160,7 @@ def build_training_loader(
     dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
 ) -> TrainingLoader:
     """`TrainingBatch`es in the sampler's order; see `check_shared_memory` for what it raises."""
-    slot_bytes = sampler.batch_size * dataset.image_bytes
+    slot_bytes = sampler.own_batch_size * dataset.image_bytes
     check_shared_memory(workers, slot_bytes)
     dataset.slots = Slots(workers, _PREFETCH_BATCHES + 1, slot_bytes) if workers else None
     loader = DataLoader(

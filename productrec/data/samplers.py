@@ -95,6 +95,11 @@ class EpochSampler:
         """Batches in a whole epoch."""
         return max(1, self._count // self.batch_size)
 
+    @property
+    def own_batch_size(self) -> int:
+        """Rows of a batch that are this rank's."""
+        return self.batch_size // self._world_size
+
     def __iter__(self) -> Iterator[Batch]:
         generator = np.random.default_rng([self._seed, self.epoch])
         present = None if self._weights is None else draw_present(self._weights, generator)

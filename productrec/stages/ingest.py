@@ -20,7 +20,7 @@ from productrec.data.curation.apply import (
     list_duplicates,
 )
 from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
-from productrec.data.curation.findings import apply_findings, describe_applied, read_findings
+from productrec.data.curation.findings import apply_findings, check_findings, describe_applied, read_findings
 from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.packed import PackedImages
 from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, find_image_root, find_paths
@@ -80,14 +80,16 @@ def run_ingest(
     images, classes = rows.build_frames()
     inputs["rows"] = compute_digest([rows.image_id, rows.label, rows.split])
     check_table(images, classes, str(source))
+    said_of = None if data.findings is None else read_findings(data.findings)
+    if said_of is not None:  # before anything is fetched or looked at
+        check_findings(images, said_of, classes["id"].tolist())
+        inputs["findings"] = compute_digest(said_of.to_csv())
     reasons: dict[str, str] = {}
     if data.download:
         images["path"], reasons = fetch_files(images, root, data)
     else:
         images["path"] = find_paths(images, root)
     inputs["files"] = fingerprint_files(images, root)
-    if data.findings is not None:
-        inputs["findings"] = compute_digest(read_findings(data.findings).to_csv())
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
     chosen = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
@@ -107,7 +109,6 @@ def run_ingest(
     said = [reasons.get(image_id) for image_id in images["image_id"]]
     images["reason"] = pd.Series([one or state.reason for one, state in zip(said, states, strict=True)], dtype="str")
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
-    said_of = read_findings(data.findings) if data.findings is not None else None
     if said_of is not None:
         images = apply_findings(images, said_of, classes["id"].tolist())
     images, duplicates, findings = _curate(images, root, packed, data, seed)

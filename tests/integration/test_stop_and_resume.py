@@ -100,3 +100,20 @@ def test_a_resume_with_other_settings_is_refused_by_name(place, drawn, productre
     outcome = productrec("train", recipe, *SETTINGS, "train.learning_rate=0.5", "--resume")
     assert outcome.code == 4
     assert "train.learning_rate" in outcome.err
+
+
+def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finished):
+    def train(*settings):
+        command = [sys.executable, "-m", "productrec", "train", "tiny.yaml", *TINY, "data.table=data/tiny", *settings]
+        return subprocess.run([*command, "--nproc", "2"], capture_output=True, text=True, timeout=240, check=False)
+
+    wrong = train("name=odd", "train.sampler=shuffle", "train.batch_size=15")
+    assert wrong.returncode == 2, wrong.stderr
+    assert set(wrong.stderr.splitlines()) == {
+        "error: sampler: world_size must divide batch_size; got 2 and 15. Use a batch_size of 14."
+    }
+    done = train("name=two")
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stderr
+    assert (finished / "runs/two/checkpoints/best/weights.safetensors").exists()
+    assert len((finished / "runs/two/metrics.jsonl").read_text().splitlines()) == 2

@@ -77,13 +77,16 @@ def read_findings(path: Path) -> pd.DataFrame:
     return frame.reset_index(drop=True)
 
 
-def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequence[int]) -> pd.DataFrame:
-    """The image table after a person's findings: dropped images stay as rows, with the status ``dropped``.
+def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequence[int]) -> dict[str, int]:
+    """Refuse findings of another source; needs ids, splits and classes alone, so it can be asked before long work.
 
     Args:
         images: rows of an image table.
         findings: of `read_findings`.
         class_ids: that labels may be.
+
+    Returns:
+        The row number of every image id.
 
     Raises:
         DataError: an id or a class is not in the table, or an image without a label would get one.
@@ -103,6 +106,15 @@ def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     tests = [image_id for image_id in relabelled["image_id"] if images["split"].iloc[places[image_id]] == "test"]
     if tests:
         raise DataError(f"findings: images of the test split have no label to change; got {describe_offenders(tests)}.")
+    return places
+
+
+def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequence[int]) -> pd.DataFrame:
+    """The image table after a person's findings: dropped images stay as rows, with the status ``dropped``.
+
+    Arguments and errors as for `check_findings`.
+    """
+    places = check_findings(images, findings, class_ids)
     changed = images.copy()
     for action, column, values in (("relabel", "label", "new_label"), ("weight", "weight", "weight")):
         said = findings[findings["action"] == action]
