@@ -15,7 +15,14 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from productrec.errors import RecipeError
 from productrec.loss_settings import PAIR_LOSSES, LossSettings
 from productrec.setting_types import Settings
-from productrec.settings import DataSettings, ModelSettings, PredictSettings, SubmitSettings, TrainSettings
+from productrec.settings import (
+    DataSettings,
+    ModelSettings,
+    PredictSettings,
+    SubmitSettings,
+    TrainSettings,
+    check_train_settings,
+)
 
 
 class Recipe(Settings):
@@ -60,17 +67,8 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_chunks(self) -> "Recipe":
-        if self.train.chunk_size == 1:
-            raise ValueError("train.chunk_size must be 0 or at least 2: batch norms need two images")
-        return self
-
-    @model_validator(mode="after")
-    def _check_sides(self) -> "Recipe":
-        if self.train.first_side_px and not 16 <= self.train.first_side_px <= self.train.side_px:
-            raise ValueError(
-                f"train.first_side_px must be 0 or from 16 to train.side_px; got {self.train.first_side_px}"
-            )
+    def _check_training(self) -> "Recipe":
+        check_train_settings(self.train)
         return self
 
     @model_validator(mode="after")

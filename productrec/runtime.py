@@ -123,6 +123,20 @@ def keep_freed_memory(device: torch.device) -> None:
             mallopt(option, value)
 
 
+def measure_memory(device: torch.device) -> int:
+    """Bytes held at most so far: what torch took of a CUDA device, else of this process's memory."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
 def set_seed(seed: int) -> None:
     """Seed Python, NumPy and torch; data order and augmentation derive from (seed, epoch, row) instead."""
     import random

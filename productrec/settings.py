@@ -73,6 +73,17 @@ class ModelSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the classification head")
 
 
+class JigsawSettings(Settings):
+    """Destroyed images beside whole ones (DCL, Chen et al. 2019): twice the time a step."""
+
+    parts: Annotated[int, Field(ge=0)] = Field(
+        0, description="regions along a side, which are shuffled; 0: off; 7 at 448 px in the paper"
+    )
+    reach: Positive = Field(2, description="a region moves fewer than twice as many places")
+    adversarial_weight: NonNegative = Field(1.0, description="weight of telling whole images from destroyed ones")
+    alignment_weight: NonNegative = Field(1.0, description="weight of telling where each region was")
+
+
 class TrainSettings(Settings):
     """How the model is trained."""
 
@@ -113,6 +124,7 @@ class TrainSettings(Settings):
     )
     mix_up: Fraction = Field(0.0, description="share of batches mixed by MixUp; likewise")
     mix_up_alpha: PositiveFloat = Field(0.4, description="of the Beta distribution that MixUp draws shares from")
+    jigsaw: JigsawSettings = JigsawSettings()
     optimizer: str = Field(
         "adamw", description="adamw, sgd (Nesterov momentum 0.9), lamb, or any other of timm's optimisers by its name"
     )
@@ -159,9 +171,36 @@ class TrainSettings(Settings):
     compile: bool = Field(False, description="torch.compile the network")
     workers: Annotated[int, Field(ge=-1)] = Field(-1, description="loader processes; -1 chooses by cores and device")
     validate_every: Positive = Field(1, description="epochs between validations")
+    track: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="also write figures for these, beside metrics.jsonl: tensorboard, wandb"
+    )
     keep_best_by: Literal["top_1_accuracy", "top_3_error", "recall@1", "map@r"] = Field(
         "top_1_accuracy", description="validation figure that decides which checkpoint is the best one"
     )
+
+
+def check_train_settings(train: TrainSettings) -> None:
+    """Refuse settings that do not go together.
+
+    Raises:
+        ValueError: they do not; the message says what to change.
+    """
+    if train.chunk_size == 1:
+        raise ValueError("train.chunk_size must be 0 or at least 2: batch norms need two images")
+    if train.first_side_px and not 16 <= train.first_side_px <= train.side_px:
+        raise ValueError(f"train.first_side_px must be 0 or from 16 to train.side_px; got {train.first_side_px}")
+    parts = train.jigsaw.parts
+    if not parts:
+        return
+    if train.side_px % parts or parts in (1, train.side_px):
+        valid = [number for number in range(2, train.side_px) if train.side_px % number == 0][:6]
+        raise ValueError(
+            f"train.jigsaw.parts must divide train.side_px; got {parts} and {train.side_px}. Use one of {valid}"
+        )
+    if train.first_side_px and 16 % parts:
+        raise ValueError(f"train.jigsaw.parts must divide 16 where squares grow; got {parts}. Use 2 or 4")
+    if train.chunk_size:
+        raise ValueError("train.jigsaw.parts must be 0 where train.chunk_size is not: it takes whole batches")
 
 
 class PredictSettings(Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +36,13 @@ class Backbone(nn.Module):
         self._prefix_tokens = int(getattr(network, "num_prefix_tokens", 0))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised images to (B, C, H, W) features; tokens (B, T, C) become (B, C, T, 1)."""
+        """(B, 3, S, S) normalised images to (B, C, H, W) features; tokens that are no square become (B, C, T, 1)."""
         features: Tensor = self.network.forward_features(images)  # type: ignore[operator]
         if features.ndim == 3:
             tokens = features[:, self._prefix_tokens :] if features.shape[1] > self._prefix_tokens else features
-            return tokens.transpose(1, 2).unsqueeze(-1)
+            side = math.isqrt(tokens.shape[1])
+            is_square = side**2 == tokens.shape[1]
+            return tokens.transpose(1, 2).unflatten(2, (side, side) if is_square else (-1, 1))
         if self._layout == "NHWC":
             return features.permute(0, 3, 1, 2)
         if features.ndim == 2:

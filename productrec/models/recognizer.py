@@ -73,10 +73,28 @@ class Recognizer(nn.Module):
         Returns:
             Embeddings and logits, see `Recognized`.
         """
+        features = self.pooling(self._extract(images))
+        return Recognized(self.neck(features), self.head(features))
+
+    def recognise_both(self, images: Tensor, others: Tensor) -> tuple[Recognized, Tensor]:
+        """Recognise images and others that are classified alone, as one batch.
+
+        Args:
+            images: (B, S, S, 3) uint8 RGB.
+            others: (B, S, S, 3) uint8 RGB, such as destroyed copies.
+
+        Returns:
+            Embeddings (B, D) of the images, logits (2 B, C) of both; and the feature maps (2 B, F, H, W) of both.
+        """
+        maps = self._extract(torch.cat([images, others]))
+        features = self.pooling(maps)
+        return Recognized(self.neck(features[: len(images)]), self.head(features)), maps
+
+    def _extract(self, images: Tensor) -> Tensor:
         # NHWC pixels seen as NCHW are already in channels-last memory order: nothing is copied but the conversion.
         pixels = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        features = self.pooling(self.backbone(pixels))
-        return Recognized(self.neck(features), self.head(features))
+        maps: Tensor = self.backbone(pixels)
+        return maps
 
     def iterate_head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Named parameters of everything but the backbone."""

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from productrec.runtime import (
     choose_dtype,
     count_cores,
     keep_freed_memory,
+    measure_memory,
     set_seed,
     take_own_device,
 )
@@ -49,6 +51,7 @@ from productrec.training.loop import Ending, Plan, describe_images, explain_deat
 from productrec.training.ranks import join_ranks, leave_ranks
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_epochs, load_figures, start_run
 from productrec.training.soup import average_weights, drop_older, get_recent_folder, list_recent
+from productrec.training.tracking import start_trackers
 from productrec.training.trainer import Trainer
 
 # Settings that may differ between a run and its resumption: they change where and how fast, not what is computed.
@@ -57,6 +60,7 @@ _FREE_ON_RESUME = (
     ("runs",),
     ("train", "workers"),
     ("train", "timeout_minutes"),
+    ("train", "track"),
     ("predict",),
     ("submit",),
     ("data",),
@@ -187,9 +191,18 @@ def run_train(
                 keep_earlier=checkpoints / _BEFORE if name == _LAST else None,
             )
 
+    trackers = start_trackers(
+        recipe.train.track if ranks.is_first else (),
+        folder,
+        name=recipe.name,
+        settings=recipe.dump(),
+        first_step=trainer.progress.step,
+    )
+
     def finish_epoch(epoch: int, figures: dict[str, float]) -> None:
         if log is not None:
             log.write(epoch, figures)
+        trackers.write(trainer.progress.step, figures, kind="epoch")
         if recipe.train.soup:
             save(get_recent_folder(checkpoints, epoch).name, figures)
             if ranks.is_first:
@@ -197,8 +210,14 @@ def run_train(
 
     ids = rows["image_id"].tolist()
     total = recipe.train.epochs * len(sampler)
-    with catch_stop() as stop, show_progress("training", total, "steps") as bar:
+    with trackers, catch_stop() as stop, show_progress("training", total, "steps") as bar:
         bar.advance(trainer.progress.step)
+        display = StepDisplay(bar, recipe.train.epochs, ranks.size, partial(measure_memory, device))
+
+        def show_step(epoch: int, images: int, figures: dict[str, float]) -> None:
+            display(epoch, images, figures)
+            trackers.write(trainer.progress.step, figures, kind="step")
+
         try:
             ending = run_training(
                 trainer,
@@ -211,10 +230,11 @@ def run_train(
                     mine_every=recipe.train.mine_every,
                     patience=recipe.train.patience,
                     deadline=None if max_minutes is None else started + 60 * max_minutes,
+                    batch_multiple=recipe.train.images_per_class if recipe.uses_pk_sampler else 2,
                 ),
                 validate=None if measure is None else validate,
                 save=save,
-                on_step=StepDisplay(bar, recipe.train.epochs, ranks.size),
+                on_step=show_step,
                 on_epoch=finish_epoch,
                 on_epoch_start=lambda epoch: set_backbone_frozen(
                     trainer.recognizer, epoch < recipe.train.freeze_epochs

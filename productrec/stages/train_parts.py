@@ -25,6 +25,7 @@ from productrec.losses.catalogue import build_metric_loss
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe
 from productrec.retrieval.hard_mining import find_near_classes
+from productrec.training.jigsaw import Jigsaw
 from productrec.training.mixing import Mixing
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
@@ -133,6 +134,7 @@ def build_trainer(
         metric_weight=loss.metric_weight,
         classification_weight=loss.classification_weight,
         label_smoothing=loss.label_smoothing,
+        jigsaw=_build_jigsaw(recipe, recognizer),
     ).to(device)
     optimizer = build_optimizer(
         recipe.train.optimizer,
@@ -268,6 +270,13 @@ def _build_mixing(recipe: Recipe, ranks: Ranks) -> Mixing | None:
         seed=recipe.seed,
         rank=ranks.rank,
     )
+
+
+def _build_jigsaw(recipe: Recipe, recognizer: Recognizer) -> Jigsaw | None:
+    jigsaw = recipe.train.jigsaw
+    if not jigsaw.parts:
+        return None
+    return Jigsaw(recognizer.backbone.feature_dim, **jigsaw.model_dump(), seed=recipe.seed)
 
 
 def _get_categories(table: ImageTable, class_ids: list[int]) -> np.ndarray:

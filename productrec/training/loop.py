@@ -9,13 +9,14 @@ from enum import Enum
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from productrec.console import warn
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
 from productrec.errors import DataError, Interrupted, TrainingError, describe_offenders
 from productrec.runtime import StopRequest
+from productrec.training.fitting import explain_out_of_memory, is_out_of_memory
 from productrec.training.ranks import Ranks
 from productrec.training.trainer import Trainer
 
@@ -38,7 +39,8 @@ class Plan:
 
     ``epochs``: in all; ``validate_every`` and ``mine_every``: epochs; ``keep_best_by``: the figure that decides the
     best checkpoint, lower is better for those that end in ``error``; ``patience``: validations without a better one
-    after which training ends, 0 for never; ``log_every``: steps; ``deadline``: of `time.monotonic`.
+    after which training ends, 0 for never; ``log_every``: steps; ``deadline``: of `time.monotonic`;
+    ``batch_multiple``: what a batch size is a multiple of, for the one that is advised where memory runs out.
     """
 
     epochs: int
@@ -48,6 +50,7 @@ class Plan:
     patience: int = 0
     log_every: int = 20
     deadline: float | None = None
+    batch_multiple: int = 2
 
 
 def run_training(
@@ -109,7 +112,7 @@ def run_training(
         trainer.objective.train()
         on_epoch_start(progress.epoch)  # after train(), which would wake what is frozen
         for batch in _check_batches(loader):
-            losses = trainer.run_step(batch.images, batch.labels)
+            losses = _run_step(trainer, batch, plan)
             progress.batch += 1
             if progress.skipped_in_a_row >= _MOST_SKIPPED:
                 raise _explain_not_finite(trainer, describe_rows(batch.rows.tolist()))
@@ -119,6 +122,7 @@ def run_training(
             shown: dict[str, float] = {}
             if progress.batch % plan.log_every == 0 or progress.batch == len(sampler):
                 shown = {name: float(value) for name, value in losses.items()} | _look(trainer)
+                shown["learning_rate_factor"] = trainer.get_rate_factor(progress.step - 1)
             on_step(progress.epoch, len(batch.labels), shown)
             is_late = plan.deadline is not None and time.monotonic() > plan.deadline
             is_stopped, is_late = trainer.ranks.agree([stop.wanted, is_late], batch.labels.device)
@@ -156,6 +160,16 @@ def run_training(
                 judge(finished)
             return Ending.OUT_OF_TIME
     return Ending.FINISHED
+
+
+def _run_step(trainer: Trainer, batch: TrainingBatch, plan: Plan) -> dict[str, Tensor]:
+    try:
+        return trainer.run_step(batch.images, batch.labels)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Past the except block, which would hold all that the step had made.
+    raise explain_out_of_memory(trainer, batch.images, multiple_of=plan.batch_multiple)
 
 
 def _is_hopeless(trainer: Trainer, plan: Plan) -> bool:
@@ -209,10 +223,9 @@ def describe_images(ids: list[str], rows: list[int]) -> str:
 
 def explain_death(error: RuntimeError, stop: StopRequest, ranks: Ranks) -> Exception:
     """What to raise for an error of `run_training` that may be another process's death: torch raises it anywhere."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return TrainingError(
-            "training: out of memory on the device. Lower train.batch_size, or set train.chunk_size to a part of it: "
-            "the losses still see the whole batch."
+            "training: out of memory outside of a step, as in validation. Lower predict.batch_size or train.batch_size."
         )
     if "DataLoader worker" not in str(error):
         is_peer = isinstance(error, distributed.DistError) or any(word in str(error) for word in _PEER_WORDS)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from productrec.losses.classification import compute_classification_loss
 from productrec.losses.diagnostics import PairDiagnostics
 from productrec.models.recognizer import Recognized
+from productrec.training.jigsaw import Jigsaw
 from productrec.training.mixing import Mixture
 
 
@@ -16,10 +17,17 @@ class JointLoss(nn.Module):
     """``metric_weight * metric(embeddings) + classification_weight * cross-entropy(logits)``, in float32."""
 
     def __init__(
-        self, metric: nn.Module | None, *, metric_weight: float, classification_weight: float, label_smoothing: float
+        self,
+        metric: nn.Module | None,
+        *,
+        metric_weight: float,
+        classification_weight: float,
+        label_smoothing: float,
+        jigsaw: Jigsaw | None = None,
     ) -> None:
         super().__init__()
         self.metric = metric if metric_weight > 0 else None
+        self.jigsaw = jigsaw
         self._metric_weight = metric_weight
         self._classification_weight = classification_weight
         self._label_smoothing = label_smoothing
@@ -40,7 +48,8 @@ class JointLoss(nn.Module):
         """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,).
 
         A mixed batch has the classification term alone. ``keys``: (M, D) of the momentum encoder, where one is wanted.
-        ``metric_labels``: (M,), where there are more embeddings (M, D) than logits, those of all ranks.
+        ``metric_labels``: (M,), where there are other embeddings (M, D) than logits: those of all ranks, or none of
+        destroyed images.
         """
         terms: dict[str, Tensor] = {}
         total = recognized.logits.new_zeros(())

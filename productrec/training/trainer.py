@@ -75,13 +75,17 @@ class Trainer:
         self.average = WeightAverage(recognizer, ema_decay) if ema_decay else None
         self._keys_of = WeightAverage(recognizer, objective.key_momentum) if objective.key_momentum else None
         self._network: Callable[[Tensor], Recognized] = torch.compile(recognizer) if compile_network else recognizer
-        self._device, self._dtype = device, dtype
+        both = recognizer.recognise_both
+        self._recognise_both: Callable[..., tuple[Recognized, Tensor]] = (
+            torch.compile(both) if compile_network else both
+        )
+        self.device, self._dtype = device, dtype
         self._schedule = schedule
         self._clip = gradient_clip
         self._mixing = mixing
-        self._chunk_size = chunk_size
+        self.chunk_size = chunk_size
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._buffers = list(recognizer.buffers())  # statistics of norms: a forward pass moves them
         self._kept = [torch.empty_like(one) for one in self._buffers]
         self._newest: tuple[Tensor, Tensor] | None = None
@@ -99,8 +103,8 @@ class Trainer:
         Where a loss or a gradient is not finite, weights, statistics of norms, averages and memory stay as they were,
         on all ranks, and ``progress`` counts the step as skipped.
         """
-        images = images.to(self._device, non_blocking=True)
-        labels = labels.to(self._device, non_blocking=True)
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
         mixture: Mixture | None = None
         if self._mixing is not None:
             images, mixture = self._mixing.mix(images, labels, self.progress.step)
@@ -108,7 +112,7 @@ class Trainer:
         torch._foreach_copy_(self._kept, self._buffers)
         self._met_metric = False
         loss, terms = self._backward(images, labels, mixture)
-        self.ranks.average_gradients(self._parameters)
+        self.ranks.average_gradients(self.parameters)
         self.ranks.average_buffers(self.recognizer)
         if self._apply(loss):
             self.tally.add({"loss": loss, **terms})
@@ -119,6 +123,14 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
         return {"loss": loss, **terms}
+
+    def rehearse(self, images: Tensor) -> None:
+        """Go forward and back through images (B, S, S, 3) for the memory that takes; the norms' statistics move."""
+        images = images.to(self.device)
+        with self._cast():
+            recognized = self._network(images if self.objective.jigsaw is None else torch.cat([images, images]))
+        torch.autograd.backward([recognized.embeddings.sum(), recognized.logits.sum()])
+        self.optimizer.zero_grad(set_to_none=True)
 
     def get_rate_factor(self, step: int) -> float:
         """Share of the peak rate at a step."""
@@ -136,8 +148,8 @@ class Trainer:
 
     def _backward(self, images: Tensor, labels: Tensor, mixture: Mixture | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the batch's loss; the loss and its terms, detached."""
-        if self._chunk_size and self._chunk_size < len(images):
-            chunks = Chunks(self._chunk_size, self._device)
+        if self.chunk_size and self.chunk_size < len(images):
+            chunks = Chunks(self.chunk_size, self.device)
             if mixture is not None or self.objective.metric is None:
                 return chunks.backward_apart(
                     self._network, images, labels, mixture, self._compute_apart, self._scaler.scale, self._cast
@@ -151,29 +163,45 @@ class Trainer:
                 self._scaler.scale,
                 self._cast,
             )
-        with self._cast():
-            recognized = self._network(images)
         keys = None if mixture is not None else self._compute_keys(images)
-        loss, terms = self._compute(recognized, labels, mixture, keys)
+        jigsaw = self.objective.jigsaw if mixture is None else None
+        if jigsaw is None:
+            with self._cast():
+                recognized = self._network(images)
+            loss, terms = self._compute(recognized, labels, mixture, keys)
+        else:
+            destroyed, origins = jigsaw.destroy(images, self.progress.step, self.ranks.rank)
+            with self._cast():
+                recognized, maps = self._recognise_both(images, destroyed)
+            loss, terms = self._compute(recognized, labels, None, keys, class_labels=torch.cat([labels, labels]))
+            puzzle, said = jigsaw(maps, origins)
+            loss, terms = loss + puzzle, terms | said
         if loss.requires_grad:
             torch.autograd.backward(self._scaler.scale(loss))
         return loss.detach(), terms
 
     def _compute(
-        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None, keys: Tensor | None
+        self,
+        recognized: Recognized,
+        labels: Tensor,
+        mixture: Mixture | None,
+        keys: Tensor | None,
+        class_labels: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        if self._device.type == "cpu":  # where losses refuse rows that are not finite
-            is_bad = self.ranks.agree([not _is_finite(recognized)], self._device)[0]
+        """``class_labels``: of the logits, where they are of more images than the embeddings, which have ``labels``."""
+        known = labels if class_labels is None else class_labels
+        if self.device.type == "cpu":  # where losses refuse rows that are not finite
+            is_bad = self.ranks.agree([not _is_finite(recognized)], self.device)[0]
             if is_bad:
                 return recognized.logits.new_full((), torch.nan), {}
         if mixture is not None or self.objective.metric is None:
-            return self._compute_apart(recognized, labels, mixture)
+            return self._compute_apart(recognized, known, mixture)
         # Pairs are those of the whole batch, whichever rank its images are on.
         everyone = Recognized(self.ranks.gather_rows(recognized.embeddings), recognized.logits)
         every_label = self.ranks.gather_rows(labels)
         self._newest, self._met_metric = (everyone.embeddings.detach(), every_label), True
         every_key = None if keys is None else self.ranks.gather_rows(keys)
-        said: tuple[Tensor, dict[str, Tensor]] = self.objective(everyone, labels, None, every_key, every_label)
+        said: tuple[Tensor, dict[str, Tensor]] = self.objective(everyone, known, None, every_key, every_label)
         return said
 
     def _compute_apart(
@@ -188,19 +216,19 @@ class Trainer:
             return None
         with self._cast():
             keys = [
-                self._keys_of.network(part).embeddings for part in torch.split(images, self._chunk_size or len(images))
+                self._keys_of.network(part).embeddings for part in torch.split(images, self.chunk_size or len(images))
             ]
         return torch.cat(keys)
 
     def _apply(self, loss: Tensor) -> bool:
         """Take the step, or leave everything as it was before the batch; whether it was taken."""
-        gradients = [one.grad for one in self._parameters if one.grad is not None]
+        gradients = [one.grad for one in self.parameters if one.grad is not None]
         if gradients:
             self._scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
         # One look at the device a step; a scaler's infinite gradients are its own affair while the loss is finite.
         is_loss_bad, is_norm_bad = self.ranks.agree(
-            (~torch.isfinite(torch.stack([loss.float(), norm.float()]))).tolist(), self._device
+            (~torch.isfinite(torch.stack([loss.float(), norm.float()]))).tolist(), self.device
         )
         if is_loss_bad or is_norm_bad:
             torch._foreach_copy_(self._buffers, self._kept)
@@ -213,7 +241,7 @@ class Trainer:
         else:
             self.progress.skipped_in_a_row = 0
             if not is_norm_bad and self._clip:
-                torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip, norm)
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
             if not is_norm_bad:
                 self._scaler.step(self.optimizer)
         if self._scaler.is_enabled() and gradients:
@@ -221,13 +249,13 @@ class Trainer:
         return not (is_loss_bad or is_norm_bad)
 
     def _cast(self) -> AbstractContextManager[object]:
-        return autocast(self._device, self._dtype)
+        return autocast(self.device, self._dtype)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on: tensors and plain values only. All ranks must call it together."""
         mine = {"torch": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            mine["cuda"] = torch.cuda.get_rng_state(self._device)
+        if self.device.type == "cuda":
+            mine["cuda"] = torch.cuda.get_rng_state(self.device)
         state: dict[str, Any] = {
             "recognizer": self.recognizer.state_dict(),
             "objective": self.objective.state_dict(),
@@ -262,15 +290,15 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         vars(self.progress).update(state["progress"])
-        self.tally.load_state_dict(state["tally"], self._device)
+        self.tally.load_state_dict(state["tally"], self.device)
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
         if self._keys_of is not None:
             self._keys_of.network.load_state_dict(state["keys_of"])
         mine = random[self.ranks.rank]
         torch.set_rng_state(mine["torch"].cpu())
-        if self._device.type == "cuda" and "cuda" in mine:
-            torch.cuda.set_rng_state(mine["cuda"].cpu(), self._device)
+        if self.device.type == "cuda" and "cuda" in mine:
+            torch.cuda.set_rng_state(mine["cuda"].cpu(), self.device)
 
 
 def _is_finite(recognized: Recognized) -> bool:

@@ -14,6 +14,7 @@ from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
 from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.models.recognizer import build_recognizer
 from productrec.runtime import StopRequest
+from productrec.training.jigsaw import Jigsaw
 from productrec.training.loop import Plan, run_training
 from productrec.training.mixing import Mixing
 from productrec.training.objective import JointLoss
@@ -49,6 +50,7 @@ def build(
     cut_mix=0.0,
     backbone="mobilenetv3_small_050",
     dtype=torch.float32,
+    puzzle=False,
     **options,
 ):
     torch.manual_seed(0)
@@ -71,7 +73,11 @@ def build(
         "soft_triple": lambda: SoftTripleLoss(8, CLASSES, 2),
         "pair_logistic": PairLogisticLoss,
     }[metric]()
-    objective = JointLoss(loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1)
+    jigsaw = None
+    if puzzle:
+        features = recognizer.backbone.feature_dim
+        jigsaw = Jigsaw(features, parts=4, reach=2, adversarial_weight=1.0, alignment_weight=1.0, seed=0)
+    objective = JointLoss(loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1, jigsaw=jigsaw)
     return Trainer(
         recognizer,
         objective,

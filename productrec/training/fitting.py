@@ -1,0 +1,81 @@
+"""Fitting: after a batch was too large for the device's memory, the largest that is not, found by trying."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from productrec.errors import TrainingError
+from productrec.training.trainer import Trainer
+
+_CPU_WORDS = "DefaultCPUAllocator"  # there torch raises a plain RuntimeError
+_MOMENTS = 2  # of each parameter, that AdamW keeps
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the machine, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or _CPU_WORDS in str(error)
+
+
+def find_fitting_size(fits: Callable[[int], bool], *, failed: int, multiple_of: int) -> int | None:
+    """The largest batch that fits, to within an eighth of it.
+
+    Args:
+        fits: whether so many images do; the more, the less likely.
+        failed: images that did not.
+        multiple_of: what a batch size must be a multiple of.
+
+    Returns:
+        A size under ``failed``, tried; None where not even the smallest fits.
+    """
+    least, most = 0, -(-failed // multiple_of)  # in multiples: the first fits, the second does not
+    while most - least > max(1, least // 8):
+        tried = (least + most) // 2 if least else max(1, most // 2)
+        if fits(tried * multiple_of):
+            least = tried
+        else:
+            most = tried
+        if most == 1:
+            return None
+    return least * multiple_of or None
+
+
+def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int) -> TrainingError:
+    """What to tell of a batch (B, S, S, 3) that did not fit: how many images a step, or a chunk of it, may have.
+
+    Tries smaller ones, forward and backward, beside what the optimiser will want; the training is over, so nothing has
+    to stay as it was. To be called when nothing of the failed step is held any more.
+    """
+    wanted_bytes = 0 if trainer.optimizer.state else _MOMENTS * sum(4 * one.numel() for one in trainer.parameters)
+
+    def fits(count: int) -> bool:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            held = torch.empty(wanted_bytes, dtype=torch.uint8, device=trainer.device)
+            trainer.rehearse(images[:count])
+            del held
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                return False
+            raise
+        return True
+
+    seen = min(len(images), trainer.chunk_size or len(images))
+    what = f"training: a batch must fit the device's memory; {seen} images of {images.shape[1]} px do not."
+    if any(isinstance(module, nn.SyncBatchNorm) for module in trainer.recognizer.modules()):
+        return TrainingError(
+            f"{what} Lower train.batch_size, or set train.chunk_size to a part of it."
+        )  # no trial alone
+    found = find_fitting_size(fits, failed=seen, multiple_of=multiple_of)
+    if found is None:
+        return TrainingError(f"{what} Nor do {multiple_of}: lower train.side_px, or take a smaller model.backbone.")
+    chunk = f"train.chunk_size={found} (losses still see the whole batch)"
+    if trainer.chunk_size:
+        return TrainingError(f"{what} {found} do, by trial: give {chunk}.")
+    size = found * trainer.ranks.size
+    return TrainingError(f"{what} {found} do, by trial: give {chunk}, or train.batch_size={size}.")
