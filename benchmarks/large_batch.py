@@ -19,7 +19,7 @@ from sections.figures import compute_ratios, describe_machine
 
 from productrec.recipe import build_recipe
 from productrec.runtime import choose_device, choose_dtype, keep_freed_memory
-from productrec.stages.train_parts import build_trainer
+from productrec.stages.train_model import build_trainer
 
 _CLASSES = 2019
 

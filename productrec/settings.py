@@ -91,7 +91,14 @@ class TrainSettings(Settings):
     fold: Annotated[int, Field(ge=0)] | None = Field(
         None, description="fold of the table that is left out of training, for an audit to judge"
     )
-    force_splits: bool = Field(False, description="train on splits the competition's rules forbid")
+    force_splits: bool = Field(False, description="train on splits and labels the competition's rules forbid")
+    pseudo_labels: Path | None = Field(
+        None,
+        description="class probabilities of images without a label (runs/NAME/predictions/VIEWS/test); the surest "
+        "are trained on as well",
+    )
+    pseudo_confidence: Fraction = Field(0.9, description="top probability from which such an image is")
+    pseudo_weight: Fraction = Field(1.0, description="sample weight of these images, times their own")
     epochs: Positive = Field(30, description="passes over the training images")
     batch_size: Annotated[int, Field(ge=2)] = Field(64, description="images per step, on all ranks together")
     chunk_size: Annotated[int, Field(ge=0)] = Field(

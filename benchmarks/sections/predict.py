@@ -21,7 +21,7 @@ from productrec.data.views import get_views
 from productrec.models.inference import recognise_views
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
 from productrec.runtime import autocast, choose_device, choose_dtype, count_cores, set_seed
-from productrec.stages.train_parts import build_network
+from productrec.stages.train_model import build_network
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe
 from sections.step import CLASSES

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from productrec.recipe import Recipe
 from productrec.runtime import autocast, choose_device, choose_dtype, set_seed
-from productrec.stages.train_parts import build_trainer
+from productrec.stages.train_model import build_trainer
 from productrec.training.trainer import Trainer
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe

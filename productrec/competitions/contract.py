@@ -46,6 +46,9 @@ class Contract(BaseModel):
     trainable_splits: tuple[Literal["train", "val"], ...] = Field(
         min_length=1, description="the list of splits that the rules let a model be trained on"
     )
+    pseudo_labels: bool = Field(
+        True, strict=True, description="whether the rules let a model be trained on images whose labels it predicted"
+    )
     metric: Literal["top_k_error", "top_1_accuracy"] = Field(description="what the competition scores")
     metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
     id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
@@ -123,6 +126,19 @@ def check_training_splits(contract: Contract, splits: Iterable[str], *, forced: 
         raise DataError(
             f"{contract.title}: training splits must be among {', '.join(contract.trainable_splits)}, by its rules; "
             f"got {', '.join(forbidden)}. Leave that out, or force it for a model that will not be submitted."
+        )
+
+
+def check_pseudo_labels(contract: Contract, *, forced: bool) -> None:
+    """Refuse to train on predicted labels where the competition's rules forbid it, unless it is forced.
+
+    Raises:
+        DataError: they forbid it and ``forced`` is false.
+    """
+    if not contract.pseudo_labels and not forced:
+        raise DataError(
+            f"{contract.title}: train.pseudo_labels must be left out, by its rules. Leave it out, or force it "
+            "(train.force_splits=true) for a model that will not be submitted."
         )
 
 

@@ -41,8 +41,8 @@ class Backbone(nn.Module):
         if features.ndim == 3:
             tokens = features[:, self._prefix_tokens :] if features.shape[1] > self._prefix_tokens else features
             side = math.isqrt(tokens.shape[1])
-            is_square = side**2 == tokens.shape[1]
-            return tokens.transpose(1, 2).unflatten(2, (side, side) if is_square else (-1, 1))
+            height = side if side**2 == tokens.shape[1] else tokens.shape[1]
+            return tokens.transpose(1, 2).reshape(len(tokens), tokens.shape[2], height, -1)
         if self._layout == "NHWC":
             return features.permute(0, 3, 1, 2)
         if features.ndim == 2:

@@ -8,20 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from productrec.artifacts import compute_digest
-from productrec.competitions.contract import check_training_splits, load_contract
-from productrec.console import say, show_progress, silence, warn
+from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
+from productrec.console import say, show_progress, silence
 from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
 from productrec.data.images import open_images
-from productrec.data.samplers import EpochSampler
 from productrec.data.table import load_table
-from productrec.errors import ArtifactError, DataError
+from productrec.errors import DataError
 from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import (
@@ -34,16 +31,18 @@ from productrec.runtime import (
     set_seed,
     take_own_device,
 )
-from productrec.stages.train_parts import (
+from productrec.stages.train_data import (
     Place,
+    add_pseudo_labels,
     build_augmentations,
     build_mining,
     build_sampler,
-    build_trainer,
     build_validation,
     leave_fold_out,
     warn_of_single_images,
 )
+from productrec.stages.train_model import build_trainer
+from productrec.stages.train_resume import BEFORE, LAST, get_decisive_settings, get_state, resume_training
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.display import StepDisplay
 from productrec.training.freezing import set_backbone_frozen
@@ -53,22 +52,6 @@ from productrec.training.run_folder import RunLog, check_run_folder, finish_run,
 from productrec.training.soup import average_weights, drop_older, get_recent_folder, list_recent
 from productrec.training.tracking import start_trackers
 from productrec.training.trainer import Trainer
-
-# Settings that may differ between a run and its resumption: they change where and how fast, not what is computed.
-_FREE_ON_RESUME = (
-    ("device",),
-    ("runs",),
-    ("train", "workers"),
-    ("train", "timeout_minutes"),
-    ("train", "track"),
-    ("predict",),
-    ("submit",),
-    ("data",),
-    ("competition",),
-)
-
-_NEAR_CLASSES = "near_classes"  # in the state of a checkpoint
-_LAST, _BEFORE = "last", "before"
 
 
 @dataclass(frozen=True)
@@ -111,8 +94,10 @@ def run_train(
     table = load_table(recipe.table, root=recipe.data.images)
     contract = load_contract(recipe.competition)
     check_training_splits(contract, recipe.train.splits, forced=recipe.train.force_splits)
-    decisive = _get_decisive(recipe) | {"table": table.fingerprint}
-    defaults = _get_decisive(Recipe(name=recipe.name))
+    if recipe.train.pseudo_labels is not None:
+        check_pseudo_labels(contract, forced=recipe.train.force_splits)
+    decisive = get_decisive_settings(recipe) | {"table": table.fingerprint}
+    defaults = get_decisive_settings(Recipe(name=recipe.name))
     if check_run_folder(folder, decisive, resume=resume, defaults=defaults):
         return Trained(folder, load_figures(folder), 0.0, skipped=True)
 
@@ -130,6 +115,7 @@ def run_train(
             f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
             f"got {len(rows)}."
         )
+    rows = add_pseudo_labels(rows, table, recipe)
     class_ids = sorted(int(label) for label in rows["label"].unique())
     positions = {class_id: position for position, class_id in enumerate(class_ids)}
     labels = np.array([positions[int(label)] for label in rows["label"]], dtype=np.int64)
@@ -153,7 +139,7 @@ def run_train(
     if ranks.size > 1:
         torch.manual_seed(recipe.seed + ranks.rank)  # weights are equal; what each drops is its own
     if resume:
-        _resume(trainer, sampler, folder, class_ids)
+        resume_training(trainer, sampler, folder, class_ids)
     mine = build_mining(table, recipe, rows, labels, place)
     measure = build_validation(table, recipe, class_ids, place)
 
@@ -177,7 +163,7 @@ def run_train(
         return figures
 
     def save(name: str, figures: dict[str, float], network: nn.Module | None = None) -> None:
-        state = _get_state(trainer, sampler) if name == _LAST else None  # all ranks put it together
+        state = get_state(trainer, sampler) if name == LAST else None  # all ranks put it together
         if ranks.is_first:
             save_checkpoint(
                 checkpoints / name,
@@ -188,7 +174,7 @@ def run_train(
                 figures=figures,
                 state=state,
                 centres=next(trainer.objective.iterate_centres(), None),
-                keep_earlier=checkpoints / _BEFORE if name == _LAST else None,
+                keep_earlier=checkpoints / BEFORE if name == LAST else None,
             )
 
     trackers = start_trackers(
@@ -284,51 +270,3 @@ def _cook(
             f"average of {len(recent)} epochs: {name} {figures[name]:.4f}, best epoch {trainer.progress.best:.4f}; "
             f"{'kept' if is_better else 'not kept'}"
         )
-
-
-def _get_decisive(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide a run's content."""
-    settings = recipe.dump()
-    for path in _FREE_ON_RESUME:
-        section = settings
-        for key in path[:-1]:
-            section = section[key]
-        section.pop(path[-1])
-    # The augmentation file's content counts, not its name alone.
-    augmentation = Path(recipe.train.augmentation)
-    if augmentation.is_file():
-        settings["train"]["augmentation"] = compute_digest(augmentation.read_bytes())
-    return settings
-
-
-def _get_state(trainer: Trainer, sampler: EpochSampler) -> dict[str, Any]:
-    state = trainer.state_dict()
-    if sampler.near_classes is not None:
-        state[_NEAR_CLASSES] = torch.from_numpy(sampler.near_classes)
-    return state
-
-
-def _resume(trainer: Trainer, sampler: EpochSampler, folder: Path, class_ids: list[int]) -> None:
-    """Take up the newest checkpoint that is whole; nothing, where none was written yet."""
-    names = [name for name in (_LAST, _BEFORE) if (folder / "checkpoints" / name).exists()]
-    state = None
-    for name in names:
-        try:
-            checkpoint = load_checkpoint(folder / "checkpoints" / name)
-            state = checkpoint.load_state()
-            break
-        except ArtifactError as error:
-            if name == names[-1]:
-                raise
-            warn(f"{error} Going on from the checkpoint before it.")
-    if state is None:
-        return
-    if checkpoint.class_ids != class_ids:
-        raise ArtifactError(
-            f"{folder}: the checkpoint's class order must be the image table's; it differs. Train anew."
-        )
-    if _NEAR_CLASSES in state:
-        sampler.near_classes = state.pop(_NEAR_CLASSES).numpy()
-    trainer.load_state_dict(state)
-    progress = trainer.progress
-    say(f"resuming {folder} at epoch {progress.epoch + 1}, batch {progress.batch + 1}")

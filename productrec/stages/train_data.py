@@ -1,11 +1,9 @@
-"""What a training is made of, as a recipe says: network, losses, optimiser, batches, and what validates and mines."""
+"""What a training learns from, and what judges it, as a recipe says: images, batches, validation, near classes."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +11,19 @@ import pandas as pd
 import torch
 from torch import nn
 
-from productrec.console import warn
+from productrec.console import say, warn
 from productrec.data.dataset import ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.samplers import CLASS_POWERS, EpochSampler
 from productrec.data.table import ImageTable
 from productrec.data.transforms import Augmentation, build_augmentation, grow_sides
 from productrec.data.views import get_views
-from productrec.errors import DataError, describe_offenders
-from productrec.losses.catalogue import build_metric_loss
-from productrec.models.recognizer import Recognizer, build_recognizer
+from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.recipe import Recipe
+from productrec.recognition.probabilities import load_probabilities
+from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.retrieval.hard_mining import find_near_classes
-from productrec.training.jigsaw import Jigsaw
-from productrec.training.mixing import Mixing
-from productrec.training.objective import JointLoss
-from productrec.training.optimiser import build_optimizer
 from productrec.training.ranks import Ranks
-from productrec.training.schedule import compute_rate_factor
-from productrec.training.trainer import Trainer
 from productrec.training.validation import recognise_images, slice_of_rank, validate_network
 
 
@@ -61,6 +53,39 @@ def leave_fold_out(rows: pd.DataFrame, fold: int | None, table: Path) -> pd.Data
     return kept
 
 
+def add_pseudo_labels(rows: pd.DataFrame, table: ImageTable, recipe: Recipe) -> pd.DataFrame:
+    """The training images, and below them those without a label whose predicted one is sure enough.
+
+    Raises:
+        ArtifactError: the probabilities are damaged, or of other images than the table's.
+        DataError: an image has a label, or none is sure enough.
+    """
+    folder = recipe.train.pseudo_labels
+    if folder is None:
+        return rows
+    probabilities = load_probabilities(folder)
+    images = table.images.set_index("image_id", drop=False)[["label", "status"]]
+    foreign = [image_id for image_id in probabilities.ids if image_id not in images.index]
+    if foreign:
+        raise ArtifactError(f"{folder}: must be of images in {recipe.table}; {describe_offenders(foreign)} are not.")
+    labels = images.loc[probabilities.ids, "label"]
+    known = labels.index[labels.notna()].tolist()
+    if known:
+        raise DataError(
+            f"{folder}: must be of images without a label; {describe_offenders(known)} have one. Take the test split's."
+        )
+    chosen = choose_pseudo_labels(
+        probabilities, least=recipe.train.pseudo_confidence, known=rows["label"].astype(int).unique().tolist()
+    )
+    added = table.images[table.images["image_id"].isin(list(chosen)) & (table.images["status"] == "ok")]
+    added = added.assign(
+        label=added["image_id"].map(chosen).astype("Int64"),
+        weight=added["weight"].fillna(1.0) * recipe.train.pseudo_weight,
+    )
+    say(f"pseudo-labels: {len(added):,} of {len(probabilities.ids):,} images of {folder} are sure enough")
+    return pd.concat([rows, added])
+
+
 def build_sampler(
     recipe: Recipe, table: ImageTable, rows: pd.DataFrame, labels: np.ndarray, class_ids: list[int], ranks: Ranks
 ) -> EpochSampler:
@@ -88,103 +113,6 @@ def warn_of_single_images(labels: np.ndarray, class_ids: list[int], *, pk: bool)
     single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
     if single and pk:
         warn(f"{describe_offenders(single)} classes have a single training image; only its copies are its positives.")
-
-
-def build_trainer(
-    recipe: Recipe,
-    class_sizes: Sequence[int],
-    steps_per_epoch: int,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    ranks: Ranks | None = None,
-) -> Trainer:
-    """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step.
-
-    Args:
-        recipe: every setting.
-        class_sizes: (C,) training images of each class.
-        steps_per_epoch: of the sampler.
-        device: where to train.
-        dtype: of activations.
-        ranks: that train together.
-    """
-    class_count = len(class_sizes)
-    ranks = ranks or Ranks()
-    recognizer = build_network(recipe, class_count)
-    if recipe.train.sync_norms and ranks.size > 1 and device.type == "cuda":
-        recognizer = nn.SyncBatchNorm.convert_sync_batchnorm(recognizer)  # type: ignore[no-untyped-call]
-    recognizer = recognizer.to(device)
-    loss = recipe.loss
-    metric = build_metric_loss(
-        loss.metric,
-        loss.get_metric_settings(),
-        mining=loss.mining,
-        mining_epsilon=loss.multi_similarity.epsilon,
-        memory_rows=loss.memory.rows,
-        memory_start_step=loss.memory.start_step,
-        memory_weight=loss.memory.weight,
-        memory_momentum=loss.memory.momentum,
-        embedding_dim=recipe.model.embedding_dim,
-        class_count=class_count,
-        class_sizes=class_sizes,
-    )
-    objective = JointLoss(
-        metric,
-        metric_weight=loss.metric_weight,
-        classification_weight=loss.classification_weight,
-        label_smoothing=loss.label_smoothing,
-        jigsaw=_build_jigsaw(recipe, recognizer),
-    ).to(device)
-    optimizer = build_optimizer(
-        recipe.train.optimizer,
-        backbone=recognizer.backbone,
-        heads=itertools.chain(recognizer.iterate_head_parameters(), objective.iterate_other_parameters()),
-        centres=objective.iterate_centres(),
-        learning_rate=recipe.train.learning_rate,
-        head_rate_factor=recipe.train.head_rate_factor,
-        centre_rate_factor=recipe.train.centre_rate_factor,
-        weight_decay=recipe.train.weight_decay,
-        layer_decay=recipe.train.layer_decay,
-    )
-    schedule = partial(
-        compute_rate_factor,
-        warmup_steps=round(recipe.train.warmup_epochs * steps_per_epoch),
-        total_steps=recipe.train.epochs * steps_per_epoch,
-        schedule=recipe.train.schedule,
-        cooldown=recipe.train.cooldown,
-        drop_at=recipe.train.drop_at,
-        drop_factor=recipe.train.drop_factor,
-    )
-    return Trainer(
-        recognizer,
-        objective,
-        optimizer,
-        device=device,
-        dtype=dtype,
-        schedule=schedule,
-        gradient_clip=recipe.train.gradient_clip,
-        ema_decay=recipe.train.ema_decay,
-        compile_network=recipe.train.compile,
-        mixing=_build_mixing(recipe, ranks),
-        chunk_size=recipe.train.chunk_size,
-        ranks=ranks,
-    )
-
-
-def build_network(recipe: Recipe, class_count: int) -> Recognizer:
-    """The network of a recipe, with the weights a training starts from."""
-    return build_recognizer(
-        backbone=recipe.model.backbone,
-        pretrained=recipe.model.pretrained,
-        side_px=recipe.train.side_px,
-        pooling=recipe.model.pooling,
-        gem_power=recipe.model.gem_power,
-        embedding_dim=recipe.model.embedding_dim,
-        class_count=class_count,
-        drop_path=recipe.model.drop_path,
-        dropout=recipe.model.dropout,
-    )
 
 
 def build_augmentations(recipe: Recipe) -> list[Augmentation]:
@@ -257,26 +185,6 @@ def build_mining(
         return find_near_classes(embeddings, labels[kept], int(labels.max()) + 1, recipe.train.batch_size)
 
     return mine
-
-
-def _build_mixing(recipe: Recipe, ranks: Ranks) -> Mixing | None:
-    train = recipe.train
-    if not train.cut_mix and not train.mix_up:
-        return None
-    return Mixing(
-        cut_mix_share=train.cut_mix,
-        mix_up_share=train.mix_up,
-        mix_up_alpha=train.mix_up_alpha,
-        seed=recipe.seed,
-        rank=ranks.rank,
-    )
-
-
-def _build_jigsaw(recipe: Recipe, recognizer: Recognizer) -> Jigsaw | None:
-    jigsaw = recipe.train.jigsaw
-    if not jigsaw.parts:
-        return None
-    return Jigsaw(recognizer.backbone.feature_dim, **jigsaw.model_dump(), seed=recipe.seed)
 
 
 def _get_categories(table: ImageTable, class_ids: list[int]) -> np.ndarray:
