@@ -171,6 +171,10 @@ class TrainSettings(Settings):
         0, description="validations without a better one after which training ends; 0: never"
     )
     sync_norms: bool = Field(False, description="batch norms see the images of all ranks (on GPUs)")
+    shard_head: bool = Field(False, description="each rank keeps its share of the classes' weights (Partial FC)")
+    negative_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the classes a step compares with, besides the batch's own, where the head is sharded"
+    )
     timeout_minutes: PositiveFloat = Field(10.0, description="without an answer for so long a rank counts as dead")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of activations; losses stay float32"
@@ -196,6 +200,8 @@ def check_train_settings(train: TrainSettings) -> None:
         raise ValueError("train.chunk_size must be 0 or at least 2: batch norms need two images")
     if train.first_side_px and not 16 <= train.first_side_px <= train.side_px:
         raise ValueError(f"train.first_side_px must be 0 or from 16 to train.side_px; got {train.first_side_px}")
+    if train.negative_share < 1 and not train.shard_head:
+        raise ValueError("train.negative_share needs a head in shards; add train.shard_head=true, or leave it at 1")
     parts = train.jigsaw.parts
     if not parts:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -112,8 +112,11 @@ def build_recognizer(
     class_count: int,
     drop_path: float = 0.0,
     dropout: float = 0.0,
+    build_head: Callable[[int], nn.Module] | None = None,
 ) -> Recognizer:
     """Build the network in channels-last memory order; weights beyond the backbone's are random.
+
+    ``build_head`` makes another head than a `ClassificationHead`, of the number of features F.
 
     Raises:
         TrainingError: the backbone cannot be built.
@@ -123,7 +126,9 @@ def build_recognizer(
         body,
         GeMPooling(gem_power) if pooling == "gem" else AveragePooling(),
         EmbeddingNeck(body.feature_dim, embedding_dim),
-        ClassificationHead(body.feature_dim, class_count, dropout),
+        ClassificationHead(body.feature_dim, class_count, dropout)
+        if build_head is None
+        else build_head(body.feature_dim),
         normalisation,
     )
     return recognizer.to(memory_format=torch.channels_last)

@@ -159,15 +159,16 @@ def run_train(
         assert measure is not None
         figures = measure(trainer.evaluated)
         if trainer.average is not None and recipe.train.validate_raw:
-            figures |= {f"raw_{name}": value for name, value in measure(trainer.recognizer).items()}
+            figures |= {f"raw_{name}": value for name, value in measure(trainer.raw).items()}
         return figures
 
     def save(name: str, figures: dict[str, float], network: nn.Module | None = None) -> None:
         state = get_state(trainer, sampler) if name == LAST else None  # all ranks put it together
+        network = network or trainer.evaluated
         if ranks.is_first:
             save_checkpoint(
                 checkpoints / name,
-                network or trainer.evaluated,
+                network,
                 class_ids=class_ids,
                 recipe=recipe.dump(),
                 table_fingerprint=table.fingerprint,

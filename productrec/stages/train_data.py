@@ -181,8 +181,8 @@ def build_mining(
     )
 
     def mine(network: nn.Module) -> np.ndarray:
-        kept, embeddings, _ = recognise_images(network, loader, device=place.device, dtype=place.dtype)
-        return find_near_classes(embeddings, labels[kept], int(labels.max()) + 1, recipe.train.batch_size)
+        seen = recognise_images(network, loader, device=place.device, dtype=place.dtype)
+        return find_near_classes(seen.embeddings, labels[seen.rows], int(labels.max()) + 1, recipe.train.batch_size)
 
     return mine
 

@@ -9,7 +9,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from productrec.errors import RecipeError
 from productrec.losses.catalogue import build_metric_loss
+from productrec.losses.classification import compute_classification_loss
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe
 from productrec.training.jigsaw import Jigsaw
@@ -18,6 +20,7 @@ from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
 from productrec.training.ranks import Ranks
 from productrec.training.schedule import compute_rate_factor
+from productrec.training.sharded_head import ShardedHead
 from productrec.training.trainer import Trainer
 
 
@@ -42,7 +45,10 @@ def build_trainer(
     """
     class_count = len(class_sizes)
     ranks = ranks or Ranks()
-    recognizer = build_network(recipe, class_count)
+    recognizer = build_network(recipe, class_count, ranks=ranks)
+    head = recognizer.head
+    if isinstance(head, ShardedHead) and dtype == torch.float16:  # its scale would differ between ranks
+        raise RecipeError("train.shard_head: must have bfloat16 or float32 activations; give train.precision=float32.")
     if recipe.train.sync_norms and ranks.size > 1 and device.type == "cuda":
         recognizer = nn.SyncBatchNorm.convert_sync_batchnorm(recognizer)  # type: ignore[no-untyped-call]
     recognizer = recognizer.to(device)
@@ -66,6 +72,7 @@ def build_trainer(
         classification_weight=loss.classification_weight,
         label_smoothing=loss.label_smoothing,
         jigsaw=_build_jigsaw(recipe, recognizer),
+        classify=head.compute_loss if isinstance(head, ShardedHead) else compute_classification_loss,
     ).to(device)
     optimizer = build_optimizer(
         recipe.train.optimizer,
@@ -103,8 +110,17 @@ def build_trainer(
     )
 
 
-def build_network(recipe: Recipe, class_count: int) -> Recognizer:
-    """The network of a recipe, with the weights a training starts from."""
+def build_network(recipe: Recipe, class_count: int, *, ranks: Ranks | None = None) -> Recognizer:
+    """The network of a recipe, with the weights a training starts from; for ``ranks``, where its head is in shards."""
+    build_head = None
+    if recipe.train.shard_head and ranks is not None:
+        build_head = partial(
+            ShardedHead,
+            class_count=class_count,
+            dropout=recipe.model.dropout,
+            negative_share=recipe.train.negative_share,
+            ranks=ranks,
+        )
     return build_recognizer(
         backbone=recipe.model.backbone,
         pretrained=recipe.model.pretrained,
@@ -115,6 +131,7 @@ def build_network(recipe: Recipe, class_count: int) -> Recognizer:
         class_count=class_count,
         drop_path=recipe.model.drop_path,
         dropout=recipe.model.dropout,
+        build_head=build_head,
     )
 
 

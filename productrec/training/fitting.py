@@ -57,7 +57,7 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int)
             torch.cuda.empty_cache()
         try:
             held = torch.empty(wanted_bytes, dtype=torch.uint8, device=trainer.device)
-            trainer.rehearse(images[:count])
+            trainer.passes.rehearse(images[:count])
             del held
         except RuntimeError as error:
             if is_out_of_memory(error):
@@ -65,7 +65,7 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int)
             raise
         return True
 
-    seen = min(len(images), trainer.chunk_size or len(images))
+    seen = min(len(images), trainer.passes.chunk_size or len(images))
     what = f"training: a batch must fit the device's memory; {seen} images of {images.shape[1]} px do not."
     if any(isinstance(module, nn.SyncBatchNorm) for module in trainer.recognizer.modules()):
         return TrainingError(
@@ -75,7 +75,7 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int)
     if found is None:
         return TrainingError(f"{what} Nor do {multiple_of}: lower train.side_px, or take a smaller model.backbone.")
     chunk = f"train.chunk_size={found} (losses still see the whole batch)"
-    if trainer.chunk_size:
+    if trainer.passes.chunk_size:
         return TrainingError(f"{what} {found} do, by trial: give {chunk}.")
     size = found * trainer.ranks.size
     return TrainingError(f"{what} {found} do, by trial: give {chunk}, or train.batch_size={size}.")

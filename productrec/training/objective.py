@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
@@ -24,10 +24,13 @@ class JointLoss(nn.Module):
         classification_weight: float,
         label_smoothing: float,
         jigsaw: Jigsaw | None = None,
+        classify: Callable[..., Tensor] = compute_classification_loss,
     ) -> None:
+        """``classify``: the classification term, called as `compute_classification_loss` is."""
         super().__init__()
         self.metric = metric if metric_weight > 0 else None
         self.jigsaw = jigsaw
+        self._classify = classify
         self._metric_weight = metric_weight
         self._classification_weight = classification_weight
         self._label_smoothing = label_smoothing
@@ -61,9 +64,9 @@ class JointLoss(nn.Module):
             terms["metric"] = metric.detach()
         if self._classification_weight > 0:
             smoothing = self._label_smoothing
-            classification = compute_classification_loss(recognized.logits, labels, label_smoothing=smoothing)
+            classification = self._classify(recognized.logits, labels, label_smoothing=smoothing)
             if mixture is not None:
-                other = compute_classification_loss(recognized.logits, mixture.partners, label_smoothing=smoothing)
+                other = self._classify(recognized.logits, mixture.partners, label_smoothing=smoothing)
                 classification = mixture.share * classification + (1 - mixture.share) * other
             total = total + self._classification_weight * classification
             terms["classification"] = classification.detach()

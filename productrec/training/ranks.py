@@ -10,7 +10,7 @@ import datetime
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
@@ -30,15 +30,31 @@ class Ranks:
         """Whether this process writes what is written once."""
         return self.rank == 0
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
+    def gather_rows(self, rows: Tensor, *, is_partial: bool = False) -> Tensor:
         """Rows (B, ...) of every rank, in the order of ranks, (size B, ...); B must be the same on all.
 
-        The gradient of this rank's rows comes back times ``size``; those of the others belong to them.
+        The gradient of this rank's rows comes back times ``size``; those of the others belong to them. Where what is
+        computed of the rows is only a part of it all (``is_partial``), the ranks' gradients are added up first.
         """
         if self.size == 1:
             return rows
-        gathered: Tensor = _Gather.apply(rows, self)
+        gathered: Tensor = _Gather.apply(rows, self, is_partial)
         return gathered
+
+    def gather_tensors(self, value: Tensor) -> list[Tensor]:
+        """A tensor of every rank, all of one shape, in the order of ranks; without gradients."""
+        if self.size == 1:
+            return [value]
+        gathered = [torch.empty_like(value) for _ in range(self.size)]
+        distributed.all_gather(gathered, value.contiguous())
+        return gathered
+
+    def reduce(self, value: Tensor, by: Literal["sum", "max"]) -> Tensor:
+        """A tensor of every rank, all of one shape, added up, or the largest of each; without gradients."""
+        if self.size > 1:
+            value = value.contiguous()
+            distributed.all_reduce(value, op=distributed.ReduceOp.SUM if by == "sum" else distributed.ReduceOp.MAX)
+        return value
 
     @torch.no_grad()
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -62,11 +78,15 @@ class Ranks:
             one.grad = part.view_as(one)
 
     @torch.no_grad()
-    def average_buffers(self, module: nn.Module) -> None:
-        """Average a module's floating buffers over the ranks: statistics of norms that each has of its own images."""
+    def average_statistics(self, module: nn.Module) -> None:
+        """Average a module's floating buffers over the ranks: statistics of norms that each has of its own images.
+
+        Constants, which are not part of its state, stay as they are: the mean of equal numbers may be off by rounding.
+        """
         if self.size == 1:
             return
-        buffers = [one for one in module.buffers() if one.is_floating_point()]
+        kept = module.state_dict(keep_vars=True)
+        buffers = [one for name, one in module.named_buffers() if name in kept and one.is_floating_point()]
         if buffers:
             flat = torch.cat([one.flatten() for one in buffers])
             distributed.all_reduce(flat)
@@ -93,16 +113,16 @@ class Ranks:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks, ctx.count = ranks, len(rows)
-        gathered = [torch.empty_like(rows) for _ in range(ranks.size)]
-        distributed.all_gather(gathered, rows.contiguous())
-        return torch.cat(gathered)
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks, is_partial: bool) -> Tensor:
+        ctx.ranks, ctx.count, ctx.is_partial = ranks, len(rows), is_partial
+        return torch.cat(ranks.gather_tensors(rows))
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.is_partial:
+            outer = ctx.ranks.reduce(outer.clone(), "sum")
         start = ctx.ranks.rank * ctx.count
-        return outer[start : start + ctx.count] * ctx.ranks.size, None
+        return outer[start : start + ctx.count] * ctx.ranks.size, None, None
 
 
 def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,14 +11,14 @@ from torch import Tensor, nn
 
 from productrec.errors import ArtifactError
 from productrec.losses.diagnostics import PairDiagnostics
-from productrec.models.recognizer import Recognized, Recognizer
-from productrec.runtime import autocast
+from productrec.models.recognizer import Recognizer
 from productrec.training.average import WeightAverage
-from productrec.training.chunks import Chunks
 from productrec.training.mixing import Mixing, Mixture
 from productrec.training.objective import JointLoss
+from productrec.training.passes import Passes
 from productrec.training.ranks import Ranks
 from productrec.training.schedule import set_rate
+from productrec.training.sharded_head import ShardedHead, assemble_network, gather_shards, list_shard
 from productrec.training.tally import Tally
 
 
@@ -74,28 +73,43 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.average = WeightAverage(recognizer, ema_decay) if ema_decay else None
         self._keys_of = WeightAverage(recognizer, objective.key_momentum) if objective.key_momentum else None
-        self._network: Callable[[Tensor], Recognized] = torch.compile(recognizer) if compile_network else recognizer
-        both = recognizer.recognise_both
-        self._recognise_both: Callable[..., tuple[Recognized, Tensor]] = (
-            torch.compile(both) if compile_network else both
+        self.passes = Passes(
+            recognizer,
+            objective,
+            device=device,
+            dtype=dtype,
+            chunk_size=chunk_size,
+            compile_network=compile_network,
+            ranks=self.ranks,
+            keys_of=None if self._keys_of is None else self._keys_of.network,
         )
-        self.device, self._dtype = device, dtype
+        self.device = device
         self._schedule = schedule
         self._clip = gradient_clip
         self._mixing = mixing
-        self.chunk_size = chunk_size
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        head = recognizer.head
+        self._sharded = head if isinstance(head, ShardedHead) else None
+        self._own = [] if self._sharded is None else list(self._sharded.parameters())  # other ranks have others
+        own = {id(one) for one in self._own}
+        self._shared = [one for one in self.parameters if id(one) not in own]
         self._buffers = list(recognizer.buffers())  # statistics of norms: a forward pass moves them
         self._kept = [torch.empty_like(one) for one in self._buffers]
-        self._newest: tuple[Tensor, Tensor] | None = None
-        self._met_metric = False  # whether this step's batch is in a memory by now
         self.tally = Tally()
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network to validate and keep: the averaged one, where there is an average."""
-        return self.recognizer if self.average is None else self.average.network
+        """The network to validate and keep: the averaged one, where there is an average.
+
+        Where the head stands in shards it is put together, and all ranks must ask for it together.
+        """
+        return assemble_network(self.recognizer if self.average is None else self.average.network)
+
+    @property
+    def raw(self) -> nn.Module:
+        """The network as it is trained, to validate beside an average; likewise put together."""
+        return assemble_network(self.recognizer)
 
     def run_step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One forward, backward and update; returns the loss and its terms as tensors that nobody waited for.
@@ -110,10 +124,9 @@ class Trainer:
             images, mixture = self._mixing.mix(images, labels, self.progress.step)
         set_rate(self.optimizer, self._schedule(self.progress.step))
         torch._foreach_copy_(self._kept, self._buffers)
-        self._met_metric = False
-        loss, terms = self._backward(images, labels, mixture)
-        self.ranks.average_gradients(self.parameters)
-        self.ranks.average_buffers(self.recognizer)
+        loss, terms = self.passes.run(images, labels, mixture, self.progress.step, self._scaler.scale)
+        self.ranks.average_gradients(self._shared)
+        self.ranks.average_statistics(self.recognizer)
         if self._apply(loss):
             self.tally.add({"loss": loss, **terms})
             if self.average is not None:
@@ -124,115 +137,33 @@ class Trainer:
         self.progress.step += 1
         return {"loss": loss, **terms}
 
-    def rehearse(self, images: Tensor) -> None:
-        """Go forward and back through images (B, S, S, 3) for the memory that takes; the norms' statistics move."""
-        images = images.to(self.device)
-        with self._cast():
-            recognized = self._network(images if self.objective.jigsaw is None else torch.cat([images, images]))
-        torch.autograd.backward([recognized.embeddings.sum(), recognized.logits.sum()])
-        self.optimizer.zero_grad(set_to_none=True)
-
     def get_rate_factor(self, step: int) -> float:
         """Share of the peak rate at a step."""
         return self._schedule(step)
 
     def measure_health(self) -> Health | None:
         """How the newest unmixed batch's embeddings stand; None before the first. Reading it waits for the device."""
-        if self._newest is None:
+        if self.passes.newest is None:
             return None
-        embeddings, labels = self._newest
+        embeddings, labels = self.passes.newest
         count = len(embeddings)
         together = float(embeddings.sum(dim=0).square().sum())
         similarity = (together - count) / (count * (count - 1)) if count > 1 else 0.0
         return Health(similarity, self.objective.diagnose(embeddings, labels))
-
-    def _backward(self, images: Tensor, labels: Tensor, mixture: Mixture | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of the batch's loss; the loss and its terms, detached."""
-        if self.chunk_size and self.chunk_size < len(images):
-            chunks = Chunks(self.chunk_size, self.device)
-            if mixture is not None or self.objective.metric is None:
-                return chunks.backward_apart(
-                    self._network, images, labels, mixture, self._compute_apart, self._scaler.scale, self._cast
-                )
-            keys = self._compute_keys(images)
-            return chunks.backward_whole(
-                self._network,
-                self.recognizer,
-                images,
-                lambda whole: self._compute(whole, labels, None, keys),
-                self._scaler.scale,
-                self._cast,
-            )
-        keys = None if mixture is not None else self._compute_keys(images)
-        jigsaw = self.objective.jigsaw if mixture is None else None
-        if jigsaw is None:
-            with self._cast():
-                recognized = self._network(images)
-            loss, terms = self._compute(recognized, labels, mixture, keys)
-        else:
-            destroyed, origins = jigsaw.destroy(images, self.progress.step, self.ranks.rank)
-            with self._cast():
-                recognized, maps = self._recognise_both(images, destroyed)
-            loss, terms = self._compute(recognized, labels, None, keys, class_labels=torch.cat([labels, labels]))
-            puzzle, said = jigsaw(maps, origins)
-            loss, terms = loss + puzzle, terms | said
-        if loss.requires_grad:
-            torch.autograd.backward(self._scaler.scale(loss))
-        return loss.detach(), terms
-
-    def _compute(
-        self,
-        recognized: Recognized,
-        labels: Tensor,
-        mixture: Mixture | None,
-        keys: Tensor | None,
-        class_labels: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """``class_labels``: of the logits, where they are of more images than the embeddings, which have ``labels``."""
-        known = labels if class_labels is None else class_labels
-        if self.device.type == "cpu":  # where losses refuse rows that are not finite
-            is_bad = self.ranks.agree([not _is_finite(recognized)], self.device)[0]
-            if is_bad:
-                return recognized.logits.new_full((), torch.nan), {}
-        if mixture is not None or self.objective.metric is None:
-            return self._compute_apart(recognized, known, mixture)
-        # Pairs are those of the whole batch, whichever rank its images are on.
-        everyone = Recognized(self.ranks.gather_rows(recognized.embeddings), recognized.logits)
-        every_label = self.ranks.gather_rows(labels)
-        self._newest, self._met_metric = (everyone.embeddings.detach(), every_label), True
-        every_key = None if keys is None else self.ranks.gather_rows(keys)
-        said: tuple[Tensor, dict[str, Tensor]] = self.objective(everyone, known, None, every_key, every_label)
-        return said
-
-    def _compute_apart(
-        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        said: tuple[Tensor, dict[str, Tensor]] = self.objective(recognized, labels, mixture)
-        return said
-
-    @torch.no_grad()
-    def _compute_keys(self, images: Tensor) -> Tensor | None:
-        if self._keys_of is None:
-            return None
-        with self._cast():
-            keys = [
-                self._keys_of.network(part).embeddings for part in torch.split(images, self.chunk_size or len(images))
-            ]
-        return torch.cat(keys)
 
     def _apply(self, loss: Tensor) -> bool:
         """Take the step, or leave everything as it was before the batch; whether it was taken."""
         gradients = [one.grad for one in self.parameters if one.grad is not None]
         if gradients:
             self._scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = self._compute_norm()
         # One look at the device a step; a scaler's infinite gradients are its own affair while the loss is finite.
         is_loss_bad, is_norm_bad = self.ranks.agree(
             (~torch.isfinite(torch.stack([loss.float(), norm.float()]))).tolist(), self.device
         )
         if is_loss_bad or is_norm_bad:
             torch._foreach_copy_(self._buffers, self._kept)
-            if self._met_metric:
+            if self.passes.met_metric:
                 self.objective.forget_last()
         if is_loss_bad or (is_norm_bad and not self._scaler.is_enabled()):
             self.progress.skipped += 1
@@ -248,8 +179,16 @@ class Trainer:
             self._scaler.update()  # halves its scale where gradients were infinite
         return not (is_loss_bad or is_norm_bad)
 
-    def _cast(self) -> AbstractContextManager[object]:
-        return autocast(self.device, self._dtype)
+    def _compute_norm(self) -> Tensor:
+        """Norm of all gradients, those of other ranks' shards among them."""
+        shared, own = (
+            torch.nn.utils.get_total_norm([one.grad for one in group if one.grad is not None])
+            for group in (self._shared, self._own)
+        )
+        if self._sharded is None:
+            return shared
+        others = self.ranks.reduce(own.square().to(self.device), "sum")
+        return (shared.square().to(self.device) + others).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on: tensors and plain values only. All ranks must call it together."""
@@ -265,6 +204,8 @@ class Trainer:
             "tally": self.tally.state_dict(),
             "random": self.ranks.gather_objects(mine),
         }
+        if self._sharded is not None and self.ranks.size > 1:
+            state["shards"] = gather_shards(self._list_shard(), self.ranks)
         if self.average is not None:
             state["average"] = self.average.network.state_dict()
         if self._keys_of is not None:
@@ -295,11 +236,15 @@ class Trainer:
             self.average.network.load_state_dict(state["average"])
         if self._keys_of is not None:
             self._keys_of.network.load_state_dict(state["keys_of"])
+        if "shards" in state:
+            for name, value in self._list_shard().items():
+                value.copy_(state["shards"][self.ranks.rank][name])
         mine = random[self.ranks.rank]
         torch.set_rng_state(mine["torch"].cpu())
         if self.device.type == "cuda" and "cuda" in mine:
             torch.cuda.set_rng_state(mine["cuda"].cpu(), self.device)
 
-
-def _is_finite(recognized: Recognized) -> bool:
-    return bool(recognized.embeddings.isfinite().all()) and bool(recognized.logits.isfinite().all())
+    def _list_shard(self) -> dict[str, Tensor]:
+        assert self._sharded is not None
+        average = None if self.average is None else self.average.network
+        return list_shard(self._sharded, self.optimizer, average)

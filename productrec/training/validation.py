@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from productrec.data.dataset import ViewBatch
-from productrec.metrics.classification import compute_top_k_error
+from productrec.metrics.classification import compute_label_ranks
 from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.models.inference import recognise_views
 from productrec.training.ranks import Ranks
@@ -43,17 +44,15 @@ def validate_network(
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read.
     """
-    kept, embeddings, values = recognise_images(network, loader, device=device, dtype=dtype)
+    own = slice(0, len(labels)) if ranks is None else slice_of_rank(len(labels), ranks)
+    recognised = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
+    kept, embeddings, places = [row + own.start for row in recognised.rows], recognised.embeddings, recognised.places
     if ranks is not None and ranks.size > 1:
-        start = slice_of_rank(len(labels), ranks).start
-        parts = ranks.gather_objects(([row + start for row in kept], embeddings, values))
+        parts = ranks.gather_objects((kept, embeddings, places))
         kept = [row for rows, _, _ in parts for row in rows]
-        embeddings, values = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
+        embeddings, places = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
     known = labels[kept]
-    figures = {
-        "top_1_accuracy": 1.0 - compute_top_k_error(values, class_ids, known, 1),
-        "top_3_error": compute_top_k_error(values, class_ids, known, 3),
-    }
+    figures = {"top_1_accuracy": float(np.mean(places == 0)), "top_3_error": float(np.mean(places >= 3))}
     roles = None if is_query is None else is_query[kept]
     return figures | compute_self_retrieval(embeddings, known, is_query=roles)
 
@@ -64,23 +63,43 @@ def slice_of_rank(count: int, ranks: Ranks) -> slice:
     return slice(edges[ranks.rank], edges[ranks.rank + 1])
 
 
-def recognise_images(
-    network: nn.Module, loader: Iterable[ViewBatch], *, device: torch.device, dtype: torch.dtype
-) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Rows (N,) of the images that can be read, their embeddings (N, D) and logits (N, C) through the plain view.
+class RecognisedImages(NamedTuple):
+    """Rows (N,) of the images that can be read, their embeddings (N, D), and how many classes rank before their label.
 
-    The network is left in the mode it was in.
+    ``places`` (N,) are C where the label is not among the classes, and empty where no labels were asked for.
+    """
+
+    rows: list[int]
+    embeddings: np.ndarray
+    places: np.ndarray
+
+
+def recognise_images(
+    network: nn.Module,
+    loader: Iterable[ViewBatch],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    labels: np.ndarray | None = None,
+    class_ids: np.ndarray | None = None,
+) -> RecognisedImages:
+    """Recognise images through the plain view; the network is left in the mode it was in.
+
+    No more than a batch's logits are held at a time. ``labels`` (N,) are class ids, ``class_ids`` (C,) those of the
+    logits.
     """
     was_training = network.training
     network.eval()
     embeddings: list[Tensor] = []
-    logits: list[Tensor] = []
+    places: list[np.ndarray] = [np.empty(0, np.int64)]
     kept: list[int] = []
     for batch in loader:
         plain, _ = recognise_views(network, batch.cuts, [(0, False)], device=device, dtype=dtype)
         good = [place for place, row in enumerate(batch.rows.tolist()) if row not in batch.broken]
+        rows = batch.rows[good].tolist()
         embeddings.append(plain.embeddings[good])
-        logits.append(plain.logits[good])
-        kept += batch.rows[good].tolist()
+        if labels is not None and class_ids is not None and rows:
+            places.append(compute_label_ranks(plain.logits[good].numpy(), class_ids, labels[rows], where="validation"))
+        kept += rows
     network.train(was_training)
-    return kept, torch.cat(embeddings).numpy(), torch.cat(logits).numpy()  # one image at least
+    return RecognisedImages(kept, torch.cat(embeddings).numpy(), np.concatenate(places))  # one image at least

@@ -229,6 +229,8 @@ def test_every_way_to_train_runs_and_leaves_curves(place, drawn, productrec):
         "soup": ["train.soup=2", "train.freeze_epochs=1", "train.epochs=3", "train.ema_decay=0.5"],
         "grown": ["train.first_side_px=16", "train.mix_up=0.5", "train.chunk_size=5", "train.patience=1"],
         "mixed": ["train.sampler=mixed", "train.schedule=flat", "train.optimizer=lamb"],
+        "puzzled": ["train.jigsaw.parts=4", "train.track=[tensorboard]", "train.cut_mix=0.3"],
+        "sharded": ["train.shard_head=true", "train.negative_share=0.5", "train.ema_decay=0.5", "train.soup=2"],
         "rooted": ["train.sampler=square_root", "train.schedule=step", "train.optimizer=nadamw"],
     }
     for name, settings in ways.items():
@@ -240,6 +242,10 @@ def test_every_way_to_train_runs_and_leaves_curves(place, drawn, productrec):
     lines = [json.loads(line) for line in (place / "runs/soup/metrics.jsonl").read_text().splitlines()]
     assert {"raw_top_1_accuracy", "embedding_similarity", "active_pairs"} <= set(lines[-1])
     assert productrec("predict", "runs/soup").code == 0
+    assert productrec("predict", "runs/sharded").code == 0
+    assert any((place / "runs/puzzled/tensorboard").iterdir())
+    puzzled = [json.loads(line) for line in (place / "runs/puzzled/metrics.jsonl").read_text().splitlines()]
+    assert {"train_jigsaw_adversarial", "train_jigsaw_alignment"} <= set(puzzled[-1])
 
 
 def test_a_training_that_must_end_in_time_is_usable_and_goes_on(place, drawn, productrec):

@@ -7,6 +7,7 @@ import torch
 
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
+from productrec.losses.classification import compute_classification_loss
 from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import MultiSimilarityMining
 from productrec.losses.pair_logistic import PairLogisticLoss
@@ -19,7 +20,9 @@ from productrec.training.loop import Plan, run_training
 from productrec.training.mixing import Mixing
 from productrec.training.objective import JointLoss
 from productrec.training.optimiser import build_optimizer
+from productrec.training.ranks import Ranks
 from productrec.training.schedule import compute_rate_factor
+from productrec.training.sharded_head import ShardedHead
 from productrec.training.trainer import Trainer
 
 CLASSES, SIDE_PX = 4, 32
@@ -51,6 +54,7 @@ def build(
     backbone="mobilenetv3_small_050",
     dtype=torch.float32,
     puzzle=False,
+    negative_share=None,
     **options,
 ):
     torch.manual_seed(0)
@@ -64,6 +68,8 @@ def build(
         class_count=CLASSES,
         dropout=dropout,
     )
+    if negative_share is not None:
+        shard_head(recognizer, dropout, negative_share, options.get("ranks") or Ranks())
     pairwise = PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())
     loss = {
         "none": lambda: None,
@@ -73,11 +79,15 @@ def build(
         "soft_triple": lambda: SoftTripleLoss(8, CLASSES, 2),
         "pair_logistic": PairLogisticLoss,
     }[metric]()
-    jigsaw = None
+    jigsaw, classify = None, compute_classification_loss
+    if negative_share is not None:
+        classify = recognizer.head.compute_loss
     if puzzle:
         features = recognizer.backbone.feature_dim
         jigsaw = Jigsaw(features, parts=4, reach=2, adversarial_weight=1.0, alignment_weight=1.0, seed=0)
-    objective = JointLoss(loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1, jigsaw=jigsaw)
+    objective = JointLoss(
+        loss, metric_weight=0.5, classification_weight=1.0, label_smoothing=0.1, jigsaw=jigsaw, classify=classify
+    )
     return Trainer(
         recognizer,
         objective,
@@ -99,6 +109,17 @@ def build(
         mixing=Mixing(cut_mix_share=cut_mix, mix_up_share=0.0, mix_up_alpha=0.4, seed=0) if cut_mix else None,
         **options,
     )
+
+
+def shard_head(recognizer, dropout, negative_share, ranks):
+    """Put this rank's rows of the plain head in its place."""
+    plain = recognizer.head.linear
+    head = ShardedHead(plain.in_features, CLASSES, dropout=dropout, negative_share=negative_share, ranks=ranks)
+    own = slice(ranks.rank * len(head.weight), min(CLASSES, (ranks.rank + 1) * len(head.weight)))
+    with torch.no_grad():
+        for mine, theirs in ((head.weight, plain.weight), (head.bias, plain.bias)):
+            mine[: max(0, own.stop - own.start)] = theirs[own]
+    recognizer.head = head
 
 
 def play(trainer, epochs=6, stop_after=None, saved=None, images=PlainImages, figures=(0.5,), **plan):

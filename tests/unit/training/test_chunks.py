@@ -52,7 +52,7 @@ def test_chunks_give_the_gradient_of_the_whole_batch(metric, chunk_size, cut_mix
 def test_dropout_drops_the_same_in_both_passes():
     """With one chunk of everything the two passes are the plain step, drop for drop."""
     plain, chunked = build(dropout=0.5), build(dropout=0.5, chunk_size=15)
-    chunked.chunk_size = 15
+    chunked.passes.chunk_size = 15
     torch.manual_seed(5)
     _, expected = take_gradients(plain)
     torch.manual_seed(5)

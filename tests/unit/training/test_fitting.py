@@ -51,22 +51,22 @@ class SmallDevice:
 )
 def test_the_message_names_what_fits(error):
     trainer = build()
-    trainer._network = SmallDevice(trainer._network, 2, error)
+    trainer.passes._network = SmallDevice(trainer.passes._network, 2, error)
     with pytest.raises(TrainingError, match=r"4 images of 32 px do not\. 2 do, by trial.*chunk_size=2.*batch_size=2\."):
         play(trainer)
-    assert trainer._network.seen == [4, 2]
+    assert trainer.passes._network.seen == [4, 2]
 
 
 def test_where_nothing_fits_it_says_so():
     trainer = build()
-    trainer._network = SmallDevice(trainer._network, 1, torch.OutOfMemoryError("CUDA out of memory."))
+    trainer.passes._network = SmallDevice(trainer.passes._network, 1, torch.OutOfMemoryError("CUDA out of memory."))
     with pytest.raises(TrainingError, match=r"Nor do 2: lower train\.side_px"):
         play(trainer)
 
 
 def test_an_optimiser_that_does_not_fit_is_part_of_the_trial(monkeypatch):
     trainer = build()
-    trainer._network = SmallDevice(trainer._network, 3, torch.OutOfMemoryError("CUDA out of memory."))
+    trainer.passes._network = SmallDevice(trainer.passes._network, 3, torch.OutOfMemoryError("CUDA out of memory."))
 
     def refuse(*shape, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -135,7 +135,7 @@ def test_health_is_the_mean_over_all_pairs():
     trainer = build()
     assert trainer.measure_health() is None
     trainer.run_step(PlainImages(None).images[:8], PlainImages(None).labels[:8])
-    embeddings, _ = trainer._newest
+    embeddings, _ = trainer.passes.newest
     matrix = embeddings @ embeddings.T
     expected = (matrix.sum() - matrix.trace()) / (8 * 7)
     health = trainer.measure_health()

@@ -1,0 +1,154 @@
+"""Passes: forward and backward through a batch, whole or in chunks, beside destroyed copies, with other ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from productrec.models.recognizer import Recognized, Recognizer
+from productrec.runtime import autocast
+from productrec.training.chunks import Chunks
+from productrec.training.mixing import Mixture
+from productrec.training.objective import JointLoss
+from productrec.training.ranks import Ranks
+
+
+class Passes:
+    """What it takes to have the gradients of a batch's loss.
+
+    ``newest``: embeddings and labels of the newest batch that the metric term saw, those of all ranks; ``met_metric``:
+    whether the batch at hand is in a memory by now.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        objective: JointLoss,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        chunk_size: int,
+        compile_network: bool,
+        ranks: Ranks,
+        keys_of: nn.Module | None,
+    ) -> None:
+        """``keys_of``: the momentum encoder, where the metric term wants its keys."""
+        self._recognizer, self._objective, self._ranks, self._keys_of = recognizer, objective, ranks, keys_of
+        both = recognizer.recognise_both
+        self._network: Callable[[Tensor], Recognized] = recognizer
+        self._recognise_both: Callable[[Tensor, Tensor], tuple[Recognized, Tensor]] = both
+        if compile_network:
+            self._network, self._recognise_both = torch.compile(recognizer), torch.compile(both)
+        self._device, self._dtype = device, dtype
+        self.chunk_size = chunk_size
+        self.newest: tuple[Tensor, Tensor] | None = None
+        self.met_metric = False
+
+    def run(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mixture: Mixture | None,
+        step: int,
+        scale: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Leave the gradients of a batch's loss with the parameters.
+
+        Args:
+            images: (B, S, S, 3) uint8, on the device.
+            labels: (B,) class positions.
+            mixture: of a mixed batch.
+            step: decides how images are destroyed.
+            scale: what a loss is multiplied with before its gradient is taken.
+
+        Returns:
+            The loss and its terms, detached.
+        """
+        self.met_metric = False
+        if self.chunk_size and self.chunk_size < len(images):
+            chunks = Chunks(self.chunk_size, self._device)
+            if mixture is not None or self._objective.metric is None:
+                return chunks.backward_apart(
+                    self._network, images, labels, mixture, self._compute_apart, scale, self._cast
+                )
+            keys = self._compute_keys(images)
+            return chunks.backward_whole(
+                self._network,
+                self._recognizer,
+                images,
+                lambda whole: self._compute(whole, labels, None, keys),
+                scale,
+                self._cast,
+            )
+        keys = None if mixture is not None else self._compute_keys(images)
+        jigsaw = self._objective.jigsaw if mixture is None else None
+        if jigsaw is None:
+            with self._cast():
+                recognized = self._network(images)
+            loss, terms = self._compute(recognized, labels, mixture, keys)
+        else:
+            destroyed, origins = jigsaw.destroy(images, step, self._ranks.rank)
+            with self._cast():
+                recognized, maps = self._recognise_both(images, destroyed)
+            loss, terms = self._compute(recognized, labels, None, keys, class_labels=torch.cat([labels, labels]))
+            puzzle, said = jigsaw(maps, origins)
+            loss, terms = loss + puzzle, terms | said
+        if loss.requires_grad:
+            torch.autograd.backward(scale(loss))
+        return loss.detach(), terms
+
+    def _compute(
+        self,
+        recognized: Recognized,
+        labels: Tensor,
+        mixture: Mixture | None,
+        keys: Tensor | None,
+        class_labels: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """``class_labels``: of the logits, where they are of more images than the embeddings, which have ``labels``."""
+        known = labels if class_labels is None else class_labels
+        if self._device.type == "cpu":  # where losses refuse rows that are not finite
+            is_bad = self._ranks.agree([not _is_finite(recognized)], self._device)[0]
+            if is_bad:
+                return recognized.logits.new_full((), torch.nan), {}
+        if mixture is not None or self._objective.metric is None:
+            return self._compute_apart(recognized, known, mixture)
+        # Pairs are those of the whole batch, whichever rank its images are on.
+        everyone = Recognized(self._ranks.gather_rows(recognized.embeddings), recognized.logits)
+        every_label = self._ranks.gather_rows(labels)
+        self.newest, self.met_metric = (everyone.embeddings.detach(), every_label), True
+        every_key = None if keys is None else self._ranks.gather_rows(keys)
+        said: tuple[Tensor, dict[str, Tensor]] = self._objective(everyone, known, None, every_key, every_label)
+        return said
+
+    def _compute_apart(
+        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        said: tuple[Tensor, dict[str, Tensor]] = self._objective(recognized, labels, mixture)
+        return said
+
+    @torch.no_grad()
+    def _compute_keys(self, images: Tensor) -> Tensor | None:
+        if self._keys_of is None:
+            return None
+        with self._cast():
+            keys = [self._keys_of(part).embeddings for part in torch.split(images, self.chunk_size or len(images))]
+        return torch.cat(keys)
+
+    def rehearse(self, images: Tensor) -> None:
+        """Go forward and back through images (B, S, S, 3) for the memory that takes; the norms' statistics move."""
+        images = images.to(self._device)
+        with self._cast():
+            recognized = self._network(images if self._objective.jigsaw is None else torch.cat([images, images]))
+        torch.autograd.backward([recognized.embeddings.sum(), recognized.logits.sum()])
+        self._recognizer.zero_grad(set_to_none=True)
+
+    def _cast(self) -> AbstractContextManager[object]:
+        return autocast(self._device, self._dtype)
+
+
+def _is_finite(recognized: Recognized) -> bool:
+    return bool(recognized.embeddings.isfinite().all()) and bool(recognized.logits.isfinite().all())
