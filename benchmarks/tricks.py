@@ -71,7 +71,7 @@ TRICKS = (
     ),
 )
 _DEFAULTS = Trick("defaults", {})
-# Their labels are those of the defaults' run of the same seed; another contract, because the competition's forbids them.
+# Their labels are of the defaults' run of the same seed; another contract, because the competition's forbids them.
 _PSEUDO = Trick("pseudo-labels, from 0.5 on", {"competition": "plain", "train.pseudo_confidence": 0.5})
 
 
