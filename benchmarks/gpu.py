@@ -1,6 +1,7 @@
 """Benchmark of one accelerator: first whether it computes what the CPU computes, then how fast the whole pipeline is.
 
-Compares embeddings, logits, losses, a training step and the search with the CPU's; measures pair losses; then trains
+Compares embeddings, logits, losses, a training step and the search with the CPU's; measures pair losses, and
+training steps beside timm's; then trains
 the grocery recipe with a larger backbone for about ``--minutes``, predicts with views, and prints rates, peak memory
 and validation scores.
 Without an accelerator it says so and ends. Exit code 1 where a comparison fails; what follows it is measured all the
@@ -55,9 +56,13 @@ def main() -> int:
     print(f"device: {figures['device']}", flush=True)
 
     from sections.agreement import check_agreement
+    from sections.device_training import measure_device_training
     from sections.pair_losses import measure_pair_losses
 
+    from productrec.runtime import choose_dtype
+
     rows = check_agreement(device) + measure_pair_losses(device, quick=options.quick)
+    rows += measure_device_training(device, choose_dtype("auto", device), quick=options.quick)
     for row in rows:
         print_row(row)
     failed = [row.what for row in rows if row.holds is False]

@@ -24,7 +24,7 @@ from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.retrieval.hard_mining import find_near_classes
 from productrec.training.ranks import Ranks
-from productrec.training.validation import recognise_images, slice_of_rank, validate_network
+from productrec.training.validation import gather_images, recognise_images, slice_of_rank, validate_network
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,11 @@ def build_mining(
     if not recipe.train.hard_classes:
         return None
     loader = build_view_loader(
-        ViewedImages(open_images(table, rows), get_views("plain"), recipe.train.side_px),
+        ViewedImages(
+            open_images(table, rows.iloc[slice_of_rank(len(rows), place.ranks)]),
+            get_views("plain"),
+            recipe.train.side_px,
+        ),
         batch_size=recipe.predict.batch_size,
         workers=place.workers,
         pin_memory=place.device.type == "cuda",
@@ -181,7 +185,8 @@ def build_mining(
     )
 
     def mine(network: nn.Module) -> np.ndarray:
-        seen = recognise_images(network, loader, device=place.device, dtype=place.dtype)
+        own = recognise_images(network, loader, device=place.device, dtype=place.dtype)
+        seen = gather_images(own, len(rows), place.ranks)
         return find_near_classes(seen.embeddings, labels[seen.rows], int(labels.max()) + 1, recipe.train.batch_size)
 
     return mine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -111,8 +111,10 @@ def run_training(
         trainer.recognizer.train()
         trainer.objective.train()
         on_epoch_start(progress.epoch)  # after train(), which would wake what is frozen
-        for batch in _check_batches(loader):
-            losses = _run_step(trainer, batch, plan)
+        for batch in loader:
+            if batch.broken and trainer.ranks.size == 1:
+                raise _explain_broken(batch)
+            losses = take_step(trainer, batch, plan)
             progress.batch += 1
             if progress.skipped_in_a_row >= _MOST_SKIPPED:
                 raise _explain_not_finite(trainer, describe_rows(batch.rows.tolist()))
@@ -125,7 +127,10 @@ def run_training(
                 shown["learning_rate_factor"] = trainer.get_rate_factor(progress.step - 1)
             on_step(progress.epoch, len(batch.labels), shown)
             is_late = plan.deadline is not None and time.monotonic() > plan.deadline
-            is_stopped, is_late = trainer.ranks.agree([stop.wanted, is_late], batch.labels.device)
+            flags = [stop.wanted, is_late, bool(batch.broken)]
+            is_stopped, is_late, is_broken = trainer.ranks.agree(flags, trainer.device)
+            if is_broken:  # after the step, which the other ranks could not do alone; it is not saved
+                raise _explain_broken(batch)
             if (is_stopped or is_late) and progress.batch < len(sampler):
                 save("last", figures)
                 if is_stopped:
@@ -150,7 +155,7 @@ def run_training(
         is_late = plan.deadline is not None and time.monotonic() > plan.deadline
         is_hopeless = should_stop(finished, figures)
         flags = [stop.wanted, is_late, is_hopeless]
-        is_stopped, is_late, is_hopeless = trainer.ranks.agree(flags, torch.device("cpu"))
+        is_stopped, is_late, is_hopeless = trainer.ranks.agree(flags, trainer.device)
         if is_stopped and progress.epoch < plan.epochs:
             raise Interrupted(f"stopped after epoch {progress.epoch}; the state is saved.", exit_code=stop.exit_code)
         if is_hopeless and progress.epoch < plan.epochs:
@@ -162,7 +167,12 @@ def run_training(
     return Ending.FINISHED
 
 
-def _run_step(trainer: Trainer, batch: TrainingBatch, plan: Plan) -> dict[str, Tensor]:
+def take_step(trainer: Trainer, batch: TrainingBatch, plan: Plan) -> dict[str, Tensor]:
+    """One step, and what it gives.
+
+    Raises:
+        TrainingError: the batch does not fit the device's memory; the message names what does.
+    """
     try:
         return trainer.run_step(batch.images, batch.labels)
     except RuntimeError as error:
@@ -198,14 +208,13 @@ def _look(trainer: Trainer) -> dict[str, float]:
     return figures
 
 
-def _check_batches(loader: Iterable[TrainingBatch]) -> Iterator[TrainingBatch]:
-    for batch in loader:
-        if batch.broken:
-            raise DataError(
-                f"training: {len(batch.broken)} images of a batch cannot be read, the first: {batch.broken[0]} "
-                "Ingest again, so that broken images are left out."
-            )
-        yield batch
+def _explain_broken(batch: TrainingBatch) -> DataError:
+    if not batch.broken:
+        return DataError("training: another process met an image that cannot be read; its own message says which.")
+    return DataError(
+        f"training: {len(batch.broken)} images of a batch cannot be read, the first: {batch.broken[0]} "
+        "Ingest again, so that broken images are left out."
+    )
 
 
 def _explain_not_finite(trainer: Trainer, images: str) -> TrainingError:

@@ -44,17 +44,14 @@ def validate_network(
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read.
     """
-    own = slice(0, len(labels)) if ranks is None else slice_of_rank(len(labels), ranks)
-    recognised = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
-    kept, embeddings, places = [row + own.start for row in recognised.rows], recognised.embeddings, recognised.places
-    if ranks is not None and ranks.size > 1:
-        parts = ranks.gather_objects((kept, embeddings, places))
-        kept = [row for rows, _, _ in parts for row in rows]
-        embeddings, places = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
-    known = labels[kept]
-    figures = {"top_1_accuracy": float(np.mean(places == 0)), "top_3_error": float(np.mean(places >= 3))}
-    roles = None if is_query is None else is_query[kept]
-    return figures | compute_self_retrieval(embeddings, known, is_query=roles)
+    ranks = ranks or Ranks()
+    own = slice_of_rank(len(labels), ranks)
+    mine = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
+    seen = gather_images(mine, len(labels), ranks)
+    known = labels[seen.rows]
+    figures = {"top_1_accuracy": float(np.mean(seen.places == 0)), "top_3_error": float(np.mean(seen.places >= 3))}
+    roles = None if is_query is None else is_query[seen.rows]
+    return figures | compute_self_retrieval(seen.embeddings, known, is_query=roles)
 
 
 def slice_of_rank(count: int, ranks: Ranks) -> slice:
@@ -102,4 +99,14 @@ def recognise_images(
             places.append(compute_label_ranks(plain.logits[good].numpy(), class_ids, labels[rows], where="validation"))
         kept += rows
     network.train(was_training)
-    return RecognisedImages(kept, torch.cat(embeddings).numpy(), np.concatenate(places))  # one image at least
+    together = torch.cat(embeddings).numpy() if kept else np.empty((0, 0), np.float32)
+    return RecognisedImages(kept, together, np.concatenate(places))
+
+
+def gather_images(own: RecognisedImages, count: int, ranks: Ranks) -> RecognisedImages:
+    """What all ranks recognised, each its `slice_of_rank` of ``count`` images, in their order."""
+    start = slice_of_rank(count, ranks).start
+    said = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.places))
+    parts = [part for part in said if part[0]] or said[:1]  # a rank may have had no image to read
+    rows, embeddings, places = zip(*parts, strict=True)
+    return RecognisedImages([row for some in rows for row in some], np.concatenate(embeddings), np.concatenate(places))

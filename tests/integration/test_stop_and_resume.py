@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,23 @@ def test_a_resume_with_other_settings_is_refused_by_name(place, drawn, productre
     outcome = productrec("train", recipe, *SETTINGS, "train.learning_rate=0.5", "--resume")
     assert outcome.code == 4
     assert "train.learning_rate" in outcome.err
+
+
+def test_a_broken_image_of_one_process_ends_both_at_once(place, drawn):
+    shutil.copytree(drawn, place / "source")
+    recipe = write_recipe(place, place / "source")
+    command = [sys.executable, "-m", "productrec"]
+    subprocess.run([*command, "ingest", "source", "--out", "data/tiny"], check=True, timeout=120)
+    broken = sorted((place / "source").rglob("*.jpg"))
+    train = {image["id"] for image in json.loads((place / "source/train.json").read_text())["images"]}
+    victim = next(path for path in broken if path.name in train)
+    victim.write_bytes(victim.read_bytes()[:40])
+    started = time.monotonic()
+    command += ["train", str(recipe), *TINY, "train.timeout_minutes=5", "--nproc", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 3, done.stderr
+    assert victim.name in done.stderr and "another process met an image that cannot be read" in done.stderr
+    assert time.monotonic() - started < 120
 
 
 def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finished):
