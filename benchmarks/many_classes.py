@@ -1,5 +1,6 @@
-"""Benchmark of the classification head in shards: time and memory of a step with very many classes, on one process and on
-two, with all classes and with a sample of them, beside the plain head.
+"""Benchmark of the classification head in shards: time and memory of a step with very many classes.
+
+On one process and on two, with all classes and with a sample of them, beside the plain head.
 
 A step is head, cross-entropy, backward and AdamW on random features; no backbone. Each case runs in processes of its
 own; memory is the highest of one process beyond what it held before the head was made.
@@ -45,9 +46,7 @@ def main() -> None:
     print(f"command: python benchmarks/many_classes.py {' '.join(sys.argv[1:])}".rstrip())
     print(f"machine: {describe_machine()}\n")
     print(f"{options.classes:,} classes, {options.features} features, batch {options.batch}, float32\n")
-    print(
-        "| head | processes | classes compared with | seconds a step | memory of a process, MB |\n|---|---|---|---|---|"
-    )
+    print("| head | processes | compared with | seconds a step | memory of a process, MB |\n|---|---|---|---|---|")
     for name, size, share in _CASES:
         seen = _run(size, name, share)
         seconds, memory = (max(one[key] for one in seen) for key in ("seconds", "memory_mb"))

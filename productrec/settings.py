@@ -173,7 +173,7 @@ class TrainSettings(Settings):
     sync_norms: bool = Field(False, description="batch norms see the images of all ranks (on GPUs)")
     shard_head: bool = Field(False, description="each rank keeps its share of the classes' weights (Partial FC)")
     negative_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="share of the classes a step compares with, besides the batch's own, where the head is sharded"
+        1.0, description="share of the classes a step compares with, the batch's among them, where the head is sharded"
     )
     timeout_minutes: PositiveFloat = Field(10.0, description="without an answer for so long a rank counts as dead")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(

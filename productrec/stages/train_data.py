@@ -78,6 +78,8 @@ def add_pseudo_labels(rows: pd.DataFrame, table: ImageTable, recipe: Recipe) -> 
         probabilities, least=recipe.train.pseudo_confidence, known=rows["label"].astype(int).unique().tolist()
     )
     added = table.images[table.images["image_id"].isin(list(chosen)) & (table.images["status"] == "ok")]
+    if not len(added):
+        raise DataError(f"{folder}: must be of images that can be read; none of the {len(chosen)} sure ones can.")
     added = added.assign(
         label=added["image_id"].map(chosen).astype("Int64"),
         weight=added["weight"].fillna(1.0) * recipe.train.pseudo_weight,

@@ -23,6 +23,8 @@ from productrec.training.schedule import compute_rate_factor
 from productrec.training.sharded_head import ShardedHead
 from productrec.training.trainer import Trainer
 
+_ELEMENTWISE = ("adamw", "sgd", "adam", "nadam", "nadamw", "lion", "rmsprop")  # whatever else is in a rank's shard
+
 
 def build_trainer(
     recipe: Recipe,
@@ -45,10 +47,15 @@ def build_trainer(
     """
     class_count = len(class_sizes)
     ranks = ranks or Ranks()
-    recognizer = build_network(recipe, class_count, ranks=ranks)
+    recognizer = build_network(recipe, class_count, ranks=ranks, dtype=dtype)
     head = recognizer.head
     if isinstance(head, ShardedHead) and dtype == torch.float16:  # its scale would differ between ranks
         raise RecipeError("train.shard_head: must have bfloat16 or float32 activations; give train.precision=float32.")
+    if isinstance(head, ShardedHead) and ranks.size > 1 and recipe.train.optimizer not in _ELEMENTWISE:
+        raise RecipeError(
+            f"train.optimizer: must be one of {', '.join(_ELEMENTWISE)} where the head stands in shards, as they treat "
+            f"every number by itself; got {recipe.train.optimizer}."
+        )
     if recipe.train.sync_norms and ranks.size > 1 and device.type == "cuda":
         recognizer = nn.SyncBatchNorm.convert_sync_batchnorm(recognizer)  # type: ignore[no-untyped-call]
     recognizer = recognizer.to(device)
@@ -110,7 +117,9 @@ def build_trainer(
     )
 
 
-def build_network(recipe: Recipe, class_count: int, *, ranks: Ranks | None = None) -> Recognizer:
+def build_network(
+    recipe: Recipe, class_count: int, *, ranks: Ranks | None = None, dtype: torch.dtype = torch.float32
+) -> Recognizer:
     """The network of a recipe, with the weights a training starts from; for ``ranks``, where its head is in shards."""
     build_head = None
     if recipe.train.shard_head and ranks is not None:
@@ -120,6 +129,7 @@ def build_network(recipe: Recipe, class_count: int, *, ranks: Ranks | None = Non
             dropout=recipe.model.dropout,
             negative_share=recipe.train.negative_share,
             ranks=ranks,
+            dtype=dtype,
         )
     return build_recognizer(
         backbone=recipe.model.backbone,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from productrec.errors import TrainingError
+from productrec.training.sharded_head import ShardedHead
 from productrec.training.trainer import Trainer
 
 _CPU_WORDS = "DefaultCPUAllocator"  # there torch raises a plain RuntimeError
@@ -49,7 +50,8 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int)
     Tries smaller ones, forward and backward, beside what the optimiser will want; the training is over, so nothing has
     to stay as it was. To be called when nothing of the failed step is held any more.
     """
-    wanted_bytes = 0 if trainer.optimizer.state else _MOMENTS * sum(4 * one.numel() for one in trainer.parameters)
+    without = [one for one in trainer.parameters if one.requires_grad and not trainer.optimizer.state.get(one)]
+    wanted_bytes = _MOMENTS * sum(4 * one.numel() for one in without)
 
     def fits(count: int) -> bool:
         gc.collect()
@@ -67,15 +69,17 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int)
 
     seen = min(len(images), trainer.passes.chunk_size or len(images))
     what = f"training: a batch must fit the device's memory; {seen} images of {images.shape[1]} px do not."
-    if any(isinstance(module, nn.SyncBatchNorm) for module in trainer.recognizer.modules()):
+    chunk = "" if trainer.objective.jigsaw is not None else "train.chunk_size={} (losses still see the whole batch)"
+    if isinstance(trainer.recognizer.head, ShardedHead):  # what it holds is of all ranks' images
+        return TrainingError(f"{what} Lower train.batch_size or train.negative_share, or start more processes.")
+    if any(isinstance(module, nn.SyncBatchNorm) for module in trainer.recognizer.modules()):  # a trial needs all ranks
         return TrainingError(
-            f"{what} Lower train.batch_size, or set train.chunk_size to a part of it."
-        )  # no trial alone
+            f"{what} Lower train.batch_size" + (", or set train.chunk_size to a part of it." if chunk else ".")
+        )
     found = find_fitting_size(fits, failed=seen, multiple_of=multiple_of)
     if found is None:
         return TrainingError(f"{what} Nor do {multiple_of}: lower train.side_px, or take a smaller model.backbone.")
-    chunk = f"train.chunk_size={found} (losses still see the whole batch)"
-    if trainer.passes.chunk_size:
-        return TrainingError(f"{what} {found} do, by trial: give {chunk}.")
-    size = found * trainer.ranks.size
-    return TrainingError(f"{what} {found} do, by trial: give {chunk}, or train.batch_size={size}.")
+    advice = [chunk.format(found)] if chunk else []
+    if not trainer.passes.chunk_size:
+        advice.append(f"train.batch_size={found * trainer.ranks.size}")
+    return TrainingError(f"{what} {found} do, by trial: give {', or '.join(advice)}.")

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from productrec.errors import TrainingError
+
 _STREAM = 0xDC1  # sets its draws apart from those of mixing
 
 
@@ -43,6 +45,9 @@ class Jigsaw(nn.Module):
         Args:
             maps: (2 B, F, H, W) feature maps, of whole images and then of the same ones destroyed.
             origins: (B, parts ** 2) where each region of a destroyed image stood, as `destroy` gave them.
+
+        Raises:
+            TrainingError: the maps have no grid to find places in.
         """
         maps, count = maps.float(), len(origins)
         total, terms = maps.new_zeros(()), dict[str, Tensor]()
@@ -52,6 +57,12 @@ class Jigsaw(nn.Module):
             total = total + self._adversarial_weight * adversarial
             terms["jigsaw_adversarial"] = adversarial.detach()
         if self.locate is not None:
+            if 1 in maps.shape[2:]:
+                raise TrainingError(
+                    "jigsaw: the backbone's feature map must be a grid for the alignment term; got "
+                    f"{maps.shape[2]} x {maps.shape[3]}. Give a larger train.side_px, or "
+                    "train.jigsaw.alignment_weight=0."
+                )
             found = F.adaptive_avg_pool2d(self.locate(maps), self._parts).flatten(2)  # (2 B, 2, parts ** 2)
             in_place = torch.arange(self._parts**2, device=maps.device).expand(count, -1)
             wanted = torch.cat([in_place, origins])

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_STREAM = 0x317  # sets the draws of partners apart from those of shares
+
 
 class Mixture(NamedTuple):
     """The other labels of a mixed batch: ``partners`` (B,) class positions; ``share``, the pixels that are its own."""
@@ -23,7 +25,7 @@ class Mixing:
     def __init__(self, *, cut_mix_share: float, mix_up_share: float, mix_up_alpha: float, seed: int, rank: int = 0):
         """``cut_mix_share`` and ``mix_up_share``: of the batches, together at most 1; ``mix_up_alpha``: see `mix_up`.
 
-        Ranks mix the same steps, each its own images.
+        Ranks mix the same steps in the same shares, each its own images.
         """
         self._cut_mix_share, self._mix_up_share, self._alpha = cut_mix_share, mix_up_share, mix_up_alpha
         self._seed, self._rank = seed, rank
@@ -34,32 +36,41 @@ class Mixing:
         drawn = generator.random()
         if drawn >= self._cut_mix_share + self._mix_up_share:
             return images, None
-        if self._rank:
-            generator = np.random.default_rng([self._seed, step, self._rank])
+        partners = np.random.default_rng([self._seed, step, self._rank, _STREAM])
         if drawn < self._cut_mix_share:
-            return cut_mix(images, labels, generator)
-        return mix_up(images, labels, generator, alpha=self._alpha)
+            return cut_mix(images, labels, generator, partners)
+        return mix_up(images, labels, generator, partners, alpha=self._alpha)
 
 
-def mix_up(images: Tensor, labels: Tensor, generator: np.random.Generator, *, alpha: float) -> tuple[Tensor, Mixture]:
+def mix_up(
+    images: Tensor,
+    labels: Tensor,
+    generator: np.random.Generator,
+    partners: np.random.Generator | None = None,
+    *,
+    alpha: float,
+) -> tuple[Tensor, Mixture]:
     """Blend every image with its partner (Zhang et al., ICLR 2018), one share for the whole batch.
 
     Args:
         images: (B, S, S, 3) uint8, left as they are; blended ones are rounded.
         labels: (B,) class positions.
-        generator: where randomness comes from.
+        generator: draws the share.
+        partners: draws who is mixed with whom; None for the same generator.
         alpha: the share is drawn from Beta(alpha, alpha); small ones leave most images nearly as they are.
 
     Returns:
         Mixed images, and the partners' labels with the share of the image's own.
     """
-    order = torch.from_numpy(generator.permutation(len(labels))).to(images.device)
+    order = torch.from_numpy((partners or generator).permutation(len(labels))).to(images.device)
     share = float(generator.beta(alpha, alpha))
     mixed = torch.lerp(images[order].float(), images.float(), share)
     return mixed.round_().to(images.dtype), Mixture(labels[order.to(labels.device)], share)
 
 
-def cut_mix(images: Tensor, labels: Tensor, generator: np.random.Generator) -> tuple[Tensor, Mixture]:
+def cut_mix(
+    images: Tensor, labels: Tensor, generator: np.random.Generator, partners: np.random.Generator | None = None
+) -> tuple[Tensor, Mixture]:
     """Paste one rectangle of every image's partner over it (Yun et al., ICCV 2019).
 
     The rectangle has the image's aspect, an area drawn evenly from none to all, and a centre drawn evenly; what of it
@@ -68,13 +79,14 @@ def cut_mix(images: Tensor, labels: Tensor, generator: np.random.Generator) -> t
     Args:
         images: (B, S, S, 3), left as they are.
         labels: (B,) class positions.
-        generator: where randomness comes from.
+        generator: draws the rectangle.
+        partners: draws who is mixed with whom; None for the same generator.
 
     Returns:
         Mixed images, and the partners' labels with the share of the image's own.
     """
     height, width = images.shape[1:3]
-    order = torch.from_numpy(generator.permutation(len(labels))).to(images.device)
+    order = torch.from_numpy((partners or generator).permutation(len(labels))).to(images.device)
     reach = math.sqrt(generator.random()) / 2
     y, x = generator.random(2) * (height, width)
     top, bottom = (round(min(max(edge, 0), height)) for edge in (y - reach * height, y + reach * height))

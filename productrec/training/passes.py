@@ -143,7 +143,9 @@ class Passes:
         images = images.to(self._device)
         with self._cast():
             recognized = self._network(images if self._objective.jigsaw is None else torch.cat([images, images]))
-        torch.autograd.backward([recognized.embeddings.sum(), recognized.logits.sum()])
+        learned = [one.sum() for one in recognized if one.requires_grad]  # a frozen backbone leaves some without
+        if learned:
+            torch.autograd.backward(learned)
         self._recognizer.zero_grad(set_to_none=True)
 
     def _cast(self) -> AbstractContextManager[object]:

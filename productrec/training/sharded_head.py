@@ -12,18 +12,19 @@ from torch.nn import functional as F
 
 from productrec.losses.batch import check_batch
 from productrec.models.recognizer import ClassificationHead, Recognizer
+from productrec.runtime import autocast
 from productrec.training.ranks import Ranks
 
 _BLOCK_CLASSES = 1024  # whose first weights are drawn together, so that they are the same on any number of ranks
 
 
 class ShardedHead(nn.Module):
-    """A `ClassificationHead` for more classes than one device holds (Partial FC; An et al., CVPR 2022).
+    """A `ClassificationHead` for more classes than one device can train (Partial FC; An et al., CVPR 2022).
 
     Every rank keeps the weights of an equal number of classes, their gradients and what the optimiser keeps of them,
     and computes their logits for the images of all ranks; the softmax goes over all shards. With ``negative_share``
-    under 1 a step compares with the classes of the batch and a random sample of the others: the softmax is then over
-    these alone.
+    under 1 a step compares with a random sample of the classes, those of the batch among them: the softmax is then over
+    these alone. To validate and to save, the weights of all classes are put together on every rank.
 
     Departure: rows that were not sampled have no gradient, but the optimiser still moves them by what it remembers.
 
@@ -35,12 +36,22 @@ class ShardedHead(nn.Module):
     bias: nn.Parameter
 
     def __init__(
-        self, feature_dim: int, class_count: int, *, dropout: float, negative_share: float, ranks: Ranks
+        self,
+        feature_dim: int,
+        class_count: int,
+        *,
+        dropout: float,
+        negative_share: float,
+        ranks: Ranks,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """``negative_share``: of a rank's classes that a step compares with at least, in (0, 1]."""
+        """``negative_share``: of a rank's classes that a step compares with at least, in (0, 1]; ``dtype``: of logits,
+        before the softmax, which is float32.
+        """
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self._class_count, self._negative_share, self._ranks = class_count, negative_share, ranks
+        self._dtype = dtype
         self._rows = -(-class_count // ranks.size)  # the last shards may hold rows of no class
         self._start = ranks.rank * self._rows
         first = _draw_rows(self._start, self._rows, feature_dim)
@@ -76,7 +87,8 @@ class ShardedHead(nn.Module):
             own = self._count_classes(self._ranks.rank)
             weight, bias = weight[:own], bias[:own]
             places = torch.where((places >= 0) & (places < own), places, -1)
-        logits = F.linear(everyone, weight.to(everyone.dtype), bias.to(everyone.dtype)).float()
+        with autocast(everyone.device, self._dtype):
+            logits = F.linear(everyone, weight, bias).float()
         loss: Tensor = _ShardedCrossEntropy.apply(logits, places, self._ranks, label_smoothing, compared)
         return loss
 
@@ -84,8 +96,9 @@ class ShardedHead(nn.Module):
         """Own classes that a step compares with, ascending, and where in them each label is, -1 for others' labels."""
         own = self._count_classes(self._ranks.rank)
         is_own = (places >= 0) & (places < own)
-        chance = torch.rand(self._rows, device=places.device)[:own]
-        chance[places[is_own]] = 2.0  # labels come first
+        chance = torch.rand(self._rows + 1, device=places.device)
+        chance[torch.where(is_own, places, own)] = 2.0  # labels come first; those of others land beyond the own ones
+        chance = chance[:own]
         count = self._count_chosen(self._ranks.rank, len(places))
         chosen = chance.topk(count).indices.sort().values
         found = torch.searchsorted(chosen, places.contiguous())
@@ -102,7 +115,8 @@ class ShardedHead(nn.Module):
     @torch.no_grad()
     def assemble(self) -> ClassificationHead:
         """The plain head of all classes, on this device; all ranks must call it together."""
-        whole = ClassificationHead(1, 1, 0.0)
+        with torch.device("meta"):  # else first weights would be drawn, and the random state moves on
+            whole = ClassificationHead(1, 1, 0.0)
         for name in ("weight", "bias"):
             shards = self._ranks.gather_tensors(getattr(self, name).detach())
             setattr(whole.linear, name, nn.Parameter(torch.cat(shards)[: self._class_count], requires_grad=False))
@@ -138,8 +152,17 @@ def list_shard(head: ShardedHead, optimizer: torch.optim.Optimizer, average: nn.
 
 
 def gather_shards(own: dict[str, Tensor], ranks: Ranks) -> list[dict[str, Tensor]]:
-    """What `list_shard` gives on every rank, in their order, on the CPU; all must call it together."""
-    parts = {name: [part.cpu() for part in ranks.gather_tensors(value)] for name, value in own.items()}
+    """What `list_shard` gives on every rank, in their order, on the CPU; all must call it together.
+
+    Only the first rank, which saves them, keeps them; the others get none.
+    """
+    parts = dict[str, list[Tensor]]()
+    for name, value in own.items():
+        gathered = ranks.gather_tensors(value)
+        if ranks.is_first:
+            parts[name] = [part.cpu() for part in gathered]
+    if not ranks.is_first:
+        return []
     return [{name: values[rank] for name, values in parts.items()} for rank in range(ranks.size)]
 
 
@@ -151,16 +174,17 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         count, own = logits.shape
         tops = logits.amax(dim=1) if own else logits.new_full((count,), -torch.inf)
         tops = ranks.reduce(tops, "max")
-        exponentials = torch.exp(logits - tops[:, None])
+        exponentials = (logits - tops[:, None]).exp_()
         is_own = places >= 0
         given = logits.gather(1, places.clamp(min=0)[:, None])[:, 0] if own else logits.new_zeros(count)
         given = torch.where(is_own, given, 0.0)
         totals, given, sums = ranks.reduce(torch.stack([exponentials.sum(dim=1), given, logits.sum(dim=1)]), "sum")
         losses = totals.log() + tops - (1 - smoothing) * given - smoothing / compared * sums
-        gradient = exponentials / totals[:, None] - smoothing / compared
+        gradient = exponentials.div_(totals[:, None] * count).sub_(smoothing / compared / count)  # no copy: it is large
         if own:
-            gradient.scatter_add_(1, places.clamp(min=0)[:, None], -(1 - smoothing) * is_own[:, None].to(logits.dtype))
-        ctx.save_for_backward(gradient / count)
+            share = (smoothing - 1) / count * is_own[:, None].to(logits.dtype)
+            gradient.scatter_add_(1, places.clamp(min=0)[:, None], share)
+        ctx.save_for_backward(gradient)
         loss: Tensor = losses.mean()
         return loss
 

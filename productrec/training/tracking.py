@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -77,7 +78,7 @@ def _start_tensorboard(folder: Path, name: str, settings: dict[str, Any], first_
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise RecipeError(f"train.track: tensorboard must be installed; it is not. {_INSTALL}") from None
-    writer = SummaryWriter(folder / "tensorboard", purge_step=first_step + 1 if first_step else None)
+    writer = SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
 
     def write(step: int, figures: dict[str, float]) -> None:
         for key, value in figures.items():
@@ -96,7 +97,7 @@ def _start_wandb(folder: Path, name: str, settings: dict[str, Any], first_step: 
         write_text(known, secrets.token_hex(8))
     try:
         run = wandb.init(
-            project=wandb.Settings().project or _PROJECT,
+            project=os.environ.get("WANDB_PROJECT") or _PROJECT,
             id=known.read_text(encoding="utf-8"),
             name=name,
             dir=folder,

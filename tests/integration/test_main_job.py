@@ -229,7 +229,7 @@ def test_every_way_to_train_runs_and_leaves_curves(place, drawn, productrec):
         "soup": ["train.soup=2", "train.freeze_epochs=1", "train.epochs=3", "train.ema_decay=0.5"],
         "grown": ["train.first_side_px=16", "train.mix_up=0.5", "train.chunk_size=5", "train.patience=1"],
         "mixed": ["train.sampler=mixed", "train.schedule=flat", "train.optimizer=lamb"],
-        "puzzled": ["train.jigsaw.parts=4", "train.track=[tensorboard]", "train.cut_mix=0.3"],
+        "puzzled": ["train.jigsaw.parts=4", "train.side_px=64", "train.track=[tensorboard]", "train.cut_mix=0.3"],
         "sharded": ["train.shard_head=true", "train.negative_share=0.5", "train.ema_decay=0.5", "train.soup=2"],
         "rooted": ["train.sampler=square_root", "train.schedule=step", "train.optimizer=nadamw"],
     }

@@ -85,3 +85,23 @@ def test_other_errors_pass(monkeypatch):
     monkeypatch.setattr(Trainer, "run_step", fail)
     with pytest.raises(RuntimeError, match="something else"):
         play(trainer)
+
+
+def test_advice_that_would_be_refused_is_not_given():
+    trainer = build(puzzle=True)
+    trainer.objective.jigsaw.locate = None
+    trainer.passes._network = SmallDevice(trainer.passes._network, 4, torch.OutOfMemoryError("CUDA out of memory."))
+    trainer.passes._recognise_both = lambda images, others: trainer.passes._network(torch.cat([images, others]))
+    with pytest.raises(TrainingError, match=r"2 do, by trial: give train\.batch_size=2\.$"):
+        play(trainer)
+    sharded = build(negative_share=1.0)
+    sharded.passes._network = SmallDevice(sharded.passes._network, 2, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(TrainingError, match=r"Lower train\.batch_size or train\.negative_share"):
+        play(sharded)
+
+
+def test_a_frozen_network_can_be_rehearsed():
+    trainer = build(negative_share=1.0)
+    for one in trainer.recognizer.parameters():
+        one.requires_grad_(False)
+    trainer.passes.rehearse(torch.zeros(4, 32, 32, 3, dtype=torch.uint8))

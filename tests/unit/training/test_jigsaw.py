@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from productrec.errors import RecipeError
+from productrec.errors import RecipeError, TrainingError
 from productrec.recipe import build_recipe
 from productrec.training.jigsaw import Jigsaw, shuffle_regions
 from tests.unit.training.playing import PlainImages, build, copy_state, play
+
+
+class LargeImages(PlainImages):
+    """Of twice the side: a feature map of 2 x 2."""
+
+    def __init__(self, sampler):
+        super().__init__(sampler)
+        self.images = self.images.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
 
 
 @pytest.mark.parametrize(("parts", "reach"), [(2, 1), (4, 1), (4, 2), (8, 2), (8, 20)])
@@ -80,7 +88,7 @@ def test_a_pair_loss_sees_whole_images_alone_and_both_are_classified():
     trainer.objective.metric = Watcher(trainer.objective.metric)
     logits = []
     trainer.recognizer.head.register_forward_hook(lambda module, given, said: logits.append(len(said)))
-    images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
+    images, labels = LargeImages(None).images[:8], LargeImages(None).labels[:8]
     losses = trainer.run_step(images, labels)
     assert trainer.objective.metric.seen == [(8, 8)] and logits == [16]
     assert losses.keys() == {"loss", "metric", "classification", "jigsaw_adversarial", "jigsaw_alignment"}
@@ -88,7 +96,7 @@ def test_a_pair_loss_sees_whole_images_alone_and_both_are_classified():
 
 def test_mixed_batches_are_not_destroyed():
     trainer = build_with_jigsaw(cut_mix=1.0)
-    images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
+    images, labels = LargeImages(None).images[:8], LargeImages(None).labels[:8]
     assert trainer.run_step(images, labels).keys() == {"loss", "classification"}
 
 
@@ -96,13 +104,19 @@ def test_mixed_batches_are_not_destroyed():
 def test_it_learns_to_put_regions_back_and_resumes_exactly(metric):
     saved = {}
     first = build_with_jigsaw(metric=metric, learning_rate=3e-3)
-    log = play(first, epochs=6)
+    log = play(first, epochs=6, images=LargeImages)
     assert log[-1]["train_jigsaw_alignment"] < log[0]["train_jigsaw_alignment"]
     with pytest.raises(Exception, match="stopped"):
-        play(build_with_jigsaw(metric=metric, learning_rate=3e-3), epochs=6, stop_after=9, saved=saved)
+        play(
+            build_with_jigsaw(metric=metric, learning_rate=3e-3),
+            epochs=6,
+            stop_after=9,
+            saved=saved,
+            images=LargeImages,
+        )
     resumed = build_with_jigsaw(metric=metric, learning_rate=3e-3)
     resumed.load_state_dict(saved["last"])
-    play(resumed, epochs=6)
+    play(resumed, epochs=6, images=LargeImages)
     wanted = copy_state(first)
     assert all(torch.equal(value, wanted[name]) for name, value in copy_state(resumed).items())
     one, other = (dict(trainer.objective.named_parameters()) for trainer in (first, resumed))
@@ -121,3 +135,12 @@ def test_it_learns_to_put_regions_back_and_resumes_exactly(metric):
 def test_settings_that_do_not_go_together(train, message):
     with pytest.raises(RecipeError, match=message):
         build_recipe({"name": "run", "train": train})
+
+
+def test_a_map_without_a_grid_is_refused_unless_nothing_is_to_be_found_in_it():
+    trainer = build_with_jigsaw()
+    images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]  # 32 px: one place
+    with pytest.raises(TrainingError, match=r"must be a grid for the alignment term; got 1 x 1\. Give a larger"):
+        trainer.run_step(images, labels)
+    trainer.objective.jigsaw.locate = None
+    assert "jigsaw_alignment" not in trainer.run_step(images, labels)

@@ -5,7 +5,7 @@ from torch import nn
 
 from productrec.losses.classification import compute_classification_loss
 from productrec.models.recognizer import Recognized
-from productrec.training.mixing import Mixture, cut_mix
+from productrec.training.mixing import Mixing, Mixture, cut_mix
 from productrec.training.objective import JointLoss
 
 
@@ -43,3 +43,13 @@ def test_a_mixed_batch_has_both_labels_in_the_classification_term_and_no_other()
     own, other = (compute_classification_loss(logits, one, label_smoothing=0.1) for one in (labels, partners))
     assert set(terms) == {"classification"}
     assert total.item() == pytest.approx(2 * (0.7 * own + 0.3 * other).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("way", ["cut_mix_share", "mix_up_share"])
+def test_ranks_mix_in_the_same_shares_each_its_own_images(way):
+    shares = {"cut_mix_share": 0.0, "mix_up_share": 0.0, way: 1.0}
+    ranks = [Mixing(**shares, mix_up_alpha=0.4, seed=0, rank=rank) for rank in range(2)]
+    images, labels = torch.zeros(8, 16, 16, 3, dtype=torch.uint8), torch.arange(8)
+    seen = [[one.mix(images, labels, step)[1] for step in range(10)] for one in ranks]
+    assert [one.share for one in seen[0]] == [one.share for one in seen[1]]
+    assert any(not torch.equal(one.partners, other.partners) for one, other in zip(*seen, strict=True))

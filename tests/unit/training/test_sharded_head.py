@@ -8,6 +8,7 @@ from productrec.errors import RecipeError
 from productrec.losses.classification import compute_classification_loss
 from productrec.models.recognizer import ClassificationHead
 from productrec.recipe import build_recipe
+from productrec.stages.train_model import build_trainer
 from productrec.training.ranks import Ranks
 from productrec.training.sharded_head import ShardedHead, _draw_rows, _ShardedCrossEntropy
 from tests.unit.training.playing import PlainImages, build
@@ -17,7 +18,14 @@ STEPS = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
 from productrec.training.ranks import join_ranks, leave_ranks
+from productrec.training.mixing import Mixture
 from tests.unit.training.playing import PlainImages, build
+
+class Alike:
+    # Mixes every third step by labels alone: who else an image is mixed with depends on the ranks.
+
+    def mix(self, images, labels, step):
+        return (images, Mixture((labels + 1) % 4, 0.3)) if step % 3 == 1 else (images, None)
 
 torch.set_num_threads(1)
 sharded, metric, out = sys.argv[1] == "sharded", sys.argv[2], sys.argv[3]
@@ -28,6 +36,7 @@ own = slice(ranks.rank * size, (ranks.rank + 1) * size)
 
 def make():
     trainer = build(metric, dropout=0.0, ranks=ranks, ema_decay=0.9, negative_share=1.0 if sharded else None)
+    trainer._mixing = Alike()
     trainer._clip = 0.5  # so that the norm of all gradients matters
     for module in trainer.recognizer.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -49,12 +58,17 @@ train(trainer, 1)
 if hook is not None:
     hook.remove()
 state = trainer.state_dict()
+random = torch.get_rng_state()
 assert state["progress"]["skipped"] == 1, state["progress"]
 kept, raw = copy(trainer.evaluated), copy(trainer.raw)
-torch.save(state, f"{out}.state{ranks.rank}")
+assert torch.equal(random, torch.get_rng_state())  # or a resume would draw others
+assert ("shards" in state) == (sharded and ranks.size > 1)
+if ranks.is_first:
+    torch.save(state, f"{out}.state")
+ranks.gather_objects(None)
 train(trainer, 2)
 other = make()
-other.load_state_dict(torch.load(f"{out}.state{ranks.rank}", weights_only=True))
+other.load_state_dict(torch.load(f"{out}.state", weights_only=True))
 train(other, 2)
 pairs = [(copy(trainer.evaluated), copy(other.evaluated)), (copy(trainer.raw), copy(other.raw))]
 differing = [name for one, two in pairs for name in one if not torch.equal(one[name], two[name])]
@@ -131,7 +145,7 @@ def test_a_sample_holds_the_batch_and_is_a_softmax_of_its_own(negative_share):
     for _ in range(5):
         state = torch.get_rng_state()
         chosen, places = head._choose(labels)
-        assert len(chosen) == max(4, round(negative_share * 40)) and len(chosen.unique()) == len(chosen)
+        assert len(chosen) == max(4, round(negative_share * 40)) and (chosen.diff() > 0).all()
         assert torch.equal(chosen[places], labels)
         torch.set_rng_state(state)
         seen = head.compute_loss(features, labels, label_smoothing=0.1)
@@ -176,3 +190,14 @@ def test_a_sharded_training_learns_and_keeps_a_plain_network():
 def test_settings_that_do_not_go_together():
     with pytest.raises(RecipeError, match=r"negative_share needs a head in shards; add train\.shard_head=true"):
         build_recipe({"name": "run", "train": {"negative_share": 0.5}})
+
+
+def test_optimisers_that_look_at_whole_layers_are_refused_on_several_ranks():
+    values = {"name": "run", "model": {"backbone": "mobilenetv3_small_050", "pretrained": False}}
+    recipe = build_recipe(values | {"train": {"shard_head": True, "optimizer": "lamb", "side_px": 32}})
+    place = {"device": torch.device("cpu"), "dtype": torch.float32}
+    with pytest.raises(RecipeError, match="must be one of adamw, sgd"):
+        build_trainer(recipe, [4] * 5, 1, **place, ranks=Ranks(1, 2))
+    assert build_trainer(recipe, [4] * 5, 1, **place).recognizer.head.weight.shape[0] == 5
+    with pytest.raises(RecipeError, match="must have bfloat16 or float32"):
+        build_trainer(recipe, [4] * 5, 1, device=torch.device("cpu"), dtype=torch.float16)
