@@ -149,6 +149,12 @@ def build_validation(
         persistent=True,
     )
     labels = rows["label"].to_numpy(dtype=np.int64)
+    figure = recipe.train.keep_best_by
+    if figure in ("recall@1", "map@r") and np.unique(labels, return_counts=True)[1].max() < 2:
+        raise DataError(
+            f"{recipe.table}: a class must have two validation images for train.keep_best_by={figure}; none has. "
+            "Hold out more (data.validation_fraction), or keep the best by top_1_accuracy."
+        )
     is_query = (
         (rows["role"] == "query").fillna(False).to_numpy(dtype=bool)
     )  # of benchmarks that tell them from a gallery

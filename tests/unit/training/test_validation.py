@@ -41,9 +41,13 @@ def validate(classes, brightness, labels, broken=()):
 
 
 def test_an_unknown_label_is_an_error_however_few_classes_there_are():
-    figures = validate(2, [0, 1, 1], [0, 10, 77])
-    assert figures["top_1_accuracy"] == pytest.approx(2 / 3) and figures["top_3_error"] == pytest.approx(1 / 3)
+    figures = validate(2, [0, 1, 1, 0], [0, 10, 77, 0])
+    assert figures["top_1_accuracy"] == 0.75 and figures["top_3_error"] == 0.25 and "recall@1" in figures
     assert validate(5, [0, 1, 4], [0, 30, 40])["top_3_error"] == pytest.approx(1 / 3)  # ties rank by position
+
+
+def test_where_no_class_has_two_images_there_is_nothing_to_retrieve():
+    assert validate(5, [0, 1, 4], [0, 10, 40]) == {"top_1_accuracy": 1.0, "top_3_error": 0.0}
 
 
 def test_images_that_cannot_be_read_are_left_out():
