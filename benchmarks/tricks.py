@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the table, the runs and runs.jsonl")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
+    parser.add_argument("--pseudo", action="store_true", help="pseudo-labels too, which take three times as long")
     parser.add_argument("--only", default="", help="rows whose name holds this text")
     parser.add_argument("--data", type=Path, default=_ROOT.parent / "shared" / "data" / "grocery")
     options = parser.parse_args()
@@ -89,7 +90,8 @@ def main() -> None:
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     _ingest(options.data.resolve(), out / "table")
-    chosen = [_DEFAULTS, *(trick for trick in (*TRICKS, _PSEUDO) if options.only in trick.name)]
+    tricks = (*TRICKS, _PSEUDO) if options.pseudo else TRICKS
+    chosen = [_DEFAULTS, *(trick for trick in tricks if options.only in trick.name)]
     wanted = [(trick, seed, out) for seed in range(options.seeds) for trick in chosen]
     wanted.sort(key=lambda task: task[0] is _PSEUDO)  # the longest last
     done = _load(out)
