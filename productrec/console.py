@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
 
@@ -16,7 +16,7 @@ class Bar(Protocol):
     """A running progress bar."""
 
     def advance(self, count: int, **fields: str) -> None:
-        """Move on by ``count`` items; ``fields`` are shown behind the bar."""
+        """Move on by ``count`` items; ``fields`` are shown below the bar."""
         ...
 
 
@@ -77,25 +77,31 @@ def show_progress(label: str, total: int, unit: str = "images") -> Iterator[Bar]
             rate = getattr(task, "finished_speed", None) or getattr(task, "speed", None) or 0.0
             return Text(f"{rate:,.0f} {unit}/s")
 
-    progress = Progress(
+    class NotedProgress(Progress):
+        note = ""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            if self.note:  # on lines of its own: beside the bar it would leave no room for it
+                yield Text(self.note)
+
+    progress = NotedProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.completed:>,.0f}/{task.total:,.0f}"),
         RateColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
         console=get_console(),
         refresh_per_second=4,
         transient=get_console().is_terminal,
     )
     with progress:
-        task = progress.add_task(label, total=total, note="")
+        task = progress.add_task(label, total=total)
 
         class RunningBar:
             def advance(self, count: int, **fields: str) -> None:
                 note = "  ".join(f"{name} {value}" for name, value in fields.items())
+                progress.note = note or progress.note
                 progress.update(task, advance=count)
-                if note:
-                    progress.update(task, note=note)
 
         yield RunningBar()

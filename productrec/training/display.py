@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from productrec.console import Bar
 
-_SHORT = {"learning_rate_factor": "rate", "embedding_similarity": "similarity", "active_pairs": "active"}
+_SHORT = {"learning_rate_factor": "rate/peak", "embedding_similarity": "similarity", "active_pairs": "active"}
 
 
 class StepDisplay:
