@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from productrec.console import say, warn
 from productrec.data.dataset import ViewedImages, build_view_loader
@@ -137,17 +138,7 @@ def build_validation(
     unseen = sorted(set(rows["label"].astype(int)) - set(class_ids))
     if unseen:
         warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
-    loader = build_view_loader(
-        ViewedImages(
-            open_images(table, rows.iloc[slice_of_rank(len(rows), place.ranks)]),
-            get_views("plain"),
-            recipe.train.side_px,
-        ),
-        batch_size=recipe.predict.batch_size,
-        workers=place.workers,
-        pin_memory=place.device.type == "cuda",
-        persistent=True,
-    )
+    loader = _build_loader(table, recipe, rows, place, persistent=True)
     labels = rows["label"].to_numpy(dtype=np.int64)
     figure = recipe.train.keep_best_by
     if figure in ("recall@1", "map@r") and np.unique(labels, return_counts=True)[1].max() < 2:
@@ -180,17 +171,7 @@ def build_mining(
     """What finds the classes that a network puts near each other, by its embeddings of the training images."""
     if not recipe.train.hard_classes:
         return None
-    loader = build_view_loader(
-        ViewedImages(
-            open_images(table, rows.iloc[slice_of_rank(len(rows), place.ranks)]),
-            get_views("plain"),
-            recipe.train.side_px,
-        ),
-        batch_size=recipe.predict.batch_size,
-        workers=place.workers,
-        pin_memory=place.device.type == "cuda",
-        persistent=False,
-    )
+    loader = _build_loader(table, recipe, rows, place, persistent=False)
 
     def mine(network: nn.Module) -> np.ndarray:
         own = recognise_images(network, loader, device=place.device, dtype=place.dtype)
@@ -198,6 +179,20 @@ def build_mining(
         return find_near_classes(seen.embeddings, labels[seen.rows], int(labels.max()) + 1, recipe.train.batch_size)
 
     return mine
+
+
+def _build_loader(
+    table: ImageTable, recipe: Recipe, rows: pd.DataFrame, place: Place, *, persistent: bool
+) -> DataLoader[tuple[int, list[np.ndarray], str | None]]:
+    """Plain views of this rank's slice of some images."""
+    own = open_images(table, rows.iloc[slice_of_rank(len(rows), place.ranks)])
+    return build_view_loader(
+        ViewedImages(own, get_views("plain"), recipe.train.side_px),
+        batch_size=recipe.predict.batch_size,
+        workers=place.workers,
+        pin_memory=place.device.type == "cuda",
+        persistent=persistent,
+    )
 
 
 def _get_categories(table: ImageTable, class_ids: list[int]) -> np.ndarray:
