@@ -1,8 +1,9 @@
 """Each trick of training on and off, under one small fixed budget: what it gains on validation images, and how surely.
 
 Every row differs from the defaults in one thing. What is on by default is switched off, what is off is switched on; a
-gain is always that of having it. Figures are of the last epoch, so that no row chooses its best moment. Runs use one
-thread each and are written down one by one: the same command goes on where it was stopped.
+gain is always that of having it. Figures are of the last epoch (of the soup itself where there is one), so that no row
+chooses its best moment. Runs use one thread each and are written down one by one: the same command goes on where it was
+stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _BASE = {
     "name": "base",
     "competition": "imaterialist2019",
     "model": {"backbone": "regnetx_002", "pretrained": False, "embedding_dim": 256},
-    "train": {"side_px": 96, "epochs": 16, "learning_rate": 3e-3, "workers": 0},
+    "train": {"side_px": 96, "learning_rate": 3e-3, "workers": 0},
 }
 
 
@@ -64,6 +65,8 @@ TRICKS = (
     Trick("memory of 1,024", {"loss.memory.rows": 1024, "loss.memory.start_step": 200}),
     Trick("layer-wise decay 0.8", {"train.layer_decay": 0.8}),
     Trick("flat schedule", {"train.schedule": "flat"}),
+    Trick("backbone frozen for the first epoch", {"train.freeze_epochs": 1}),
+    Trick("soup of the last 4 epochs", {"train.soup": 4}),
     Trick("LAMB at 1e-2, against AdamW", {"train.optimizer": "lamb", "train.learning_rate": 1e-2}),
     Trick(
         "ArcFace, 3 sub-centres, margins by class size",
@@ -80,9 +83,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the table, the runs and runs.jsonl")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
     parser.add_argument("--pseudo", action="store_true", help="pseudo-labels too, which take three times as long")
-    parser.add_argument("--only", default="", help="rows whose name holds this text")
+    parser.add_argument("--only", nargs="*", default=[""], help="rows whose name holds one of these texts")
     parser.add_argument("--data", type=Path, default=_ROOT.parent / "shared" / "data" / "grocery")
     options = parser.parse_args()
     if not options.data.is_dir():
@@ -91,10 +95,10 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     _ingest(options.data.resolve(), out / "table")
     tricks = (*TRICKS, _PSEUDO) if options.pseudo else TRICKS
-    chosen = [_DEFAULTS, *(trick for trick in tricks if options.only in trick.name)]
-    wanted = [(trick, seed, out) for seed in range(options.seeds) for trick in chosen]
+    chosen = [_DEFAULTS, *(trick for trick in tricks if any(text in trick.name for text in options.only))]
+    wanted = [(trick, seed, options.epochs, out) for seed in range(options.seeds) for trick in chosen]
     wanted.sort(key=lambda task: task[0] is _PSEUDO)  # the longest last
-    done = _load(out)
+    done = _load(out, options.epochs)
     missing = [task for task in wanted if (task[0].name, task[1]) not in done]
     with multiprocessing.get_context("spawn").Pool(options.jobs, initializer=_settle) as pool:
         for line in pool.imap_unordered(_train, missing):
@@ -102,7 +106,7 @@ def main() -> None:
                 file.write(json.dumps(line) + "\n")
             print(f"{line['trick']}, seed {line['seed']}: {line['top_1_accuracy']:.3f}", file=sys.stderr, flush=True)
     print(f"command: python benchmarks/tricks.py {' '.join(sys.argv[1:])}")
-    _print_table(_load(out), chosen, options.seeds)
+    _print_table(_load(out, options.epochs), chosen, options.seeds)
 
 
 def _ingest(source: Path, table: Path) -> None:
@@ -123,16 +127,17 @@ def _settle() -> None:
     cv2.setNumThreads(0)
 
 
-def _train(task: tuple[Trick, int, Path]) -> dict[str, Any]:
+def _train(task: tuple[Trick, int, int, Path]) -> dict[str, Any]:
+    from productrec.artifacts import load_manifest
     from productrec.console import silence
     from productrec.recipe import build_recipe, change_recipe
     from productrec.stages.train import run_train
-    from productrec.training.run_folder import load_epochs
+    from productrec.training.run_folder import KIND, load_epochs
 
-    trick, seed, out = task
+    trick, seed, epochs, out = task
     silence()
-    epochs = _BASE["train"]["epochs"]  # type: ignore[index]
-    fixed = {"seed": seed, "runs": str(out / "runs"), "data.table": str(out / "table"), "train.validate_every": epochs}
+    fixed = {"seed": seed, "runs": str(out / "runs"), "data.table": str(out / "table")}
+    fixed |= {"train.epochs": epochs, "train.validate_every": epochs}
     recipe = change_recipe(build_recipe(_BASE), fixed | trick.settings, trick.name)
     recipe = change_recipe(recipe, {"name": f"{os.getpid()}"}, trick.name)
     shutil.rmtree(recipe.run_folder, ignore_errors=True)
@@ -140,10 +145,12 @@ def _train(task: tuple[Trick, int, Path]) -> dict[str, Any]:
         recipe = change_recipe(recipe, {"train.pseudo_labels": str(_predict(recipe))}, trick.name)
     started = time.perf_counter()
     run_train(recipe)
-    last = load_epochs(recipe.run_folder)[-1]
+    soup = load_manifest(recipe.run_folder, kind=KIND).notes.get("soup")  # kept or not
+    last = soup or load_epochs(recipe.run_folder)[-1]
     seconds = time.perf_counter() - started
     shutil.rmtree(recipe.run_folder)
-    return {"trick": trick.name, "seed": seed, "seconds": seconds} | {name: last[name] for name in _FIGURES}
+    said = {"trick": trick.name, "seed": seed, "epochs": epochs, "seconds": seconds}
+    return said | {name: last[name] for name in _FIGURES}
 
 
 def _predict(recipe: Recipe) -> Path:
@@ -158,11 +165,11 @@ def _predict(recipe: Recipe) -> Path:
     return predict_runs(select_runs(first)).folder / "test"
 
 
-def _load(out: Path) -> dict[tuple[str, int], dict[str, Any]]:
+def _load(out: Path, epochs: int) -> dict[tuple[str, int], dict[str, Any]]:
     path = out / "runs.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     runs = [json.loads(line) for line in lines]
-    return {(run["trick"], run["seed"]): run for run in runs}
+    return {(run["trick"], run["seed"]): run for run in runs if run["epochs"] == epochs}
 
 
 def _print_table(runs: dict[tuple[str, int], dict[str, Any]], chosen: list[Trick], seeds: int) -> None:

@@ -47,7 +47,7 @@ from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.display import StepDisplay
 from productrec.training.freezing import set_backbone_frozen
 from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
-from productrec.training.ranks import join_ranks, leave_ranks
+from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_epochs, load_figures, start_run
 from productrec.training.soup import average_weights, drop_older, get_recent_folder, list_recent
 from productrec.training.tracking import start_trackers
@@ -91,57 +91,60 @@ def run_train(
     """
     started = time.monotonic()
     folder = recipe.run_folder
-    table = load_table(recipe.table, root=recipe.data.images)
-    contract = load_contract(recipe.competition)
-    check_training_splits(contract, recipe.train.splits, forced=recipe.train.force_splits)
-    if recipe.train.pseudo_labels is not None:
-        check_pseudo_labels(contract, forced=recipe.train.force_splits)
-    decisive = get_decisive_settings(recipe) | {"table": table.fingerprint}
-    defaults = get_decisive_settings(Recipe(name=recipe.name))
-    if check_run_folder(folder, decisive, resume=resume, defaults=defaults):
-        return Trained(folder, load_figures(folder), 0.0, skipped=True)
+    with refuse_once():
+        table = load_table(recipe.table, root=recipe.data.images)
+        contract = load_contract(recipe.competition)
+        check_training_splits(contract, recipe.train.splits, forced=recipe.train.force_splits)
+        if recipe.train.pseudo_labels is not None:
+            check_pseudo_labels(contract, forced=recipe.train.force_splits)
+        decisive = get_decisive_settings(recipe) | {"table": table.fingerprint}
+        defaults = get_decisive_settings(Recipe(name=recipe.name))
+        if check_run_folder(folder, decisive, resume=resume, defaults=defaults):
+            return Trained(folder, load_figures(folder), 0.0, skipped=True)
 
-    device = take_own_device(choose_device(recipe.device))
-    ranks = join_ranks(device, timeout_minutes=recipe.train.timeout_minutes)
-    if not ranks.is_first:
-        silence()
-    dtype = choose_dtype(recipe.train.precision, device)
-    keep_freed_memory(device)
-    set_seed(recipe.seed)
-    rows = table.select(recipe.train.splits)
-    rows = leave_fold_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
-    if len(rows) < 2:
-        raise DataError(
-            f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
-            f"got {len(rows)}."
+        device = take_own_device(choose_device(recipe.device))
+        ranks = join_ranks(device, timeout_minutes=recipe.train.timeout_minutes)
+        if not ranks.is_first:
+            silence()
+        dtype = choose_dtype(recipe.train.precision, device)
+        keep_freed_memory(device)
+        set_seed(recipe.seed)
+        rows = table.select(recipe.train.splits)
+        rows = leave_fold_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
+        if len(rows) < 2:
+            raise DataError(
+                f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
+                f"got {len(rows)}."
+            )
+        rows = add_pseudo_labels(rows, table, recipe)
+        class_ids = sorted(int(label) for label in rows["label"].unique())
+        positions = {class_id: position for position, class_id in enumerate(class_ids)}
+        labels = np.array([positions[int(label)] for label in rows["label"]], dtype=np.int64)
+        warn_of_single_images(labels, class_ids, pk=recipe.uses_pk_sampler)
+
+        sampler = build_sampler(recipe, table, rows, labels, class_ids, ranks)
+        place = Place(
+            device,
+            dtype,
+            choose_workers(
+                recipe.train.workers, cores=max(1, count_cores() // ranks.size), on_gpu=device.type == "cuda"
+            ),
+            ranks,
         )
-    rows = add_pseudo_labels(rows, table, recipe)
-    class_ids = sorted(int(label) for label in rows["label"].unique())
-    positions = {class_id: position for position, class_id in enumerate(class_ids)}
-    labels = np.array([positions[int(label)] for label in rows["label"]], dtype=np.int64)
-    warn_of_single_images(labels, class_ids, pk=recipe.uses_pk_sampler)
-
-    sampler = build_sampler(recipe, table, rows, labels, class_ids, ranks)
-    place = Place(
-        device,
-        dtype,
-        choose_workers(recipe.train.workers, cores=max(1, count_cores() // ranks.size), on_gpu=device.type == "cuda"),
-        ranks,
-    )
-    loader = build_training_loader(
-        TrainingImages(open_images(table, rows), labels, build_augmentations(recipe), recipe.seed),
-        sampler,
-        workers=place.workers,
-        pin_memory=device.type == "cuda",
-    )
-    sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
-    trainer = build_trainer(recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks)
-    if ranks.size > 1:
-        torch.manual_seed(recipe.seed + ranks.rank)  # weights are equal; what each drops is its own
-    if resume:
-        resume_training(trainer, sampler, folder, class_ids)
-    mine = build_mining(table, recipe, rows, labels, place)
-    measure = build_validation(table, recipe, class_ids, place)
+        loader = build_training_loader(
+            TrainingImages(open_images(table, rows), labels, build_augmentations(recipe), recipe.seed),
+            sampler,
+            workers=place.workers,
+            pin_memory=device.type == "cuda",
+        )
+        sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
+        trainer = build_trainer(recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks)
+        if ranks.size > 1:
+            torch.manual_seed(recipe.seed + ranks.rank)  # weights are equal; what each drops is its own
+        if resume:
+            resume_training(trainer, sampler, folder, class_ids)
+        mine = build_mining(table, recipe, rows, labels, place)
+        measure = build_validation(table, recipe, class_ids, place)
 
     if ranks.is_first:
         start_run(folder, decisive, save_recipe(recipe))
@@ -231,8 +234,9 @@ def run_train(
                 describe_rows=lambda chosen: describe_images(ids, chosen),
                 should_stop=should_stop,
             )
+            soup = None
             if recipe.train.soup and measure is not None and ending is not Ending.OUT_OF_TIME:
-                _cook(trainer, measure, save, checkpoints, recipe)
+                soup = _cook(trainer, measure, save, checkpoints, recipe)
         except RuntimeError as error:
             raise explain_death(error, stop, ranks) from error
         finally:
@@ -242,7 +246,7 @@ def run_train(
     if ranks.is_first:
         draw_training_curves(folder / "curves.png", load_epochs(folder))
     if ranks.is_first and ending is not Ending.OUT_OF_TIME:
-        finish_run(folder, decisive, figures)
+        finish_run(folder, decisive, figures, soup)
     return Trained(folder, figures, minutes, skipped=False, ending=ending)
 
 
@@ -252,10 +256,14 @@ def _cook(
     save: Callable[[str, dict[str, float], nn.Module], None],
     checkpoints: Path,
     recipe: Recipe,
-) -> None:
-    """Average the weights of the newest epochs; what validates better than the best checkpoint becomes it."""
+) -> dict[str, float] | None:
+    """Average the weights of the newest epochs; what validates better than the best checkpoint becomes it.
+
+    Returns:
+        Its figures, kept or not; None where no epoch was validated.
+    """
     if trainer.progress.best is None:
-        return
+        return None
     recent = list_recent(checkpoints, recipe.train.soup)
     averaged = trainer.ranks.gather_objects(average_weights(recent) if trainer.ranks.is_first else None)[0]
     network = copy.deepcopy(trainer.evaluated)
@@ -271,3 +279,4 @@ def _cook(
             f"average of {len(recent)} epochs: {name} {figures[name]:.4f}, best epoch {trainer.progress.best:.4f}; "
             f"{'kept' if is_better else 'not kept'}"
         )
+    return figures

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
 
-from productrec.errors import TrainingError
+from productrec.errors import ProductrecError, TrainingError
+
+_SECONDS_FOR_FIRST = 5.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,20 @@ def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
         raise TrainingError(
             f"ranks: cannot be joined ({str(error).splitlines()[0]}). Start them with --nproc."
         ) from None
+
+
+@contextmanager
+def refuse_once() -> Iterator[None]:
+    """What all ranks refuse alike, as a wrong setting, is said by a machine's first: torchrun then ends the others.
+
+    A fault that another rank met alone is said as well, some seconds later.
+    """
+    try:
+        yield
+    except ProductrecError:
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            time.sleep(_SECONDS_FOR_FIRST)
+        raise
 
 
 def leave_ranks() -> None:

@@ -70,15 +70,17 @@ def start_run(folder: Path, settings: dict[str, Any], recipe: str) -> None:
     write_json(folder / _STARTED, settings)
 
 
-def finish_run(folder: Path, settings: dict[str, Any], figures: dict[str, float]) -> None:
-    """Mark the run as finished, with the figures of its best checkpoint."""
+def finish_run(
+    folder: Path, settings: dict[str, Any], figures: dict[str, float], soup: dict[str, float] | None = None
+) -> None:
+    """Mark the run as finished, with the figures of its best checkpoint, and of its soup where one was tried."""
     manifest = {
         "format_version": FORMAT_VERSION,
         "kind": KIND,
         "inputs": {"table": settings["table"]},
         "settings": settings,
         "files": {},
-        "notes": {"figures": figures},
+        "notes": {"figures": figures} | ({} if soup is None else {"soup": soup}),
         "versions": compute_versions(),
     }
     write_json(folder / MANIFEST_NAME, manifest)

@@ -241,6 +241,9 @@ def test_every_way_to_train_runs_and_leaves_curves(place, drawn, productrec):
     assert checkpoints == ["before", "best", "last", "recent-000001", "recent-000002"]
     lines = [json.loads(line) for line in (place / "runs/soup/metrics.jsonl").read_text().splitlines()]
     assert {"raw_top_1_accuracy", "embedding_similarity", "active_pairs"} <= set(lines[-1])
+    notes = json.loads((place / "runs/soup/manifest.json").read_text())["notes"]
+    best = max(line["top_1_accuracy"] for line in lines)
+    assert notes["figures"]["top_1_accuracy"] == max(best, notes["soup"]["top_1_accuracy"])
     assert productrec("predict", "runs/soup").code == 0
     assert productrec("predict", "runs/sharded").code == 0
     assert any((place / "runs/puzzled/tensorboard").iterdir())
