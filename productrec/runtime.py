@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from productrec.errors import RecipeError
 
@@ -147,6 +147,45 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def get_random_state(device: torch.device) -> dict[str, Any]:
+    """What Python, NumPy and torch, also on ``device``, draw from: tensors and plain values."""
+    import random
+
+    import numpy as np
+    import torch
+
+    _, numbers, place, has_normal, normal = np.random.get_state()
+    version, words, second = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": (torch.from_numpy(np.asarray(numbers, dtype=np.int64)), place, has_normal, normal),
+        "python": (version, torch.tensor(words), second),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Let them draw on from what `get_random_state` gave; a state of another kind of device leaves this one's."""
+    import random
+
+    import numpy as np
+    import torch
+
+    numbers, *rest = state["numpy"]
+    version, words, second = state["python"]
+    np.random.set_state(("MT19937", numbers.cpu().numpy().astype(np.uint32), *rest))
+    random.setstate((version, tuple(words.tolist()), second))
+    torch.set_rng_state(state["torch"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"].cpu())
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 from timm.data.config import resolve_model_data_config
+from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
@@ -48,6 +49,12 @@ class Backbone(nn.Module):
         if features.ndim == 2:
             return features[..., None, None]
         return features
+
+
+def synchronise_norms(module: nn.Module) -> nn.Module:
+    """Batch norms that see the images of all ranks, with the activations that timm's norms have in them; in place."""
+    converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
 
 
 def build_backbone(

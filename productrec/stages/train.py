@@ -127,7 +127,7 @@ def run_train(
             device,
             dtype,
             choose_workers(
-                recipe.train.workers, cores=max(1, count_cores() // ranks.size), on_gpu=device.type == "cuda"
+                recipe.train.workers, cores=max(1, count_cores() // ranks.local_size), on_gpu=device.type == "cuda"
             ),
             ranks,
         )
@@ -160,9 +160,9 @@ def run_train(
 
     def validate() -> dict[str, float]:
         assert measure is not None
-        figures = measure(trainer.evaluated)
+        figures = measure(trainer.evaluated, stop)
         if trainer.average is not None and recipe.train.validate_raw:
-            figures |= {f"raw_{name}": value for name, value in measure(trainer.raw).items()}
+            figures |= {f"raw_{name}": value for name, value in measure(trainer.raw, stop).items()}
         return figures
 
     def save(name: str, figures: dict[str, float], network: nn.Module | None = None) -> None:
@@ -231,7 +231,7 @@ def run_train(
                 ),
                 stop=stop,
                 mine=mine,
-                describe_rows=lambda chosen: describe_images(ids, chosen),
+                describe_rows=lambda chosen: describe_images(ids, chosen, folder / "not_finite.txt"),
                 should_stop=should_stop,
             )
             soup = None
@@ -252,7 +252,7 @@ def run_train(
 
 def _cook(
     trainer: Trainer,
-    measure: Callable[[nn.Module], dict[str, float]],
+    measure: Callable[[nn.Module, None], dict[str, float]],
     save: Callable[[str, dict[str, float], nn.Module], None],
     checkpoints: Path,
     recipe: Recipe,
@@ -268,7 +268,7 @@ def _cook(
     averaged = trainer.ranks.gather_objects(average_weights(recent) if trainer.ranks.is_first else None)[0]
     network = copy.deepcopy(trainer.evaluated)
     network.load_state_dict(averaged)
-    figures = measure(network)
+    figures = measure(network, None)
     name = recipe.train.keep_best_by
     sign = -1.0 if name.endswith("error") else 1.0
     is_better = sign * figures[name] > sign * trainer.progress.best

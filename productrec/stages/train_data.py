@@ -24,6 +24,7 @@ from productrec.recipe import Recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.retrieval.hard_mining import find_near_classes
+from productrec.runtime import StopRequest
 from productrec.training.ranks import Ranks
 from productrec.training.validation import gather_images, recognise_images, slice_of_rank, validate_network
 
@@ -128,8 +129,8 @@ def build_augmentations(recipe: Recipe) -> list[Augmentation]:
 
 def build_validation(
     table: ImageTable, recipe: Recipe, class_ids: list[int], place: Place
-) -> Callable[[nn.Module], dict[str, float]] | None:
-    """What validates a network, or None where there are no labelled images that it is not trained on."""
+) -> Callable[[nn.Module, StopRequest | None], dict[str, float]] | None:
+    """What validates a network, unless a stop is wanted; None without labelled images that it is not trained on."""
     rows = table.select(["val"])
     rows = rows[rows["label"].notna()]
     if not len(rows):
@@ -150,7 +151,7 @@ def build_validation(
         (rows["role"] == "query").fillna(False).to_numpy(dtype=bool)
     )  # of benchmarks that tell them from a gallery
 
-    def measure(network: nn.Module) -> dict[str, float]:
+    def measure(network: nn.Module, stop: StopRequest | None = None) -> dict[str, float]:
         return validate_network(
             network,
             loader,
@@ -160,6 +161,7 @@ def build_validation(
             dtype=place.dtype,
             is_query=is_query if is_query.any() and not is_query.all() else None,
             ranks=place.ranks,
+            stop=stop,
         )
 
     return measure

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
 
 from productrec.errors import RecipeError
 from productrec.losses.catalogue import build_metric_loss
 from productrec.losses.classification import compute_classification_loss
+from productrec.models.backbone import synchronise_norms
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe
 from productrec.training.jigsaw import Jigsaw
@@ -56,8 +56,12 @@ def build_trainer(
             f"train.optimizer: must be one of {', '.join(_ELEMENTWISE)} where the head stands in shards, as they treat "
             f"every number by itself; got {recipe.train.optimizer}."
         )
-    if recipe.train.sync_norms and ranks.size > 1 and device.type == "cuda":
-        recognizer = nn.SyncBatchNorm.convert_sync_batchnorm(recognizer)  # type: ignore[no-untyped-call]
+    if recipe.train.sync_norms and ranks.size > 1:
+        if device.type != "cuda":
+            raise RecipeError(
+                f"train.sync_norms: must be false but on GPUs, as torch has it for them alone; got {device}."
+            )
+        synchronise_norms(recognizer)
     recognizer = recognizer.to(device)
     loss = recipe.loss
     metric = build_metric_loss(

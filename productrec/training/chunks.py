@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from productrec.models.recognizer import Recognized
+from productrec.runtime import get_random_state, set_random_state
 from productrec.training.mixing import Mixture
 
 Loss = Callable[[Recognized, Tensor, Mixture | None], tuple[Tensor, dict[str, Tensor]]]
@@ -55,7 +56,7 @@ class Chunks:
         kept = [one.clone() for one in norms.buffers()]
         with torch.no_grad(), cast():
             for chunk in self._split(images):
-                states.append(_get_random_state(self._device))
+                states.append(get_random_state(self._device))
                 seen.append(network(chunk))
         with torch.no_grad():
             for one, earlier in zip(norms.buffers(), kept, strict=True):
@@ -64,17 +65,17 @@ class Chunks:
         loss, terms = compute(whole)
         if loss.requires_grad:
             torch.autograd.backward(scale(loss))
-        after = _get_random_state(self._device)
+        after = get_random_state(self._device)
         parts = [None if one.grad is None else self._split(one.grad) for one in whole]
         if all(part is None for part in parts):  # nothing is to be learned from this batch
             return loss.detach(), terms
         for number, chunk in enumerate(self._split(images)):
-            _set_random_state(states[number], self._device)
+            set_random_state(states[number], self._device)
             with cast():
                 recognized = network(chunk)
             pairs = [(one, part[number]) for one, part in zip(recognized, parts, strict=True) if part is not None]
             torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
-        _set_random_state(after, self._device)
+        set_random_state(after, self._device)
         return loss.detach(), terms
 
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
@@ -104,13 +105,3 @@ class Chunks:
             for name, value in said.items():
                 terms[name] = terms.get(name, torch.zeros_like(total)) + value * share
         return total, terms
-
-
-def _get_random_state(device: torch.device) -> list[Tensor]:
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
-
-
-def _set_random_state(state: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state[1], device)

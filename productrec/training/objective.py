@@ -72,6 +72,18 @@ class JointLoss(nn.Module):
             terms["classification"] = classification.detach()
         return total, terms
 
+    def list_statistics(self) -> list[Tensor]:
+        """Buffers that a forward pass may move, but for a memory's, which `forget_last` puts right."""
+        moved = {id(one): one for one in self.buffers()}
+        if self.metric is not None and hasattr(self.metric, "forget_last"):
+            moved = {key: one for key, one in moved.items() if key not in set(map(id, self.metric.buffers()))}
+        return list(moved.values())
+
+    @property
+    def needs_positives(self) -> bool:
+        """Whether the metric term needs two images of a class, as it has no centres to stand for one."""
+        return self.metric is not None and next(self.iterate_centres(), None) is None
+
     def forget_last(self) -> None:
         """Undo what the last batch left in a memory, where there is one: its step is not taken."""
         forget = getattr(self.metric, "forget_last", None)

@@ -24,10 +24,14 @@ _SECONDS_FOR_FIRST = 5.0
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's ``rank`` among ``size``; alone by default, and then nothing is ever sent."""
+    """This process's ``rank`` among ``size``, ``local_size`` of them on its machine.
+
+    Alone by default, and then nothing is ever sent.
+    """
 
     rank: int = 0
     size: int = 1
+    local_size: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -79,7 +83,8 @@ class Ranks:
         distributed.all_reduce(flat)
         flat /= self.size
         for one, part in zip(present, torch.split(flat, [part.numel() for part in parts]), strict=True):
-            one.grad = part.view_as(one)
+            # In the memory order of the weights: fused optimisers refuse another.
+            one.grad = torch.empty_like(one).copy_(part.view_as(one))
 
     @torch.no_grad()
     def average_statistics(self, module: nn.Module) -> None:
@@ -146,7 +151,8 @@ def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
             distributed.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo", timeout=datetime.timedelta(minutes=timeout_minutes)
             )
-        return Ranks(distributed.get_rank(), distributed.get_world_size())
+        size = distributed.get_world_size()
+        return Ranks(distributed.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
             f"ranks: cannot be joined ({str(error).splitlines()[0]}). Start them with --nproc."

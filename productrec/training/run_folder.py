@@ -49,6 +49,10 @@ def check_run_folder(
     earlier = _flatten(json.loads(started.read_text(encoding="utf-8")))
     wanted = _flatten(json.loads(json.dumps(settings)))
     known = _flatten(json.loads(json.dumps(defaults or {}))) | earlier
+    checkpoints = folder / "checkpoints"
+    has_begun = (folder / MANIFEST_NAME).exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
+    if not has_begun:  # it died before the first checkpoint, and its settings may have been why
+        return False
     changed = [key for key in dict.fromkeys([*earlier, *wanted]) if known.get(key) != wanted.get(key)]
     if changed:
         raise ArtifactError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from productrec.errors import ArtifactError
 from productrec.losses.diagnostics import PairDiagnostics
 from productrec.models.recognizer import Recognizer
+from productrec.runtime import get_random_state, set_random_state
 from productrec.training.average import WeightAverage
 from productrec.training.mixing import Mixing, Mixture
 from productrec.training.objective import JointLoss
@@ -26,8 +27,9 @@ from productrec.training.tally import Tally
 class Progress:
     """How far a training is.
 
-    ``epoch`` and ``batch`` are the next to run; ``best`` is the best validation value, of ``best_epoch``; ``skipped``
-    counts steps that were not taken because something was not finite, ``skipped_in_a_row`` the newest of them.
+    ``epoch`` and ``batch`` are the next to run; ``best`` is the best validation value, last reached in ``best_epoch``
+    and first in ``improved_epoch``; ``skipped`` counts steps that were not taken because something was not finite,
+    ``skipped_in_a_row`` the newest of them.
     """
 
     epoch: int = 0
@@ -35,15 +37,20 @@ class Progress:
     step: int = 0
     best: float | None = None
     best_epoch: int | None = None
+    improved_epoch: int | None = None
     skipped: int = 0
     skipped_in_a_row: int = 0
 
 
 @dataclass(frozen=True)
 class Health:
-    """How a batch's embeddings stand: their mean similarity, collapsed where it nears 1, and its pairs, if any."""
+    """How a batch's embeddings stand: their mean similarity, collapsed where it nears 1, and its pairs, if any.
+
+    ``classes``: how many there are in the batch; one alone may well be one point.
+    """
 
     mean_similarity: float
+    classes: int
     pairs: PairDiagnostics | None
 
 
@@ -94,7 +101,8 @@ class Trainer:
         self._own = [] if self._sharded is None else list(self._sharded.parameters())  # other ranks have others
         own = {id(one) for one in self._own}
         self._shared = [one for one in self.parameters if id(one) not in own]
-        self._buffers = list(recognizer.buffers())  # statistics of norms: a forward pass moves them
+        # What a forward pass moves: statistics of norms, a loss's own scale.
+        self._buffers = [*recognizer.buffers(), *objective.list_statistics()]
         self._kept = [torch.empty_like(one) for one in self._buffers]
         self.tally = Tally()
 
@@ -137,6 +145,20 @@ class Trainer:
         self.progress.step += 1
         return {"loss": loss, **terms}
 
+    def lacks_positives(self, labels: Tensor) -> bool:
+        """Whether the newest batch, of this rank's labels (B,), met a loss over pairs without two images of a class."""
+        if not self.objective.needs_positives or not self.passes.met_metric or self.passes.newest is None:
+            return False
+        seen = labels if self.ranks.size == 1 else self.passes.newest[1]  # those on the host, where they are all
+        return len(torch.unique(seen)) == len(seen)
+
+    def take_figures(self) -> dict[str, float]:
+        """An epoch's figures, and begin the next: means over all ranks' images. All ranks must call it together."""
+        said = self.ranks.gather_objects(self.tally.take())
+        return {
+            name: sum(one[name] for one in said if name in one) / sum(name in one for one in said) for name in said[0]
+        }
+
     def get_rate_factor(self, step: int) -> float:
         """Share of the peak rate at a step."""
         return self._schedule(step)
@@ -149,7 +171,7 @@ class Trainer:
         count = len(embeddings)
         together = float(embeddings.sum(dim=0).square().sum())
         similarity = (together - count) / (count * (count - 1)) if count > 1 else 0.0
-        return Health(similarity, self.objective.diagnose(embeddings, labels))
+        return Health(similarity, len(torch.unique(labels)), self.objective.diagnose(embeddings, labels))
 
     def _apply(self, loss: Tensor) -> bool:
         """Take the step, or leave everything as it was before the batch; whether it was taken."""
@@ -157,7 +179,7 @@ class Trainer:
         if gradients:
             self._scaler.unscale_(self.optimizer)
         norm = self._compute_norm()
-        # One look at the device a step; a scaler's infinite gradients are its own affair while the loss is finite.
+        # One look at the device a step.
         is_loss_bad, is_norm_bad = self.ranks.agree(
             (~torch.isfinite(torch.stack([loss.float(), norm.float()]))).tolist(), self.device
         )
@@ -165,7 +187,9 @@ class Trainer:
             torch._foreach_copy_(self._buffers, self._kept)
             if self.passes.met_metric:
                 self.objective.forget_last()
-        if is_loss_bad or (is_norm_bad and not self._scaler.is_enabled()):
+        # A scaler's infinite gradients are its own affair while the loss is finite and there is a scale to lower.
+        is_excused = not is_loss_bad and self._scaler.is_enabled() and is_norm_bad and self._scaler.get_scale() >= 1
+        if (is_loss_bad or is_norm_bad) and not is_excused:
             self.progress.skipped += 1
             self.tally.count("skipped_steps")
             self.progress.skipped_in_a_row += 1
@@ -192,16 +216,13 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on: tensors and plain values only. All ranks must call it together."""
-        mine = {"torch": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            mine["cuda"] = torch.cuda.get_rng_state(self.device)
+        mine = get_random_state(self.device) | {"tally": self.tally.state_dict()}
         state: dict[str, Any] = {
             "recognizer": self.recognizer.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "progress": asdict(self.progress),
-            "tally": self.tally.state_dict(),
             "random": self.ranks.gather_objects(mine),
         }
         if self._sharded is not None and self.ranks.size > 1:
@@ -218,9 +239,14 @@ class Trainer:
         Raises:
             ArtifactError: it is of another number of ranks, or of an older version.
         """
-        if "tally" not in state:
-            raise ArtifactError("resume: the state was written by an older version. Train the run anew.")
         random = state["random"]
+        if "tally" not in random[0]:
+            raise ArtifactError("resume: the state was written by an older version. Train the run anew.")
+        if bool(state["scaler"]) != self._scaler.is_enabled():
+            raise ArtifactError(
+                "resume: activations must be float16 where those of the stopped run were, and only there; this device "
+                "chooses otherwise. Resume on one like it, or train anew with train.precision given."
+            )
         if len(random) != self.ranks.size:
             raise ArtifactError(
                 f"resume: must have as many processes as the run was stopped with, {len(random)}; "
@@ -231,7 +257,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         vars(self.progress).update(state["progress"])
-        self.tally.load_state_dict(state["tally"], self.device)
+        mine = random[self.ranks.rank]
+        self.tally.load_state_dict(mine["tally"], self.device)
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
         if self._keys_of is not None:
@@ -239,10 +266,7 @@ class Trainer:
         if "shards" in state:
             for name, value in self._list_shard().items():
                 value.copy_(state["shards"][self.ranks.rank][name])
-        mine = random[self.ranks.rank]
-        torch.set_rng_state(mine["torch"].cpu())
-        if self.device.type == "cuda" and "cuda" in mine:
-            torch.cuda.set_rng_state(mine["cuda"].cpu(), self.device)
+        set_random_state(mine, self.device)
 
     def _list_shard(self) -> dict[str, Tensor]:
         assert self._sharded is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from productrec.data.dataset import ViewBatch
+from productrec.errors import Interrupted
 from productrec.metrics.classification import compute_label_ranks
 from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.models.inference import recognise_views
+from productrec.runtime import StopRequest
 from productrec.training.ranks import Ranks
 
 VALIDATION_FIGURES = ("top_1_accuracy", "top_3_error", "recall@1", "map@r")
@@ -28,6 +30,7 @@ def validate_network(
     dtype: torch.dtype,
     is_query: np.ndarray | None = None,
     ranks: Ranks | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, float]:
     """Top-1 accuracy and top-3 error of the head, Recall@1 and MAP@R of the embedding among the validation images.
 
@@ -40,12 +43,18 @@ def validate_network(
         dtype: of activations.
         is_query: (N,) bool, images that are looked for among the others alone; None where each is, among all others.
         ranks: that share the images, see `slice_of_rank`; all get the same figures.
+        stop: looked at between batches; several ranks, which must go on together, do not look.
 
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read; the
         last two only where a class has several.
+
+    Raises:
+        Interrupted: a stop is wanted.
     """
     ranks = ranks or Ranks()
+    if ranks.size == 1 and stop is not None:
+        loader = _stop_between(loader, stop)
     own = slice_of_rank(len(labels), ranks)
     mine = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
     seen = gather_images(mine, len(labels), ranks)
@@ -58,6 +67,13 @@ def validate_network(
     if roles is None and np.unique(known, return_counts=True)[1].max() < 2:  # nobody has anyone to find
         return figures
     return figures | compute_self_retrieval(seen.embeddings, known, is_query=roles)
+
+
+def _stop_between(batches: Iterable[ViewBatch], stop: StopRequest) -> Iterator[ViewBatch]:
+    for batch in batches:
+        if stop.wanted:
+            raise Interrupted("stopped in validation.", stop.exit_code)
+        yield batch
 
 
 def slice_of_rank(count: int, ranks: Ranks) -> slice:

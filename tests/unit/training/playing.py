@@ -1,5 +1,6 @@
 """A small network and a few images to train on, for the tests of training."""
 
+import time
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
 from productrec.losses.classification import compute_classification_loss
+from productrec.losses.margin_softmax import AdaCosLoss
 from productrec.losses.memory import CrossBatchMemory
 from productrec.losses.mining import MultiSimilarityMining
 from productrec.losses.pair_logistic import PairLogisticLoss
@@ -78,6 +80,7 @@ def build(
         "momentum": lambda: CrossBatchMemory(pairwise, rows=10, embedding_dim=8, start_step=2, momentum=0.8),
         "soft_triple": lambda: SoftTripleLoss(8, CLASSES, 2),
         "pair_logistic": PairLogisticLoss,
+        "ada_cos": lambda: AdaCosLoss(8, CLASSES),
     }[metric]()
     jigsaw, classify = None, compute_classification_loss
     if negative_share is not None:
@@ -122,7 +125,9 @@ def shard_head(recognizer, dropout, negative_share, ranks):
     recognizer.head = head
 
 
-def play(trainer, epochs=6, stop_after=None, saved=None, images=PlainImages, figures=(0.5,), **plan):
+def play(
+    trainer, epochs=6, stop_after=None, saved=None, images=PlainImages, figures=(0.5,), validation_seconds=0.0, **plan
+):
     """Train for some epochs; what each epoch said. ``figures``: what validation says, the last one from then on."""
     sampler = EpochSampler(np.arange(16) % CLASSES, batch_size=4, images_per_class=2, seed=0)
     stop, steps, log = StopRequest(), [], []
@@ -137,7 +142,8 @@ def play(trainer, epochs=6, stop_after=None, saved=None, images=PlainImages, fig
             saved[name] = state
 
     def validate():
-        epoch = trainer.progress.epoch - 1
+        time.sleep(validation_seconds)
+        epoch = trainer.progress.epoch
         return {"top_1_accuracy": figures[min(epoch, len(figures) - 1)]}
 
     trainer.ending = run_training(

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from productrec.errors import TrainingError
-from productrec.training.loop import Ending
+from productrec.losses.diagnostics import PairDiagnostics
+from productrec.losses.margin_softmax import AdaCosLoss
+from productrec.training.loop import Ending, describe_images
+from productrec.training.objective import JointLoss
 from tests.unit.training.playing import CLASSES, PlainImages, build, play
 
 
@@ -50,7 +53,7 @@ class SpoiltLoss(torch.nn.Module):
             self.inner.forget_last()
 
 
-@pytest.mark.parametrize("metric", ["multi_similarity", "memory", "soft_triple"])
+@pytest.mark.parametrize("metric", ["multi_similarity", "memory", "soft_triple", "ada_cos"])
 @pytest.mark.parametrize("spoil", ["value", "gradient", "network"])
 @pytest.mark.parametrize("chunk_size", [0, 3])
 def test_a_step_that_is_not_finite_changes_nothing_but_its_count(metric, spoil, chunk_size):
@@ -68,7 +71,12 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_count(metric, spoil, 
     assert spoil == "gradient" or not losses["loss"].isfinite()
     changes = find_changes(before, flatten(trainer.state_dict()))
     # The tally, which says how often it happened, gains a line; dropout has drawn.
-    counts = {".progress.step", ".progress.skipped", ".progress.skipped_in_a_row", ".tally.counts.skipped_steps"}
+    counts = {
+        ".progress.step",
+        ".progress.skipped",
+        ".progress.skipped_in_a_row",
+        ".random.0.tally.counts.skipped_steps",
+    }
     assert changes <= counts | {".random.0.torch"} | {
         name for name in before if name.startswith(".optimizer.param_groups")
     }
@@ -119,16 +127,54 @@ def test_infinite_gradients_of_half_precision_lower_the_scale_and_are_no_fault()
     assert all(value.isfinite().all() for value in trainer.recognizer.state_dict().values())
 
 
-def test_collapse_is_told_while_it_happens(capfd):
-    trainer = build()
+def test_a_gradient_that_no_scale_of_half_precision_helps_ends_training():
+    trainer = build(dtype=torch.float16)
+    trainer.objective.metric = SpoiltLoss(trainer.objective.metric)
+    trainer.objective.metric.spoil = "gradient"
+    before = trainer.recognizer.head.linear.weight.detach().clone()
+    with pytest.raises(TrainingError, match="10 steps in a row"):
+        play(trainer, epochs=20)
+    assert torch.equal(before, trainer.recognizer.head.linear.weight)
+    assert trainer.progress.step < 40  # some halve the scale from 65,536 to below 1
+
+
+def test_a_scale_found_in_embeddings_that_are_not_finite_is_not_kept():
+    loss = AdaCosLoss(8, CLASSES).train()
+    before = float(loss.scale)
+    with pytest.raises(TrainingError, match="must be finite"):  # of the loss itself, on a CPU
+        loss(torch.full((4, 8), torch.nan), torch.arange(4))
+    assert float(loss.scale) == before
+
+
+@pytest.mark.parametrize("metric", ["multi_similarity", "memory", "momentum"])
+def test_collapse_is_told_while_it_happens(metric, capfd):
+    trainer = build(metric)
     with torch.no_grad():
         trainer.recognizer.neck.norm.weight.zero_()
         trainer.recognizer.neck.norm.bias.fill_(1.0)
     log = play(trainer, epochs=1)
     assert log[0]["embedding_similarity"] > 0.9
     assert "nearly one point" in capfd.readouterr().err
-    assert play(build(), epochs=1)[0]["embedding_similarity"] < 0.9
+    assert play(build(metric), epochs=1)[0]["embedding_similarity"] < 0.9
     assert "nearly one point" not in capfd.readouterr().err
+
+
+def test_a_batch_of_one_class_is_no_collapse(capfd):
+    class Alike(PlainImages):
+        def __iter__(self):
+            for batch in super().__iter__():
+                yield batch._replace(images=self.images[:1].expand(4, -1, -1, -1), labels=self.labels[:1].expand(4))
+
+    log = play(build(dropout=0.0), epochs=1, images=Alike)
+    assert log[0]["embedding_similarity"] > 0.95
+    assert "nearly one point" not in capfd.readouterr().err
+
+
+def test_pairs_that_teach_nothing_any_more_are_told_once(capfd, monkeypatch):
+    idle = PairDiagnostics(0.0, 0.0, 0.0, None, None)
+    monkeypatch.setattr(JointLoss, "diagnose", lambda self, embeddings, labels: idle)
+    play(build(), epochs=6)
+    assert capfd.readouterr().err.count("hardly any pair is active") == 1
 
 
 def test_health_is_the_mean_over_all_pairs():
@@ -156,6 +202,44 @@ def test_batches_without_positives_train_the_rest_and_are_counted():
     log = play(trainer, epochs=1, images=Lonely)
     assert log[0]["batches_without_positives"] == 4.0
     assert not torch.equal(before, trainer.recognizer.head.linear.weight)
+
+
+def test_only_pair_losses_want_positives():
+    class Lonely(PlainImages):
+        def __iter__(self):
+            for batch in super().__iter__():
+                yield batch._replace(images=self.images[:CLASSES], labels=self.labels[:CLASSES])
+
+    assert play(build("memory"), epochs=1, images=Lonely)[0]["batches_without_positives"] == 4.0
+    for options in ({"metric": "soft_triple"}, {"metric": "none"}, {"cut_mix": 1.0}):
+        assert "batches_without_positives" not in play(build(**options), epochs=1, images=Lonely)[0]
+
+
+def test_a_figure_that_stays_the_same_is_no_better_one():
+    trainer, saved = build(), {}
+    assert len(play(trainer, epochs=9, figures=(0.5,), patience=2, saved=saved)) == 3
+    assert trainer.ending is Ending.NO_BETTER
+    assert (trainer.progress.improved_epoch, trainer.progress.best_epoch) == (0, 2)  # of equals the newest is kept
+
+
+def test_the_images_of_all_steps_that_were_not_finite_are_listed(tmp_path):
+    said = describe_images([f"i{number}" for number in range(9)], list(range(8)), tmp_path / "not_finite.txt")
+    assert said.startswith("8 (i0, i1, i2, i3, i4, ...)")
+    assert "not_finite.txt" in said
+    assert (tmp_path / "not_finite.txt").read_text().split() == [f"i{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("validation", [0.0, 0.6])
+def test_a_training_ends_before_its_deadline_with_time_to_validate_and_save(validation):
+    trainer, saved = build(), {}
+    play(trainer, epochs=2)  # what is slow at first is behind us
+    allowed = 3.0
+    started = time.monotonic()
+    trainer = build()
+    play(trainer, epochs=5000, saved=saved, deadline=started + allowed, validation_seconds=validation)
+    assert trainer.ending is Ending.OUT_OF_TIME
+    assert 0.3 * allowed < time.monotonic() - started < allowed
+    assert set(saved) == {"best", "last"}
 
 
 def test_patience_ends_a_training_and_a_resume_ends_at_the_same_place():
