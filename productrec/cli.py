@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that ``--help`` answers 
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -200,6 +201,7 @@ def train(
     max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
 ) -> None:
     """Train a recipe's model (or each of its members) on its image table."""
+    started = float(os.environ.get("PRODUCTREC_STARTED", time.time()))  # set where several processes are launched
     from productrec.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -209,6 +211,8 @@ def train(
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc, max_restarts=max_restarts))
     from productrec.stages.run import train_recipe
 
+    if max_minutes is not None:  # importing took some of it
+        max_minutes -= (time.time() - started) / 60
     train_recipe(loaded, resume=resume, max_minutes=max_minutes)
 
 
@@ -222,16 +226,22 @@ def predict(
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the ensemble of several runs.")] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes that embed together, one a GPU.")] = 1,
 ) -> None:
     """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble."""
-    from productrec.stages.run import load_runs, predict_runs, print_scores
+    if nproc > 1:
+        from productrec.launch import launch_ranks
+
+        raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
+    from productrec.stages.run import embed_together, load_runs, predict_runs, print_scores
 
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]
     targets = [Path(text) for text in runs if text not in overrides]
     if tta is not None and tta != _SOME_VIEWS:
         overrides.append(f"predict.tta={tta}")
     selected = load_runs(targets, overrides, out=out, some_views=tta == _SOME_VIEWS)
-    print_scores(predict_runs(selected, weights=_parse_weights(weights)))
+    if embed_together(selected):
+        print_scores(predict_runs(selected, weights=_parse_weights(weights)))
 
 
 @app.command()

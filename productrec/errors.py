@@ -45,6 +45,12 @@ class TrainingError(ProductrecError):
     exit_code = 7
 
 
+class ProcessLost(TrainingError):
+    """A process that training needs has died or hangs: another rank, or a loader's. Resuming may well go on."""
+
+    exit_code = 8
+
+
 class Interrupted(ProductrecError):
     """The user or the machine asked to stop; what was finished is on disk. 130 after Ctrl-C, 143 after SIGTERM."""
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Sequence
 
-from productrec.errors import TrainingError
+from productrec.console import warn
+from productrec.errors import ProcessLost
 
+STARTED = "PRODUCTREC_STARTED"  # in the environment: when the command began, as time.time() has it
 _OWN_OPTIONS = ("--nproc", "--max-restarts")
+_SHUTDOWN_SECONDS = 600
 
 
 def launch_ranks(arguments: Sequence[str], *, nproc: int, max_restarts: int = 0) -> int:
@@ -23,11 +27,11 @@ def launch_ranks(arguments: Sequence[str], *, nproc: int, max_restarts: int = 0)
         max_restarts: how often to start again.
 
     Returns:
-        The exit code: 0, or that of the rank that failed first; it has said why.
+        The exit code: 0, or that of the rank that failed first; it has said why, or its death is told here.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import parse_args, run
+    from torch.distributed.run import get_args_parser, parse_args, run
 
     kept = drop_own_options(arguments)
     # A core for each; several processes with a thread a core each would wait for one another.
@@ -35,22 +39,31 @@ def launch_ranks(arguments: Sequence[str], *, nproc: int, max_restarts: int = 0)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // nproc)))
     # Its report of who died is pages long, and the one who did has a line of its own.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault(STARTED, str(time.time()))  # so that attempts share --max-minutes
+    patience = [f"--shutdown-timeout={_SHUTDOWN_SECONDS}"]  # after a stop, for a step and a save; torch's own is 30 s
+    if "--shutdown-timeout" not in get_args_parser().format_help():  # of an older torch
+        patience = []
     code = 0
     for attempt in range(max_restarts + 1):
         if attempt and "--resume" not in kept:
             kept.append("--resume")
         try:
             # Each attempt is a job of its own: torchrun's restarts meet in the store of the ranks that died.
-            command = ["--standalone", f"--nproc-per-node={nproc}", "--max-restarts=0", "-m", "productrec", *kept]
-            run(parse_args(command))  # type: ignore[no-untyped-call]
+            command = ["--standalone", f"--nproc-per-node={nproc}", "--max-restarts=0", *patience]
+            run(parse_args([*command, "-m", "productrec", *kept]))  # type: ignore[no-untyped-call]
             return 0
         except SignalException as stop:  # the ranks have saved, and said so
             return 128 + int(stop.sigval)
         except ChildFailedError as error:
-            code = int(error.get_first_failure()[1].exitcode)
-        code = code if code > 0 else 128 - code  # a signal, as shells have it
-        if code not in (TrainingError.exit_code, 128 + signal.SIGKILL, 128 + signal.SIGSEGV, 128 + signal.SIGABRT):
-            break  # what another attempt would not mend
+            rank, failure = error.get_first_failure()
+            code = int(failure.exitcode)
+        if code < 0:
+            warn(f"process {rank} was ended by {signal.Signals(-code).name}; out of memory is a usual reason.")
+            code = 128 - code  # as shells have it
+        if code not in (1, ProcessLost.exit_code) and code < 128:
+            break  # what another attempt would not mend: it has said so itself
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            break  # a stop
     return code
 
 

@@ -148,7 +148,7 @@ def embed_images(
         batch: ViewBatch
         for batch in loader:
             _, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
-            writer.write(batch.rows.numpy(), together.embeddings.numpy(), together.logits.numpy(), batch.broken)
+            writer.write(batch.rows.numpy(), together.embeddings.numpy(), together.logits.numpy())
 
 
 class BareImages(Dataset[np.ndarray]):

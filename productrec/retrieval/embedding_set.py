@@ -37,24 +37,36 @@ class EmbeddingSet:
 
 
 class EmbeddingWriter:
-    """Fills an embedding set batch by batch, straight onto the disk."""
+    """Fills an embedding set batch by batch, straight onto the disk; several processes may fill one together."""
 
-    def __init__(self, folder: Path, ids: Sequence[str], dim: int, class_count: int | None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, ids: Sequence[str], dim: int, class_count: int | None, *, is_first: bool = True
+    ) -> None:
+        """``is_first``: makes the files; other processes, which open them later, do not."""
+        self.folder = folder
         self._ids = ids
-        self._embeddings = np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float32, (len(ids), dim))
+        self._embeddings = _open_rows(folder / "embeddings.npy", np.float32, (len(ids), dim), is_new=is_first)
         self._logits = None
         if class_count is not None:
-            self._logits = np.lib.format.open_memmap(folder / "logits.npy", "w+", np.float16, (len(ids), class_count))
+            self._logits = _open_rows(folder / "logits.npy", np.float16, (len(ids), class_count), is_new=is_first)
         self._broken: dict[int, str] = {}
 
-    def write(self, rows: np.ndarray, embeddings: np.ndarray, logits: np.ndarray, broken: dict[int, str]) -> None:
-        """Store a batch: positions (B,), embeddings (B, D), logits (B, C), and the rows whose image cannot be read."""
+    def write(self, rows: np.ndarray, embeddings: np.ndarray, logits: np.ndarray) -> None:
+        """Store a batch: positions (B,), embeddings (B, D), logits (B, C)."""
         self._embeddings[rows] = embeddings
         if self._logits is not None:
             # Beyond half precision's range a logit's exact value no longer matters; infinity would.
             self._logits[rows] = np.clip(logits, -60000, 60000)
+
+    def mark_broken(self, broken: dict[int, str]) -> None:
+        """Positions of the images that cannot be read, with their reasons."""
         self._broken.update(broken)
+
+    def flush(self) -> None:
+        """Let other processes see what was written."""
+        for array in (self._embeddings, self._logits):
+            if array is not None:
+                array.flush()
 
     def finish(self) -> dict[str, str]:
         """Drop broken rows, write the ids, and return the broken ids with their reasons."""
@@ -65,11 +77,14 @@ class EmbeddingWriter:
         for name, array in arrays.items():
             array.flush()
             if self._broken:
-                np.save(self._folder / name, np.asarray(array)[kept])
-        write_json(
-            self._folder / "ids.json", [image_id for image_id, keep in zip(self._ids, kept, strict=True) if keep]
-        )
+                np.save(self.folder / name, np.asarray(array)[kept])
+        write_json(self.folder / "ids.json", [image_id for image_id, keep in zip(self._ids, kept, strict=True) if keep])
         return {self._ids[row]: reason for row, reason in sorted(self._broken.items())}
+
+
+def _open_rows(path: Path, dtype: type[np.floating[Any]], shape: tuple[int, int], *, is_new: bool) -> np.memmap:
+    mapped: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape) if is_new else np.load(path, mmap_mode="r+")
+    return mapped
 
 
 @contextmanager

@@ -19,9 +19,11 @@ from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.models.inference import recognise_views
 from productrec.models.recognizer import Recognizer, build_recognizer
 from productrec.recipe import Recipe, build_recipe
-from productrec.retrieval.embedding_set import KIND, write_embedding_set
-from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory
+from productrec.retrieval.embedding_set import KIND, EmbeddingWriter, write_embedding_set
+from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
 from productrec.training.checkpoint import Checkpoint, load_checkpoint
+from productrec.training.ranks import Ranks
+from productrec.training.validation import slice_of_rank
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,16 @@ class Wish:
         return run / "embeddings" / self.views / self.split
 
 
-def run_embed(run: Path, recipe: Recipe, wishes: Sequence[Wish] | None = None) -> list[Wish]:
+def run_embed(
+    run: Path, recipe: Recipe, wishes: Sequence[Wish] | None = None, *, ranks: Ranks | None = None
+) -> list[Wish]:
     """Embed images with a run's checkpoint; sets that are there and unchanged are left alone.
 
     Args:
         run: the run folder.
         recipe: settings of prediction (views, gallery splits, batch size) and where the image table is.
         wishes: what to embed; None for what prediction needs.
+        ranks: that embed them together, each its slice, and write into the same files; all must call this.
 
     Returns:
         What is now on disk.
@@ -56,17 +61,19 @@ def run_embed(run: Path, recipe: Recipe, wishes: Sequence[Wish] | None = None) -
     _check_classes(checkpoint, table)
     if wishes is None:
         wishes = _list_wishes(recipe, table)
-    device = choose_device(recipe.device)
+    ranks = ranks or Ranks()
+    device = take_own_device(choose_device(recipe.device))
     dtype = choose_dtype(recipe.train.precision, device)
     keep_freed_memory(device)
     loaded: list[Recognizer] = []
     for wish in dict.fromkeys(wishes):
         missing = [one for one in _with_plain(wish) if not _is_embedded(run, one, checkpoint, table, dtype)]
+        missing = ranks.gather_objects(missing)[0]  # the first writes them
         if not missing:
             continue
         if not loaded:
             loaded.append(load_network(checkpoint).to(device))
-        _embed(run, wish, missing, checkpoint, table, loaded[0], recipe, device, dtype)
+        _embed(run, wish, missing, checkpoint, table, loaded[0], recipe, device, dtype, ranks)
     return list(dict.fromkeys(one for wish in wishes for one in _with_plain(wish)))
 
 
@@ -135,24 +142,30 @@ def _embed(
     recipe: Recipe,
     device: torch.device,
     dtype: torch.dtype,
+    ranks: Ranks,
 ) -> None:
     views = get_views(wish.views)
     rows = table.select([wish.split])
     side_px = checkpoint.recipe["train"]["side_px"]
-    dataset = ViewedImages(open_images(table, rows), views, side_px)
+    own = slice_of_rank(len(rows), ranks)
+    dataset = ViewedImages(open_images(table, rows.iloc[own]), views, side_px)
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
-    workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
+    workers = choose_workers(
+        recipe.train.workers, cores=max(1, count_cores() // ranks.local_size), on_gpu=device.type == "cuda"
+    )
     batch_size = recipe.predict.batch_size
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     ids = rows["image_id"].tolist()
+    dim = checkpoint.recipe["model"]["embedding_dim"]
+    writers: dict[Wish, EmbeddingWriter] = {}
     with ExitStack() as stack:
-        writers = {
-            one: stack.enter_context(
+        for one in missing if ranks.is_first else ():
+            writers[one] = stack.enter_context(
                 write_embedding_set(
                     one.get_folder(run),
                     ids,
-                    dim=checkpoint.recipe["model"]["embedding_dim"],
+                    dim=dim,
                     class_ids=checkpoint.class_ids,
                     keep_logits=one.keep_logits,
                     views=[view.name for view in get_views(one.views)],
@@ -161,23 +174,31 @@ def _embed(
                     settings=_get_settings(one, checkpoint, dtype),
                 )
             )
-            for one in missing
-        }
+        folders = ranks.gather_objects([writer.folder for writer in writers.values()])[0]
+        if not ranks.is_first:
+            for one, folder in zip(missing, folders, strict=True):
+                class_count = len(checkpoint.class_ids) if one.keep_logits else None
+                writers[one] = EmbeddingWriter(folder, ids, dim, class_count, is_first=False)
         broken: dict[int, str] = {}
-        with show_progress(f"embedding {wish.split}, {len(views)} views", len(ids)) as bar:
+        with show_progress(f"embedding {wish.split}, {len(views)} views", len(dataset)) as bar:
             batch: ViewBatch
             for batch in loader:
                 plain, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
                 for one, writer in writers.items():
                     seen = plain if one.views == "plain" else together
-                    writer.write(batch.rows.numpy(), seen.embeddings.numpy(), seen.logits.numpy(), batch.broken)
-                broken |= batch.broken
+                    writer.write(batch.rows.numpy() + own.start, seen.embeddings.numpy(), seen.logits.numpy())
+                broken |= {row + own.start: reason for row, reason in batch.broken.items()}
                 bar.advance(len(batch.rows))
-                if len(broken) == len(ids):
-                    raise DataError(
-                        f"{table.root}: not one of the {len(ids)} {wish.split} images can be read; the first: "
-                        f"{next(iter(broken.values()))} Name the folder they are in now with data.images=FOLDER."
-                    )
+        for writer in writers.values():
+            writer.flush()
+        broken = {row: reason for some in ranks.gather_objects(broken) for row, reason in some.items()}
+        if len(broken) == len(ids):
+            raise DataError(
+                f"{table.root}: not one of the {len(ids)} {wish.split} images can be read; the first: "
+                f"{next(iter(broken.values()))} Name the folder they are in now with data.images=FOLDER."
+            )
+        for writer in writers.values():
+            writer.mark_broken(broken)
     if broken:
         names = [ids[row] for row in sorted(broken)]
         warn(f"{describe_offenders(names)} {wish.split} images could not be read since ingest; they count as broken.")

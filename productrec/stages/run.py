@@ -11,11 +11,12 @@ from typing import Any
 from productrec.artifacts import write_text
 from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
-from productrec.console import print_table, say
+from productrec.console import print_table, say, silence
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
+from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.audit import Audited, Judge, run_audit
 from productrec.stages.classify import PARTS, run_classify
 from productrec.stages.embed import Wish, run_embed
@@ -24,7 +25,8 @@ from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
 from productrec.stages.train import Trained, run_train
-from productrec.training.loop import Ending
+from productrec.training.loop import Ending, explain_death
+from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
 from productrec.training.validation import VALIDATION_FIGURES
 
 DEFAULT_VIEWS = "zoom"
@@ -136,6 +138,24 @@ def load_runs(
     runs = {folder: recipe for one in found for folder, recipe in one.runs.items()}
     folder = out or next(iter(runs)).parent / "+".join(one.folder.name for one in found)
     return Selected(runs, folder, _name_ensemble(found[0].recipe, folder))
+
+
+def embed_together(selected: Selected) -> bool:
+    """Where torchrun started several of this process, embed with all of them; whether this one goes on alone."""
+    first = next(iter(selected.runs.values()))
+    with refuse_once():
+        ranks = join_ranks(take_own_device(choose_device(first.device)), timeout_minutes=first.train.timeout_minutes)
+        if ranks.size == 1:
+            return True
+        if not ranks.is_first:
+            silence()
+        try:
+            for folder, recipe in selected.runs.items():
+                run_embed(folder, recipe, ranks=ranks)
+        except RuntimeError as error:
+            raise explain_death(error, StopRequest(), ranks) from error
+        leave_ranks()
+    return ranks.is_first
 
 
 def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Predicted:

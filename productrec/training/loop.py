@@ -17,7 +17,7 @@ from productrec.artifacts import write_text
 from productrec.console import warn
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
-from productrec.errors import DataError, Interrupted, TrainingError, describe_offenders
+from productrec.errors import DataError, Interrupted, ProcessLost, TrainingError, describe_offenders
 from productrec.runtime import StopRequest
 from productrec.training.fitting import explain_out_of_memory, is_out_of_memory
 from productrec.training.ranks import Ranks
@@ -333,7 +333,7 @@ def explain_death(error: RuntimeError, stop: StopRequest, ranks: Ranks) -> Excep
         is_peer = isinstance(error, distributed.DistError) or any(word in str(error) for word in _PEER_WORDS)
         if ranks.size == 1 or not is_peer:
             return error
-        return TrainingError(
+        return ProcessLost(
             f"training: another of the {ranks.size} processes ended or hangs ({str(error).splitlines()[0][:200]}); its "
             "own message says why. --resume goes on from the last checkpoint."
         )
@@ -344,7 +344,7 @@ def explain_death(error: RuntimeError, stop: StopRequest, ranks: Ranks) -> Excep
             "stopped together with its loader processes; a resume begins at the last saved epoch.",
             exit_code=stop.exit_code,
         )
-    return TrainingError(
+    return ProcessLost(
         f"training: a loader process died ({str(error).splitlines()[0]}). It may have run out of memory: lower "
         "train.workers, or give the container more shared memory (--shm-size). --resume goes on."
     )

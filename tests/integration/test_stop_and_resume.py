@@ -1,5 +1,6 @@
 """A training that is killed or interrupted goes on and ends as if nothing had happened."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from productrec.artifacts import compute_file_digest
@@ -120,6 +122,55 @@ def test_a_broken_image_of_one_process_ends_both_at_once(place, drawn):
     assert time.monotonic() - started < 120
 
 
+def test_two_processes_save_at_sigterm_and_one_that_is_killed_is_replaced(place, drawn):
+    recipe = write_recipe(place, drawn)
+    ingest = [sys.executable, "-m", "productrec", "ingest", str(drawn), "--out", "data/tiny"]
+    subprocess.run(ingest, check=True, cwd=place, timeout=120, capture_output=True)
+    for name, action in (("whole", None), ("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)):
+        more = ["--nproc", "2", "--max-restarts", "1"] if name == "killed" else ["--nproc", "2"]
+        process = start(place, f"name={name}", "data.table=data/tiny", *more)
+        if action is not None:
+            wait_for(place / f"runs/{name}/checkpoints/last/manifest.json", process)
+            ranks = list_ranks(process)
+            assert len(ranks) == 2
+            os.kill(process.pid if action == signal.SIGTERM else ranks[1], action)
+        said = process.communicate(timeout=300)[1]
+        assert process.returncode == (143 if name == "stopped" else 0), said
+        if name == "stopped":
+            assert "the state is saved" in said
+            again = start(place, "name=stopped", "data.table=data/tiny", "--nproc", "2", "--resume")
+            again.communicate(timeout=300)
+            assert again.returncode == 0
+        if name == "killed":
+            assert "SIGKILL" in said
+            assert "resuming" in said
+    digests = {
+        compute_file_digest(place / f"runs/{name}/checkpoints/last/weights.safetensors")
+        for name in ("whole", "stopped", "killed")
+    }
+    assert len(digests) == 1
+    assert recipe.exists()
+
+
+def list_ranks(launcher: subprocess.Popen) -> list[int]:
+    """Processes that torchrun started, in the order of ranks, without their loader processes."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = {}
+    for pid, parent in parents.items():
+        if parent == launcher.pid:
+            with contextlib.suppress(OSError):
+                place = dict(
+                    one.partition("=")[::2] for one in (Path("/proc") / str(pid) / "environ").read_text().split("\0")
+                )
+                if "RANK" in place:
+                    found[int(place["RANK"])] = pid
+    return [found[rank] for rank in sorted(found)]
+
+
 def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finished):
     def train(*settings):
         command = [sys.executable, "-m", "productrec", "train", "tiny.yaml", *TINY, "data.table=data/tiny", *settings]
@@ -135,3 +186,19 @@ def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finis
     assert "2 processes" in done.stderr
     assert (finished / "runs/two/checkpoints/best/weights.safetensors").exists()
     assert len((finished / "runs/two/metrics.jsonl").read_text().splitlines()) == 2
+
+    def predict(*options):
+        command = [sys.executable, "-m", "productrec", "predict", "runs/two", "--tta=zoom", "predict.batch_size=4"]
+        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
+
+    together = predict("--nproc", "2")
+    assert together.returncode == 0, together.stderr
+    assert together.stderr.count("class probabilities") == 1
+    arrays = [path for path in (finished / "runs/two").rglob("*.npy") if "neighbours" not in path.parts]
+    seen = {path: np.load(path).astype(np.float32) for path in arrays}
+    assert {path.name for path in seen} >= {"embeddings.npy", "logits.npy", "probabilities.npy"}
+    for name in ("embeddings", "neighbours", "predictions"):
+        shutil.rmtree(finished / "runs/two" / name)
+    assert predict().returncode == 0
+    for path, values in seen.items():
+        assert np.abs(values - np.load(path).astype(np.float32)).max() < 5e-3, path

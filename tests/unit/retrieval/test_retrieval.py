@@ -36,7 +36,8 @@ def save(folder, embeddings, *, space="w", prefix="i", logits=True, broken=None)
         for start in range(0, len(ids), 5):
             rows = np.arange(start, min(start + 5, len(ids)))
             bad = {int(row): "damaged" for row in rows if row in (broken or ())}
-            writer.write(rows, embeddings[rows], np.full((len(rows), 3), 1e6), bad)
+            writer.write(rows, embeddings[rows], np.full((len(rows), 3), 1e6))
+            writer.mark_broken(bad)
     return load_embedding_set(folder)
 
 
