@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from productrec.data.views import View, compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
 
 _PREFETCH_BATCHES = 4
+_PIECE_IMAGES = 128  # a larger batch is made by several loader processes, each a piece of it at a time
 
 
 class ViewBatch(NamedTuple):
@@ -50,8 +52,21 @@ class TrainingBatch(NamedTuple):
     rows: torch.Tensor
 
 
-# Squares, or their slot; labels; rows; what went wrong. No other tensor, since each would be a file of its own.
-Travelling = tuple[torch.Tensor | Slotted, list[int], list[int], list[str]]
+class Piece(NamedTuple):
+    """Keys (epoch, row) of some images of a batch, and how many images the whole batch has."""
+
+    keys: Sequence[tuple[int, int]]
+    batch_size: int
+
+
+class Travelling(NamedTuple):
+    """A piece on its way: squares, or their slot. No other tensor, since each would be a file of its own."""
+
+    images: torch.Tensor | Slotted
+    labels: list[int]
+    rows: list[int]
+    broken: list[str]
+    batch_size: int
 
 
 class TrainingItem(NamedTuple):
@@ -96,8 +111,9 @@ class TrainingImages(Dataset[TrainingItem]):
         seed = int.from_bytes(hashlib.blake2b(f"{self._seed} {epoch} {row}".encode(), digest_size=4).digest(), "little")
         return TrainingItem(augmentation(pixels, seed), int(self._labels[row]), row, problem)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Travelling:
-        """A batch, as it travels from a loader process to the main one, each image written while it is in the cache."""
+    def __getitems__(self, piece: Piece) -> Travelling:
+        """A piece as it travels from a loader process to the main one, each image written while it is in the cache."""
+        keys = piece.keys
         worker = get_worker_info()
         place: Slotted | None = None
         squares = np.empty(0, np.uint8)
@@ -115,7 +131,8 @@ class TrainingImages(Dataset[TrainingItem]):
             rows.append(item.row)
             if item.problem is not None:
                 broken.append(item.problem)
-        return torch.from_numpy(squares) if place is None else place, labels, rows, broken
+        images = torch.from_numpy(squares) if place is None else place
+        return Travelling(images, labels, rows, broken, piece.batch_size)
 
 
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
@@ -142,30 +159,68 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
 class TrainingLoader:
     """Gives the `TrainingBatch`es of an epoch each time it is gone through."""
 
-    def __init__(self, loader: DataLoader[TrainingItem], slots: Slots | None, *, pin_memory: bool) -> None:
-        self._loader, self._slots, self._pin_memory = loader, slots, pin_memory
+    def __init__(
+        self, pieces: Iterable[Travelling], sampler: EpochSampler, slots: Slots | None, *, pin_memory: bool
+    ) -> None:
+        self._pieces, self._sampler, self._slots, self._pin_memory = pieces, sampler, slots, pin_memory
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._sampler)
 
     def __iter__(self) -> Iterator[TrainingBatch]:
-        for images, labels, rows, broken in self._loader:
-            if isinstance(images, Slotted):
+        labels, rows, broken = list[int](), list[int](), list[str]()
+        images = torch.empty(0, dtype=torch.uint8)
+        for piece in self._pieces:
+            if not labels:
+                shape = (piece.batch_size, *piece.images.shape[1:])
+                images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
+            place = images[len(labels) : len(labels) + len(piece.labels)]
+            if isinstance(piece.images, Slotted):
                 assert self._slots is not None
-                images = self._slots.take(images, pin_memory=self._pin_memory)
-            yield TrainingBatch(images, torch.tensor(labels), broken, torch.tensor(rows))
+                self._slots.take(piece.images, place)
+            else:
+                place.copy_(piece.images)
+            labels, rows, broken = labels + piece.labels, rows + piece.rows, broken + piece.broken
+            if len(labels) == piece.batch_size:
+                yield TrainingBatch(images, torch.tensor(labels), broken, torch.tensor(rows))
+                labels, rows, broken = [], [], []
+
+
+class _PieceSampler:
+    """The batches of a sampler in pieces of nearly equal size, for as many loader processes to work on."""
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self._sampler = sampler
+
+    def __iter__(self) -> Iterator[Piece]:
+        for batch in self._sampler:
+            count = -(-len(batch) // _PIECE_IMAGES)
+            edges = [len(batch) * number // count for number in range(count + 1)]
+            for start, stop in itertools.pairwise(edges):
+                yield Piece(batch[start:stop], len(batch))
 
 
 def build_training_loader(
-    dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool
+    dataset: TrainingImages, sampler: EpochSampler, *, workers: int, pin_memory: bool, local_size: int = 1
 ) -> TrainingLoader:
-    """`TrainingBatch`es in the sampler's order; see `check_shared_memory` for what it raises."""
-    slot_bytes = sampler.own_batch_size * dataset.image_bytes
-    check_shared_memory(workers, slot_bytes)
+    """`TrainingBatch`es in the sampler's order.
+
+    Args:
+        dataset: of the images.
+        sampler: of their batches.
+        workers: loader processes.
+        pin_memory: whether batches lie where a GPU can fetch them.
+        local_size: how many such loaders this machine has, one a rank.
+
+    Raises:
+        StorageError: see `check_shared_memory`.
+    """
+    slot_bytes = min(sampler.own_batch_size, _PIECE_IMAGES) * dataset.image_bytes
+    check_shared_memory(workers * local_size, slot_bytes)
     dataset.slots = Slots(workers, _PREFETCH_BATCHES + 1, slot_bytes) if workers else None
     loader = DataLoader(
         dataset,
-        batch_sampler=sampler,
+        batch_sampler=_PieceSampler(sampler),  # type: ignore[arg-type]  # it is only gone through
         num_workers=workers,
         collate_fn=_keep,
         persistent_workers=workers > 0,
@@ -173,7 +228,7 @@ def build_training_loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global random state
     )
-    return TrainingLoader(loader, dataset.slots, pin_memory=pin_memory)
+    return TrainingLoader(loader, sampler, dataset.slots, pin_memory=pin_memory)
 
 
 def build_view_loader(

@@ -136,6 +136,7 @@ def run_train(
             sampler,
             workers=place.workers,
             pin_memory=device.type == "cuda",
+            local_size=ranks.local_size,
         )
         sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
         trainer = build_trainer(recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks)

@@ -12,13 +12,14 @@ from productrec.errors import TrainingError
 from productrec.training.sharded_head import ShardedHead
 from productrec.training.trainer import Trainer
 
-_CPU_WORDS = "DefaultCPUAllocator"  # there torch raises a plain RuntimeError
+# Where torch raises a plain RuntimeError.
+_WORDS = ("DefaultCPUAllocator", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _MOMENTS = 2  # of each parameter, that AdamW keeps
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or the machine, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or _CPU_WORDS in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _WORDS)
 
 
 def find_fitting_size(fits: Callable[[int], bool], *, failed: int, multiple_of: int) -> int | None:
@@ -44,28 +45,36 @@ def find_fitting_size(fits: Callable[[int], bool], *, failed: int, multiple_of: 
     return least * multiple_of or None
 
 
-def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int) -> TrainingError:
+def explain_out_of_memory(trainer: Trainer, images: Tensor, labels: Tensor, *, multiple_of: int) -> TrainingError:
     """What to tell of a batch (B, S, S, 3) that did not fit: how many images a step, or a chunk of it, may have.
 
-    Tries smaller ones, forward and backward, beside what the optimiser will want; the training is over, so nothing has
-    to stay as it was. To be called when nothing of the failed step is held any more.
+    Tries smaller ones, forward and backward, beside what the optimiser will want, and then, where no other processes
+    are needed for it, with the losses; the training is over, so nothing has to stay as it was. To be called when nothing
+    of the failed step is held any more.
     """
     without = [one for one in trainer.parameters if one.requires_grad and not trainer.optimizer.state.get(one)]
     wanted_bytes = _MOMENTS * sum(4 * one.numel() for one in without)
 
-    def fits(count: int) -> bool:
+    def fits(count: int, try_it: Callable[[Tensor, Tensor], None]) -> bool:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         try:
             held = torch.empty(wanted_bytes, dtype=torch.uint8, device=trainer.device)
-            trainer.passes.rehearse(images[:count])
+            try_it(images[:count], labels[:count])
             del held
         except RuntimeError as error:
             if is_out_of_memory(error):
                 return False
             raise
         return True
+
+    def fits_network(count: int) -> bool:
+        return fits(count, lambda some, _: trainer.passes.rehearse(some))
+
+    def fits_step(count: int, chunk_size: int) -> bool:
+        is_alone = trainer.ranks.size == 1
+        return not is_alone or fits(count, lambda some, own: trainer.passes.rehearse_losses(some, own, chunk_size))
 
     seen = min(len(images), trainer.passes.chunk_size or len(images))
     what = f"training: a batch must fit the device's memory; {seen} images of {images.shape[1]} px do not."
@@ -76,10 +85,22 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, *, multiple_of: int)
         return TrainingError(
             f"{what} Lower train.batch_size" + (", or set train.chunk_size to a part of it." if chunk else ".")
         )
-    found = find_fitting_size(fits, failed=seen, multiple_of=multiple_of)
+    losses = f"the losses of {len(images)} images do not fit"
+    if trainer.passes.chunk_size and fits_network(seen):
+        return TrainingError(
+            f"training: a batch must fit the device's memory; {seen} images at a time do, but {losses} beside them. "
+            "Lower train.batch_size, or loss.memory.rows where there is a memory."
+        )
+    found = find_fitting_size(fits_network, failed=seen, multiple_of=multiple_of)
     if found is None:
         return TrainingError(f"{what} Nor do {multiple_of}: lower train.side_px, or take a smaller model.backbone.")
-    advice = [chunk.format(found)] if chunk else []
+    advice = []
+    if chunk and fits_step(len(images), found):
+        advice.append(chunk.format(found))
     if not trainer.passes.chunk_size:
+        while found > multiple_of and not fits_step(found, 0):
+            found = max(multiple_of, found * 3 // 4 // multiple_of * multiple_of)
         advice.append(f"train.batch_size={found * trainer.ranks.size}")
+    if not advice:
+        return TrainingError(f"{what} {found} do, by trial, but {losses}: lower train.batch_size as well.")
     return TrainingError(f"{what} {found} do, by trial: give {', or '.join(advice)}.")

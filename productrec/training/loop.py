@@ -253,7 +253,7 @@ def take_step(trainer: Trainer, batch: TrainingBatch, plan: Plan) -> dict[str, T
         if not is_out_of_memory(error):
             raise
     # Past the except block, which would hold all that the step had made.
-    raise explain_out_of_memory(trainer, batch.images, multiple_of=plan.batch_multiple)
+    raise explain_out_of_memory(trainer, batch.images, batch.labels, multiple_of=plan.batch_multiple)
 
 
 def _is_hopeless(trainer: Trainer, plan: Plan) -> bool:

@@ -148,6 +148,16 @@ class Passes:
             torch.autograd.backward(learned)
         self._recognizer.zero_grad(set_to_none=True)
 
+    def rehearse_losses(self, images: Tensor, labels: Tensor, chunk_size: int) -> None:
+        """Likewise through the losses of a whole batch, in chunks where there is a size for them; not beside others."""
+        kept, self.chunk_size = self.chunk_size, chunk_size
+        try:
+            self.run(images.to(self._device), labels.to(self._device), None, 0, lambda loss: loss)
+        finally:
+            self.chunk_size = kept
+            self._recognizer.zero_grad(set_to_none=True)
+            self._objective.zero_grad(set_to_none=True)
+
     def _cast(self) -> AbstractContextManager[object]:
         return autocast(self._device, self._dtype)
 

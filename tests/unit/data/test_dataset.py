@@ -118,6 +118,26 @@ def test_batches_do_not_depend_on_the_number_of_workers(paths: list[str]) -> Non
     check_same(load_epochs(paths, 0, (0, 1)), load_epochs(paths, 2, (0, 1)))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_made_in_pieces_by_several_processes_is_the_same(
+    paths: list[str], workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_epochs(paths, 0, (2, 3))
+    monkeypatch.setattr("productrec.data.dataset._PIECE_IMAGES", 3)
+    pieces = load_epochs(paths, workers, (2, 3))
+    check_same(whole, pieces)
+    assert [batch.rows.tolist() for batch in whole] == [batch.rows.tolist() for batch in pieces]
+    assert pieces[0].images.data_ptr() != pieces[1].images.data_ptr()
+
+
+def test_large_batches_travel_in_little_shared_memory(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("productrec.data.dataset.check_shared_memory", lambda *given: asked.append(given))
+    sampler = EpochSampler(np.repeat(np.arange(4), 1024), batch_size=4096, images_per_class=None, seed=SEED)
+    build_training_loader(build_training(paths), sampler, workers=2, pin_memory=False, local_size=4)
+    assert asked == [(8, 128 * 3 * SIDE**2)]
+
+
 def test_a_resumed_epoch_has_the_same_tail(paths: list[str]) -> None:
     check_same(load_epochs(paths, 0, (3,))[1:], load_epochs(paths, 0, (3,), first_batch=1))
 

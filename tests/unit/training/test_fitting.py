@@ -54,7 +54,33 @@ def test_the_message_names_what_fits(error):
     trainer.passes._network = SmallDevice(trainer.passes._network, 2, error)
     with pytest.raises(TrainingError, match=r"4 images of 32 px do not\. 2 do, by trial.*chunk_size=2.*batch_size=2\."):
         play(trainer)
-    assert trainer.passes._network.seen == [4, 2]
+    assert trainer.passes._network.seen == [4, 2, 2, 2, 2, 2]  # the batch, a part of it, the batch in chunks, twice
+
+
+class GreedyLoss(torch.nn.Module):
+    """A metric loss that has no memory for so many embeddings."""
+
+    def __init__(self, inner, most):
+        super().__init__()
+        self.inner, self.most = inner, most
+
+    def forward(self, embeddings, labels):
+        if len(embeddings) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return self.inner(embeddings, labels)
+
+
+def test_losses_that_do_not_fit_are_part_of_the_trial():
+    chunked = build(chunk_size=2)
+    chunked.objective.metric = GreedyLoss(chunked.objective.metric, 3)
+    with pytest.raises(
+        TrainingError, match=r"2 images at a time do, but the losses of 4 images do not fit.*batch_size"
+    ):
+        play(chunked)
+    trainer = build()
+    trainer.objective.metric = GreedyLoss(trainer.objective.metric, 3)
+    with pytest.raises(TrainingError, match=r"2 do, by trial: give train\.batch_size=2\.$"):
+        play(trainer)
 
 
 def test_where_nothing_fits_it_says_so():
