@@ -1,7 +1,9 @@
 """Kills ingest and training with -9 at random moments, runs them again, and compares with an undisturbed run.
 
-Every file that is left must be equal, byte for byte, but for what says when it was written. The kill goes to the whole
-process group, loader processes included, at a moment drawn evenly over the time that the undisturbed run took.
+Every file that is left must be equal, byte for byte, but for what says when it was written; every logged figure too.
+The kill goes to the whole process group, loader processes included, at a moment drawn evenly over the time that the
+undisturbed run took; of a training every third then waits for a checkpoint that is being written, and every third for
+an epoch's line in metrics.jsonl, which stands between validation and the save.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _ROOT = Path(__file__).resolve().parents[1]
 _JOBS = ("pack", "download", "train")
 _MOST_SECONDS = 3600
 # When something was done, and how long it took, may differ.
-_TIMED = ("train.log", "metrics.jsonl")
+_TIMED = ("train.log",)
+_AIMS = {"train": ("anywhere", "save", "epoch")}
 _TINY = ("train.epochs=6", "train.side_px=64", "train.cut_mix=0.5", "train.ema_decay=0.9", "train.validate_every=1")
 
 
@@ -72,7 +75,9 @@ def _play(job: str, data: Path, kills: int, seed: int, settings: list[str]) -> b
         hits, finished, differing = 0, 0, set[str]()
         while hits < kills or not finished:
             place.mkdir(exist_ok=True)
-            if hits < kills and _kill(command, place, generator.uniform(0.3, seconds)):
+            aims = _AIMS.get(job, ("anywhere",))
+            aim = aims[hits % len(aims)]
+            if hits < kills and _kill(command, place, generator.uniform(0.3, seconds), aim, generator.uniform(0, 0.05)):
                 hits += 1
                 continue
             _finish(command, place)
@@ -104,18 +109,32 @@ def _finish(command: list[str], place: Path) -> None:
         raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-2000:]}")
 
 
-def _kill(command: list[str], place: Path, seconds: float) -> bool:
-    """Start a command, kill its process group after a while; whether it was still running."""
+def _kill(command: list[str], place: Path, seconds: float, aim: str, after: float) -> bool:
+    """Start a command, kill its process group after a while and what is aimed at; whether it was still running."""
     running = subprocess.Popen(
         command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         running.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
+        before = _look(place, aim)
+        while aim != "anywhere" and running.poll() is None and _look(place, aim) in (before, 0):
+            time.sleep(0.002)
+        if aim != "anywhere":
+            time.sleep(after)
+        if running.poll() is not None:
+            return False
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         return True
     return False
+
+
+def _look(place: Path, aim: str) -> int:
+    """Something that changes when the moment has come, and is not 0 then."""
+    if aim == "save":
+        return sum(path.stat().st_ino for path in place.glob("runs/*/checkpoints/.*.tmp-*") if path.exists())
+    return sum(path.stat().st_size for path in place.glob("runs/*/metrics.jsonl"))
 
 
 def _copy_lists(data: Path, source: Path, port: int) -> Path:
@@ -162,6 +181,9 @@ def _digest_tree(folder: Path) -> Iterator[tuple[str, str]]:
             data = path.read_bytes().replace(str(folder).encode(), b"PLACE")
             if path.name == "state.pt":
                 data = "\n".join(_flatten(torch.load(path, weights_only=True))).encode()
+            if path.name == "metrics.jsonl":
+                lines = [json.loads(line) for line in data.splitlines()]
+                data = json.dumps([{name: one[name] for name in one if name != "seconds"} for one in lines]).encode()
             if path.name == "manifest.json":
                 manifest = json.loads(data)
                 manifest["inputs"].pop("files", None)

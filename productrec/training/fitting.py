@@ -49,8 +49,8 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, labels: Tensor, *, m
     """What to tell of a batch (B, S, S, 3) that did not fit: how many images a step, or a chunk of it, may have.
 
     Tries smaller ones, forward and backward, beside what the optimiser will want, and then, where no other processes
-    are needed for it, with the losses; the training is over, so nothing has to stay as it was. To be called when nothing
-    of the failed step is held any more.
+    are needed for it, with the losses; the training is over, so nothing has to stay as it was. To be called when
+    nothing of the failed step is held any more.
     """
     without = [one for one in trainer.parameters if one.requires_grad and not trainer.optimizer.state.get(one)]
     wanted_bytes = _MOMENTS * sum(4 * one.numel() for one in without)
