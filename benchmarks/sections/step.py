@@ -19,7 +19,7 @@ from productrec.training.trainer import Trainer
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe
 
-MOST_RATIO = 1.10
+MOST_RATIO = 1.05
 CLASSES = 81
 _STEPS_PER_EPOCH = 41
 

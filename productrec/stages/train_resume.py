@@ -71,6 +71,12 @@ def resume_training(trainer: Trainer, sampler: EpochSampler, folder: Path, class
             if name == names[-1]:
                 raise
             warn(f"{error} Going on from the checkpoint before it.")
+    found = trainer.ranks.gather_objects(None if state is None else f"{name} ({checkpoint.space[:8]})")
+    if len(set(found)) > 1:
+        raise ArtifactError(
+            f"{folder}: all processes must see the same checkpoint; they see {', '.join(map(str, found))}. "
+            "Keep the run folder on storage that every machine sees, and wait until it shows the same files."
+        )
     if state is None:
         return
     if checkpoint.class_ids != class_ids:

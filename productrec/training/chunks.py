@@ -35,7 +35,9 @@ class Chunks:
         network: Callable[[Tensor], Recognized],
         norms: nn.Module,
         images: Tensor,
-        compute: Callable[[Recognized], tuple[Tensor, dict[str, Tensor]]],
+        labels: Tensor,
+        compute: Callable[[Recognized], tuple[Tensor, dict[str, Tensor]] | None],
+        classify: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]] | None,
         scale: Callable[[Tensor], Tensor],
         cast: Callable[[], AbstractContextManager[object]],
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -45,7 +47,10 @@ class Chunks:
             network: gives what is recognised of a chunk.
             norms: whose buffers the first pass must leave as they were.
             images: (B, S, S, 3).
-            compute: the loss and its terms of the whole batch.
+            labels: (B,) class positions.
+            compute: the loss and its terms of the whole batch, or None where something is not finite.
+            classify: what is a mean over images, of a chunk's logits and labels, so that no more than a chunk's logits
+                are held and ``compute`` sees none; None where ``compute`` wants all of them.
             scale: what a loss is multiplied with before its gradient is taken.
             cast: the block in which the network runs.
 
@@ -57,26 +62,43 @@ class Chunks:
         with torch.no_grad(), cast():
             for chunk in self._split(images):
                 states.append(get_random_state(self._device))
-                seen.append(network(chunk))
+                recognized = network(chunk)
+                none = recognized.logits[:0]
+                seen.append(recognized if classify is None else Recognized(recognized.embeddings, none))
         with torch.no_grad():
             for one, earlier in zip(norms.buffers(), kept, strict=True):
                 one.copy_(earlier)
         whole = Recognized(*(torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)))
-        loss, terms = compute(whole)
+        found = compute(whole)
+        if found is None:
+            return torch.full((), torch.nan, device=self._device), {}
+        loss, terms = found
         if loss.requires_grad:
             torch.autograd.backward(scale(loss))
+        total = loss.detach()
         after = get_random_state(self._device)
-        parts = [None if one.grad is None else self._split(one.grad) for one in whole]
-        if all(part is None for part in parts):  # nothing is to be learned from this batch
-            return loss.detach(), terms
-        for number, chunk in enumerate(self._split(images)):
+        wanted = [None if one.grad is None else self._split(one.grad) for one in whole]
+        if classify is None and all(part is None for part in wanted):  # nothing is to be learned from this batch
+            return total, terms
+        for number, (chunk, own) in enumerate(zip(self._split(images), self._split(labels), strict=True)):
             set_random_state(states[number], self._device)
             with cast():
                 recognized = network(chunk)
-            pairs = [(one, part[number]) for one, part in zip(recognized, parts, strict=True) if part is not None]
-            torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
+            outputs = [(one, part[number]) for one, part in zip(recognized, wanted, strict=True) if part is not None]
+            pairs: list[tuple[Tensor, Tensor | None]] = [*outputs]
+            if classify is not None:
+                pairs = pairs[:1]  # of the logits there was nothing to be learned yet
+                share = len(chunk) / len(images)
+                classified, said = classify(recognized.logits, own)
+                total = total + classified.detach() * share
+                for name, value in said.items():
+                    terms[name] = terms.get(name, torch.zeros_like(total)) + value * share
+                if classified.requires_grad:
+                    pairs.append((scale(classified * share), None))
+            if pairs:
+                torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
         set_random_state(after, self._device)
-        return loss.detach(), terms
+        return total, terms
 
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Chunks of nearly equal size: a last one of a single image would be too small for batch norms."""

@@ -41,36 +41,39 @@ class JointLoss(nn.Module):
         return float(getattr(self.metric, "momentum", 0.0))
 
     def forward(
-        self,
-        recognized: Recognized,
-        labels: Tensor,
-        mixture: Mixture | None = None,
-        keys: Tensor | None = None,
-        metric_labels: Tensor | None = None,
+        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,).
 
-        A mixed batch has the classification term alone. ``keys``: (M, D) of the momentum encoder, where one is wanted.
-        ``metric_labels``: (M,), where there are other embeddings (M, D) than logits: those of all ranks, or none of
-        destroyed images.
+        A mixed batch has the classification term alone.
         """
-        terms: dict[str, Tensor] = {}
-        total = recognized.logits.new_zeros(())
-        if self.metric is not None and mixture is None:
-            given = () if keys is None else (keys,)
-            known = labels if metric_labels is None else metric_labels
-            metric: Tensor = self.metric(recognized.embeddings, known, *given)
-            total = total + self._metric_weight * metric
-            terms["metric"] = metric.detach()
-        if self._classification_weight > 0:
-            smoothing = self._label_smoothing
-            classification = self._classify(recognized.logits, labels, label_smoothing=smoothing)
-            if mixture is not None:
-                other = self._classify(recognized.logits, mixture.partners, label_smoothing=smoothing)
-                classification = mixture.share * classification + (1 - mixture.share) * other
-            total = total + self._classification_weight * classification
-            terms["classification"] = classification.detach()
-        return total, terms
+        total, terms = recognized.logits.new_zeros(()), dict[str, Tensor]()
+        if mixture is None:
+            total, terms = self.compare(recognized.embeddings, labels)
+        classification, said = self.classify(recognized.logits, labels, mixture)
+        return total + classification, terms | said
+
+    def compare(
+        self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The metric term alone, of embeddings (M, D): weighted, and as it is; zero and none where there is none."""
+        if self.metric is None:
+            return embeddings.new_zeros(()), {}
+        metric: Tensor = self.metric(embeddings, labels, *(() if keys is None else (keys,)))
+        return self._metric_weight * metric, {"metric": metric.detach()}
+
+    def classify(
+        self, logits: Tensor, labels: Tensor, mixture: Mixture | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The classification term alone, a mean over the rows of ``logits``: likewise."""
+        if not self._classification_weight > 0:
+            return logits.new_zeros(()), {}
+        smoothing = self._label_smoothing
+        classification = self._classify(logits, labels, label_smoothing=smoothing)
+        if mixture is not None:
+            other = self._classify(logits, mixture.partners, label_smoothing=smoothing)
+            classification = mixture.share * classification + (1 - mixture.share) * other
+        return self._classification_weight * classification, {"classification": classification.detach()}
 
     def list_statistics(self) -> list[Tensor]:
         """Buffers that a forward pass may move, but for a memory's, which `forget_last` puts right."""

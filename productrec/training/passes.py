@@ -14,6 +14,7 @@ from productrec.training.chunks import Chunks
 from productrec.training.mixing import Mixture
 from productrec.training.objective import JointLoss
 from productrec.training.ranks import Ranks
+from productrec.training.sharded_head import ShardedHead
 
 
 class Passes:
@@ -75,13 +76,13 @@ class Passes:
                     self._network, images, labels, mixture, self._compute_apart, scale, self._cast
                 )
             keys = self._compute_keys(images)
+            compute: Callable[[Recognized], tuple[Tensor, dict[str, Tensor]] | None]
+            if isinstance(self._recognizer.head, ShardedHead):  # it takes all ranks' features at once
+                classify, compute = None, lambda whole: self._compute(whole, labels, None, keys)
+            else:
+                classify, compute = self._objective.classify, lambda whole: self._compare(whole, labels, keys)
             return chunks.backward_whole(
-                self._network,
-                self._recognizer,
-                images,
-                lambda whole: self._compute(whole, labels, None, keys),
-                scale,
-                self._cast,
+                self._network, self._recognizer, images, labels, compute, classify, scale, self._cast
             )
         keys = None if mixture is not None else self._compute_keys(images)
         jigsaw = self._objective.jigsaw if mixture is None else None
@@ -110,19 +111,29 @@ class Passes:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """``class_labels``: of the logits, where they are of more images than the embeddings, which have ``labels``."""
         known = labels if class_labels is None else class_labels
-        if self._device.type == "cpu":  # where losses refuse rows that are not finite
-            is_bad = self._ranks.agree([not _is_finite(recognized)], self._device)[0]
-            if is_bad:
-                return recognized.logits.new_full((), torch.nan), {}
         if mixture is not None or self._objective.metric is None:
+            if self._is_bad(recognized):
+                return recognized.logits.new_full((), torch.nan), {}
             return self._compute_apart(recognized, known, mixture)
-        # Pairs are those of the whole batch, whichever rank its images are on.
-        everyone = Recognized(self._ranks.gather_rows(recognized.embeddings), recognized.logits)
-        every_label = self._ranks.gather_rows(labels)
-        self.newest, self.met_metric = (everyone.embeddings.detach(), every_label), True
-        every_key = None if keys is None else self._ranks.gather_rows(keys)
-        said: tuple[Tensor, dict[str, Tensor]] = self._objective(everyone, known, None, every_key, every_label)
-        return said
+        compared = self._compare(recognized, labels, keys)
+        if compared is None:
+            return recognized.logits.new_full((), torch.nan), {}
+        classification, said = self._objective.classify(recognized.logits, known)
+        return compared[0] + classification, compared[1] | said
+
+    def _compare(
+        self, recognized: Recognized, labels: Tensor, keys: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """The metric term; None where something is not finite. Pairs are those of the whole batch, on any rank."""
+        if self._is_bad(recognized):
+            return None
+        everyone, every_label = self._ranks.gather_rows(recognized.embeddings), self._ranks.gather_rows(labels)
+        self.newest, self.met_metric = (everyone.detach(), every_label), True
+        return self._objective.compare(everyone, every_label, None if keys is None else self._ranks.gather_rows(keys))
+
+    def _is_bad(self, recognized: Recognized) -> bool:
+        """Whether something is not finite, on any rank; looked for where losses would refuse it, on a CPU."""
+        return self._device.type == "cpu" and self._ranks.agree([not _is_finite(recognized)], self._device)[0]
 
     def _compute_apart(
         self, recognized: Recognized, labels: Tensor, mixture: Mixture | None

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from productrec.errors import TrainingError
-from productrec.models.backbone import build_backbone
+from productrec.models.backbone import build_backbone, synchronise_norms
 from productrec.models.inference import recognise_views
 from productrec.models.pooling import GeMPooling, compute_gem_pooling
 from productrec.models.recognizer import build_recognizer
@@ -101,3 +101,21 @@ def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():
 def test_a_plan_without_views_is_refused():
     with pytest.raises(ValueError, match="plain view"):
         recognise_views(build(), [], [], device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "resnet10t"])
+def test_synchronised_norms_keep_their_activations(backbone):
+    network = build(backbone)
+    for module in network.modules():  # random weights alone would hide an activation that is lost
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = network(images)
+    converted = synchronise_norms(network).eval()
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
+    with torch.inference_mode():
+        after = converted(images)
+    torch.testing.assert_close(after.logits, before.logits)
+    torch.testing.assert_close(after.embeddings, before.embeddings)

@@ -30,6 +30,8 @@ for module in trainer.recognizer.modules():
 gradients = []
 step = trainer.optimizer.step
 def watch(*a, **k):
+    named = [*trainer.recognizer.parameters(), *trainer.objective.parameters()]
+    assert all(one.grad.stride() == one.stride() for one in named if one.grad is not None)  # fused optimisers want it
     gradients.append({name: one.grad.clone() for name, one in [*trainer.recognizer.named_parameters(),
         *trainer.objective.named_parameters()] if one.grad is not None})
     return step(*a, **k)
@@ -106,7 +108,9 @@ def test_two_ranks_are_one_with_the_whole_batch(metric, chunk_size, tmp_path):
                 assert float((other["gradients"][step][name] - value).abs().max()) <= 1e-5 * scale, (step, name)
     # The first gradient is of equal weights, and so free of what steps add up.
     worst = max(float((first["gradients"][0][name] - v).abs().max()) for name, v in alone["gradients"][0].items())
-    assert worst <= 2e-6
+    largest = max(float(value.abs().max()) for value in alone["gradients"][0].values())
+    print(f"{metric}, chunks of {chunk_size}: largest difference {worst:.1e} of gradients up to {largest:.2f}")
+    assert worst <= 1e-6 * max(1.0, largest)
     # The ranks themselves never drift apart, bit for bit: weights, centres, memory.
     for kind in ("state", "objective"):
         for name, value in first[kind].items():
@@ -120,7 +124,7 @@ def test_two_ranks_are_one_with_the_whole_batch(metric, chunk_size, tmp_path):
 def test_a_dead_rank_ends_the_other_with_a_message():
     codes, said = run_ranks(2, DYING, timeout=60)
     assert codes[1] == 3
-    assert "TrainingError training: another of the 2 processes ended" in said[0], said
+    assert "ProcessLost training: another of the 2 processes ended" in said[0], said
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 16])

@@ -1,5 +1,7 @@
 """Training: groups, averages, a loop that learns, stops and resumes exactly; checkpoints and run folders."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -195,6 +197,8 @@ def test_a_run_folder_is_taken_up_only_by_its_own_run(tmp_path):
     assert check_run_folder(folder, settings, resume=False) is False
     start_run(folder, settings, "name: x\n")
     assert check_run_folder(folder, settings, resume=False) is False
+    # One that died before its first checkpoint may be started with what its message advised.
+    assert check_run_folder(folder, {"table": "t", "train": {"epochs": 3, "chunk_size": 8}}, resume=True) is False
     (folder / "checkpoints" / "last").mkdir(parents=True)
     with pytest.raises(ArtifactError, match="--resume"):
         check_run_folder(folder, settings, resume=False)
@@ -208,6 +212,19 @@ def test_a_run_folder_is_taken_up_only_by_its_own_run(tmp_path):
         check_run_folder(folder, later, resume=True, defaults={"train": {"epochs": 9, "new": 8}})
     finish_run(folder, settings, {})
     assert check_run_folder(folder, settings, resume=False) is True
+
+
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"puzzle": True}])
+def test_a_compiled_network_trains_as_the_plain_one(options, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # needs no C++ compiler
+    images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
+    plain, compiled = (build(dropout=0.0, compile_network=wanted, **options) for wanted in (False, True))
+    for trainer in (plain, compiled) if "puzzle" in options else ():
+        trainer.objective.jigsaw.locate = None  # 32 px leave no grid
+    for _ in range(2):
+        one, other = (trainer.run_step(images, labels)["loss"] for trainer in (plain, compiled))
+        assert float(one) == pytest.approx(float(other), rel=1e-4)
+    assert compiled.recognizer.state_dict().keys() == plain.recognizer.state_dict().keys()
 
 
 def test_foreign_files_are_no_run(tmp_path):
