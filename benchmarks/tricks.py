@@ -58,6 +58,8 @@ TRICKS = (
     Trick("dropout 0.2", {"model.dropout": 0.2}),
     Trick("growing squares, from 48 px", {"train.first_side_px": 48}),
     Trick("jigsaw of 3 x 3 with both terms (DCL)", {"train.jigsaw.parts": 3}),
+    Trick("shuffled batches, against PK ones", {"train.sampler": "shuffle"}),
+    Trick("metric weight 0.1, against 0.5", {"loss.metric_weight": 0.1}),
     Trick("mixed sampler", {"train.sampler": "mixed"}),
     Trick("square-root sampler", {"train.sampler": "square_root"}),
     Trick("near classes, half of a batch", {"train.hard_classes": 0.5, "train.mine_every": 4}),
