@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
 import itertools
 import os
@@ -225,7 +227,7 @@ def build_training_loader(
         collate_fn=_keep,
         persistent_workers=workers > 0,
         prefetch_factor=_PREFETCH_BATCHES if workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=functools.partial(_start_worker, _share_ending()),
         generator=torch.Generator().manual_seed(0),  # else every epoch draws from the global random state
     )
     return TrainingLoader(loader, sampler, dataset.slots, pin_memory=pin_memory)
@@ -244,7 +246,7 @@ def build_view_loader(
         pin_memory=pin_memory,
         persistent_workers=persistent and workers > 0,
         prefetch_factor=_PREFETCH_BATCHES if workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=functools.partial(_start_worker, _share_ending()),
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -295,14 +297,25 @@ def _decode(images: Images, row: int) -> tuple[np.ndarray, str | None]:
         return np.zeros((8, 8, 3), np.uint8), str(error)
 
 
-def _start_worker(number: int) -> None:
+@functools.cache
+def _share_ending() -> torch.Tensor:
+    """Whether this process ends, for its loader processes to see; set before multiprocessing sends them its SIGTERM.
+
+    Torch ends them where a loader is freed; one that something still holds at the end would else be waited for.
+    """
+    ending: torch.Tensor = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+    atexit.register(ending.fill_, 1)
+    return ending
+
+
+def _start_worker(ending: torch.Tensor, number: int) -> None:
     # Ctrl-C, and SIGTERM to a whole group, reach every process; the main one still needs its batches to finish the step
     # and save. It ends its loader processes itself, with a SIGTERM of its own where they do not hear.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     seen: list[int] = []
 
     def leave_at_second(signal_number: int, frame: FrameType | None) -> None:
-        if seen:
+        if seen or ending.numpy()[0]:
             os._exit(0)
         seen.append(signal_number)
 

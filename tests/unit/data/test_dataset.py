@@ -1,6 +1,8 @@
 """Rows to batches of pixels: the same whatever the number of loader processes, and no image lost in silence."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import albumentations as A
@@ -25,6 +27,7 @@ from productrec.data.transforms import build_augmentation, grow_sides
 from productrec.data.views import cut_views, get_views
 from productrec.errors import StorageError
 
+ROOT = Path(__file__).resolve().parents[3]
 SIDE = 32
 SEED = 11
 
@@ -128,6 +131,41 @@ def test_a_batch_made_in_pieces_by_several_processes_is_the_same(
     check_same(whole, pieces)
     assert [batch.rows.tolist() for batch in whole] == [batch.rows.tolist() for batch in pieces]
     assert pieces[0].images.data_ptr() != pieces[1].images.data_ptr()
+
+
+HELD = """
+import gc, sys
+import numpy as np
+from productrec.data.dataset import TrainingImages, ViewedImages, build_training_loader, build_view_loader
+from productrec.data.images import FileImages
+from productrec.data.samplers import EpochSampler
+from productrec.data.transforms import build_augmentation
+from productrec.data.views import get_views
+
+gc.disable()
+images = FileImages(sys.argv[1:])
+labels = np.arange(len(sys.argv) - 1) % 2
+dataset = TrainingImages(images, labels, build_augmentation("light", 32), 0)
+training = build_training_loader(
+    dataset, EpochSampler(labels, batch_size=4, images_per_class=None, seed=0), workers=1, pin_memory=False
+)
+views = build_view_loader(
+    ViewedImages(images, get_views("plain"), 32), batch_size=4, workers=1, pin_memory=False, persistent=True
+)
+assert list(training) and list(views)
+held = [training, views]
+held.append(held)  # as an exception's traceback may hold them
+del training, views, held
+print("done")
+"""
+
+
+def test_a_loader_that_something_holds_does_not_keep_the_process_from_ending(paths: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELD, *paths], capture_output=True, text=True, timeout=100, check=False, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_large_batches_travel_in_little_shared_memory(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
