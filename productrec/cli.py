@@ -201,9 +201,10 @@ def train(
     max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
 ) -> None:
     """Train a recipe's model (or each of its members) on its image table."""
-    started = float(os.environ.get("PRODUCTREC_STARTED", time.time()))  # set where several processes are launched
+    from productrec.launch import STARTED
     from productrec.recipe import load_recipe
 
+    started = float(os.environ.get(STARTED, time.time()))  # set where several processes are launched
     loaded = load_recipe(recipe, overrides or [])
     if nproc > 1:
         from productrec.launch import launch_ranks
