@@ -29,7 +29,7 @@ from sections.figures import describe_machine
 from torch import Tensor, nn
 from torch.nn import functional
 
-from productrec.data.batches import draw_pk_batches
+from productrec.data.pk_batches import PKPlan
 from productrec.errors import ProductrecError
 from productrec.loss_settings import METRIC_LOSSES, LossSettings
 from productrec.losses.catalogue import build_metric_loss
@@ -241,9 +241,9 @@ def _train(
 
 def _draw_batches(labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     epoch = 0
+    plan = PKPlan(labels, _CLASSES_A_BATCH * _PK, _PK)
     while True:
-        generator = np.random.default_rng([seed, epoch])
-        yield from draw_pk_batches(labels, _CLASSES_A_BATCH * _PK, _PK, generator)
+        yield from plan.draw(np.random.default_rng([seed, epoch]))
         epoch += 1
 
 

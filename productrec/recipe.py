@@ -72,6 +72,15 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_norms(self) -> "Recipe":
+        if self.train.freeze_norms and self.model.pretrained is False:
+            raise ValueError(
+                "train.freeze_norms keeps the statistics of pretrained weights; model.pretrained=false has none. Give "
+                "weights, or leave it at false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_batches(self) -> "Recipe":
         if self.uses_pk_sampler and self.train.batch_size % self.train.images_per_class:
             raise ValueError(

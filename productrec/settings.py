@@ -111,6 +111,11 @@ class TrainSettings(Settings):
     )
     pk_share: Fraction = Field(0.5, description="share of the batches that are PK ones, where the sampler is mixed")
     images_per_class: Annotated[int, Field(ge=2)] = Field(4, description="K of the PK sampler; must divide batch_size")
+    class_repeats: Annotated[float, Field(ge=1)] = Field(
+        10.0,
+        description="how often at most PK batches repeat a class in an epoch, so that one with far more images never "
+        "fills a batch alone",
+    )
     hard_classes: Fraction = Field(
         0.0,
         description="share of a PK batch's classes that are the nearest to its first, searched as training goes on",
@@ -169,6 +174,11 @@ class TrainSettings(Settings):
     validate_raw: bool = Field(True, description="where weights are averaged, validate the raw ones beside them")
     patience: Annotated[int, Field(ge=0)] = Field(
         0, description="validations without a better one after which training ends; 0: never"
+    )
+    freeze_norms: bool = Field(
+        False,
+        description="batch norms of the backbone keep the statistics of its pretrained weights, as is usual on small "
+        "batches; their scales and shifts still learn",
     )
     sync_norms: bool = Field(False, description="batch norms see the images of all ranks (on GPUs)")
     shard_head: bool = Field(False, description="each rank keeps its share of the classes' weights (Partial FC)")

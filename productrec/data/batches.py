@@ -1,4 +1,5 @@
-"""Batches of one epoch, as row numbers: shuffled, balanced over classes, or classes times images."""
+"""Batches of one epoch, as row numbers: shuffled, or balanced over classes; those of classes times images are in
+`pk_batches`."""
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def draw_present(weights: np.ndarray, generator: np.random.Generator) -> np.ndar
     """
     sure = np.flatnonzero(weights == 1)
     order = generator.permutation(np.flatnonzero((weights > 0) & (weights < 1)))
-    taken = _draw_counts(weights[order], generator) > 0
+    taken = draw_counts(weights[order], generator) > 0
     return np.sort(np.concatenate([sure, order[taken]]))
 
 
@@ -52,7 +53,7 @@ def draw_balanced_batches(
     slots = count * min(len(labels), batch_size)
     numbers = generator.permutation(len(sizes))
     shares = sizes[numbers] ** float(class_power)
-    draws = _draw_counts(slots * shares[:-1] / shares.sum(), generator)
+    draws = draw_counts(slots * shares[:-1] / shares.sum(), generator)
     draws = np.append(draws, slots - draws.sum())
     dealt = []
     for number, drawn in zip(numbers, draws, strict=True):
@@ -64,92 +65,8 @@ def draw_balanced_batches(
     return list(generator.permuted(generator.permutation(batches), axis=1))
 
 
-def draw_pk_batches(
-    labels: np.ndarray,
-    batch_size: int,
-    images_per_class: int,
-    generator: np.random.Generator,
-    *,
-    count: int | None = None,
-    near_classes: np.ndarray | None = None,
-    hard_share: float = 0.0,
-    categories: np.ndarray | None = None,
-    category_share: float = 0.0,
-) -> list[np.ndarray]:
-    """Batches of P distinct classes times K images (Hermans et al. 2017, arXiv 1703.07737), as many as fill an epoch.
-
-    Each class's images are shuffled and dealt in groups of K (a class with fewer than K repeats some of its own); each
-    batch draws P classes with probability proportional to the groups they have left, so that an epoch sees nearly every
-    image once and no class twice in a batch. With fewer than P classes some stand in a batch twice.
-
-    Args:
-        labels: (N,) class positions.
-        batch_size: P times K.
-        images_per_class: K.
-        generator: where randomness comes from.
-        count: how many batches, None for N // batch_size and at least one.
-        near_classes: (C, count) the class positions nearest to each, nearest first.
-        hard_share: of a batch's classes, how many are the nearest to its first that have images left.
-        categories: (C,) code of each class's category, -1 for none.
-        category_share: of a batch's classes, how many at least are drawn from its first one's category, as long as that
-            has classes with images left. The nearest ones go before them and count for both shares where they are both.
-
-    Returns:
-        ``count`` arrays of batch_size rows.
-    """
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    rows_of = np.split(order, starts[1:])
-    groups: list[list[np.ndarray]] = [[] for _ in classes]
-    wanted = batch_size // images_per_class
-    left = np.array([-(-len(rows) // images_per_class) for rows in rows_of], dtype=np.float64)
-    codes = None if categories is None else categories[classes]
-    batches = []
-    for _ in range(max(1, len(labels) // batch_size) if count is None else count):
-        chosen: list[int] = []
-        while len(chosen) < wanted:
-            # Gumbel's trick: the largest keys are a draw without replacement, proportional to what is left.
-            weights = left if (left > 0).sum() >= min(wanted, len(classes)) else left + 1e-6
-            with np.errstate(divide="ignore"):
-                keys = np.log(weights) + generator.gumbel(size=len(classes))
-            drawn = np.argsort(-keys, kind="stable")
-            if codes is not None and not chosen and codes[drawn[0]] >= 0:
-                kin = drawn[codes[drawn] == codes[drawn[0]]]
-                drawn = _put_forward(drawn, kin[left[kin] > 0], round(category_share * (wanted - 1)))
-            if near_classes is not None and not chosen:
-                near = near_classes[classes[drawn[0]]]
-                near = np.searchsorted(classes, near[np.isin(near, classes)])
-                drawn = _put_forward(drawn, near[left[near] > 0], round(hard_share * (wanted - 1)))
-            chosen += drawn[: wanted - len(chosen)].tolist()
-        batch = []
-        for number in chosen:
-            if not groups[number]:
-                groups[number] = _deal(rows_of[number], images_per_class, generator)
-            batch.append(groups[number].pop())
-            left[number] = max(left[number] - 1, 0.0)
-        batches.append(np.concatenate(batch))
-    return batches
-
-
-def _draw_counts(expected: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def draw_counts(expected: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Whole numbers, each the expected one rounded down or up, right on average; their sum likewise."""
     # Marks stand at every whole number of the running sum, shifted by one draw; a count is the marks that it passes.
     reached = np.floor(np.cumsum(expected) + generator.random())
     return np.diff(reached, prepend=0.0)
-
-
-def _put_forward(drawn: np.ndarray, preferred: np.ndarray, count: int) -> np.ndarray:
-    """The order as drawn, but right behind its first ``count`` of the preferred numbers, as they are ordered."""
-    first, others = drawn[:1], drawn[1:]
-    preferred = preferred[preferred != first][:count]
-    return np.concatenate([first, preferred, others[~np.isin(others, preferred)]])
-
-
-def _deal(rows: np.ndarray, size: int, generator: np.random.Generator) -> list[np.ndarray]:
-    shuffled = generator.permutation(rows)
-    short = -len(rows) % size
-    if short:
-        # The last group is filled from the others, so that an image never stands beside itself where that can be.
-        others = shuffled[: len(rows) // size * size] if len(rows) > size else rows
-        shuffled = np.concatenate([shuffled, generator.choice(others, short, replace=len(others) < short)])
-    return list(shuffled.reshape(-1, size))

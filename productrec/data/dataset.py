@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from productrec.data.images import Images
-from productrec.data.samplers import EpochSampler
+from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.slots import Slots, Slotted
 from productrec.data.transforms import Augmentation
 from productrec.data.views import View, compute_side_px, cut_views
@@ -55,9 +55,9 @@ class TrainingBatch(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Keys (epoch, row) of some images of a batch, and how many images the whole batch has."""
+    """Some images of a batch, and how many images the whole batch has."""
 
-    keys: Sequence[tuple[int, int]]
+    draws: Sequence[Draw]
     batch_size: int
 
 
@@ -81,7 +81,7 @@ class TrainingItem(NamedTuple):
 
 
 class TrainingImages(Dataset[TrainingItem]):
-    """Augmented squares with their class position, addressed by (epoch, row).
+    """Augmented squares with their class position, addressed by `Draw`.
 
     Where there are several augmentations, one an epoch, as for squares that grow, the last one serves all later epochs.
     """
@@ -103,27 +103,28 @@ class TrainingImages(Dataset[TrainingItem]):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, key: tuple[int, int]) -> TrainingItem:
-        epoch, row = key
+    def __getitem__(self, draw: Draw) -> TrainingItem:
+        epoch, row, occurrence = draw
         augmentation = self._augmentations[min(epoch, len(self._augmentations) - 1)]
         pixels, problem = _decode(self._images, row)
         if problem is not None:  # a pipeline may refuse the stand-in for its size
             side_px = augmentation.side_px
             return TrainingItem(np.zeros((side_px, side_px, 3), np.uint8), int(self._labels[row]), row, problem)
-        seed = int.from_bytes(hashlib.blake2b(f"{self._seed} {epoch} {row}".encode(), digest_size=4).digest(), "little")
+        name = f"{self._seed} {epoch} {row} {occurrence}".encode()
+        seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "little")
         return TrainingItem(augmentation(pixels, seed), int(self._labels[row]), row, problem)
 
     def __getitems__(self, piece: Piece) -> Travelling:
         """A piece as it travels from a loader process to the main one, each image written while it is in the cache."""
-        keys = piece.keys
+        draws = piece.draws
         worker = get_worker_info()
         place: Slotted | None = None
         squares = np.empty(0, np.uint8)
         labels, rows, broken = [], [], []
-        for number, key in enumerate(keys):
-            item = self[key]
+        for number, draw in enumerate(draws):
+            item = self[draw]
             if number == 0:
-                shape = (len(keys), *item.pixels.shape)
+                shape = (len(draws), *item.pixels.shape)
                 if worker is not None and self.slots is not None:
                     place, squares = self.slots.open(worker.id, shape)
                 else:

@@ -2,22 +2,42 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from productrec.data.batches import draw_balanced_batches, draw_pk_batches, draw_present, draw_shuffled_batches
+from productrec.data.batches import draw_balanced_batches, draw_present, draw_shuffled_batches
+from productrec.data.pk_batches import PKPlan
 from productrec.errors import DataError, RecipeError
 
-Batch = list[tuple[int, int]]
+
+class Draw(NamedTuple):
+    """One image of a batch: the epoch, its row, and how often the epoch's batches held that row before.
+
+    Augmentation derives from all three, so that no image stands twice in an epoch as the same pixels. They travel
+    together because loader processes outlive an epoch.
+    """
+
+    epoch: int
+    row: int
+    occurrence: int
+
+
+Batch = list[Draw]
+
+ORDER = 2
+"""Which order the same seed gives; a run that was stopped under another one cannot go on."""
 
 CLASS_POWERS = {"balanced": 0.0, "square_root": 0.5}
 """``class_power`` of the orders that have a name; that of any other is 1."""
 
 
 class EpochSampler:
-    """Yields the batches of one epoch as lists of (epoch, row), from a given batch on.
+    """Yields the batches of one epoch as lists of `Draw`, from a given batch on.
 
-    The epoch travels with the row because loader processes outlive an epoch and augmentation depends on it.
+    An epoch of shuffled batches has every image once, but for a last batch that would not be full. One of PK batches
+    has every class, and every image once on average; see `PKPlan`. One of balanced batches, or of mixed ones, has as
+    many batches as one of shuffled ones.
     """
 
     def __init__(
@@ -28,6 +48,7 @@ class EpochSampler:
         images_per_class: int | None,
         seed: int,
         pk_share: float = 1.0,
+        class_repeats: float = 10.0,
         class_power: float = 1.0,
         hard_share: float = 0.0,
         categories: np.ndarray | None = None,
@@ -44,13 +65,15 @@ class EpochSampler:
             images_per_class: K for PK batches, None for shuffled ones.
             seed: with the epoch, it decides everything.
             pk_share: the share of the batches that are PK ones, where K is given; the others are shuffled ones.
+            class_repeats: how often at most PK batches repeat a class beside one that has more images; see `PKPlan`.
             class_power: of shuffled batches; 1 has each row once, less draws rows by class, see
                 `draw_balanced_batches`.
             hard_share: of a PK batch's classes, those drawn near its first, once ``near_classes`` (C, count) is set.
             categories: (C,) code of each class's category, -1 for none.
             category_share: of a PK batch's classes, those drawn from the category of its first.
-            weights: (N,) from 0 to 1, the share of the epochs that each row takes part in; None for all of them. Any
-                loss obeys such a weight, also one over pairs, and it keeps a doubtful image out of the others' pairs.
+            weights: (N,) from 0 to 1, how often each row is drawn beside those of weight 1 (of its class, for PK
+                batches): in shuffled batches the share of the epochs that it takes part in; None for ones. Any loss
+                obeys such a weight, also one over pairs, and it keeps a doubtful image out of the others' pairs.
             rank: which slice of each batch is this process's, from 0.
             world_size: how many processes share a batch.
 
@@ -81,7 +104,9 @@ class EpochSampler:
                 f"batch_size of {batch_size}. Lower train.batch_size, or train in one process."
             )
         self.batch_size = batch_size
-        self._images_per_class = images_per_class
+        self._pk = None
+        if images_per_class is not None:
+            self._pk = PKPlan(labels, batch_size, images_per_class, class_repeats=class_repeats, weights=self._weights)
         self._seed = seed
         self._pk_share, self._class_power = pk_share, class_power
         self._hard_share, self._category_share = hard_share, category_share
@@ -93,7 +118,14 @@ class EpochSampler:
 
     def __len__(self) -> int:
         """Batches in a whole epoch."""
+        if self._pk is not None and self._pk_share == 1:
+            return self._pk.batch_count
         return max(1, self._count // self.batch_size)
+
+    @property
+    def left_out(self) -> float:
+        """Share of the images that an epoch of PK batches has no room for; `PKPlan` says when."""
+        return 0.0 if self._pk is None or self._pk_share < 1 else self._pk.left_out
 
     @property
     def own_batch_size(self) -> int:
@@ -101,45 +133,56 @@ class EpochSampler:
         return self.batch_size // self._world_size
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = np.random.default_rng([self._seed, self.epoch])
-        present = None if self._weights is None else draw_present(self._weights, generator)
-        batches = self._draw(self._labels if present is None else self._labels[present], generator)
-        for batch in batches[self.first_batch : len(self)]:
+        batches = self._draw(np.random.default_rng([self._seed, self.epoch]))
+        occurrences = _count_earlier(np.concatenate(batches))
+        start = sum(len(batch) for batch in batches[: self.first_batch])
+        for batch in batches[self.first_batch :]:
             size = len(batch) // self._world_size
-            own = batch[self._rank * size : (self._rank + 1) * size]
-            yield [(self.epoch, int(row)) for row in (own if present is None else present[own])]
+            own = slice(self._rank * size, (self._rank + 1) * size)
+            earlier = occurrences[start : start + len(batch)][own]
+            start += len(batch)
+            yield [Draw(self.epoch, *pair) for pair in zip(batch[own].tolist(), earlier.tolist(), strict=True)]
 
-    def _draw(self, labels: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
-        if self._images_per_class is None:
-            return self._draw_shuffled(labels, generator)
+    def _draw(self, generator: np.random.Generator) -> list[np.ndarray]:
+        if self._pk is None:
+            return self._draw_shuffled(len(self), generator)
         if self._pk_share == 1:
-            return self._draw_pk(labels, self._images_per_class, len(self), generator)
+            return self._draw_pk(self._pk, generator)
         # Rounded down or up by chance, so that the share holds over the epochs however few batches they have.
         pk_count = math.floor(round(self._pk_share * len(self), 9) + generator.random())
-        is_pk = generator.permutation(len(self)) < pk_count
-        pk = iter(self._draw_pk(labels, self._images_per_class, pk_count, generator))
-        shuffled = iter(self._draw_shuffled(labels, generator))
-        return [next(pk) if here else next(shuffled) for here in is_pk]
+        pk = self._draw_pk(self._pk, generator)[:pk_count]
+        is_pk = generator.permutation(len(self)) < len(pk)
+        ones, others = iter(pk), iter(self._draw_shuffled(len(self) - len(pk), generator))
+        return [next(ones) if here else next(others) for here in is_pk]
 
-    def _draw_shuffled(self, labels: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+    def _draw_shuffled(self, count: int, generator: np.random.Generator) -> list[np.ndarray]:
+        present = None if self._weights is None else draw_present(self._weights, generator)
+        labels = self._labels if present is None else self._labels[present]
         if self._class_power == 1:
-            return draw_shuffled_batches(len(labels), self.batch_size, generator)
-        return draw_balanced_batches(labels, self.batch_size, generator, class_power=self._class_power)
+            batches = draw_shuffled_batches(len(labels), self.batch_size, generator)
+        else:
+            batches = draw_balanced_batches(labels, self.batch_size, generator, class_power=self._class_power)
+        return [batch if present is None else present[batch] for batch in batches[:count]]
 
-    def _draw_pk(
-        self, labels: np.ndarray, images_per_class: int, count: int, generator: np.random.Generator
-    ) -> list[np.ndarray]:
-        return draw_pk_batches(
-            labels,
-            self.batch_size,
-            images_per_class,
+    def _draw_pk(self, plan: PKPlan, generator: np.random.Generator) -> list[np.ndarray]:
+        batches = plan.draw(
             generator,
-            count=count,
             near_classes=self.near_classes,
             hard_share=self._hard_share,
             categories=self._categories,
             category_share=self._category_share,
         )
+        return list(batches)
+
+
+def _count_earlier(rows: np.ndarray) -> np.ndarray:
+    """How often each of some row numbers (M,) stands before its place."""
+    order = np.argsort(rows, kind="stable")
+    places = np.arange(len(rows))
+    is_new = np.diff(rows[order], prepend=-1) != 0
+    earlier = np.empty_like(places)
+    earlier[order] = places - np.maximum.accumulate(np.where(is_new, places, 0))
+    return earlier
 
 
 def check_batch(batch_size: int, images_per_class: int | None, world_size: int = 1) -> None:

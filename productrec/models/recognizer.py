@@ -73,7 +73,15 @@ class Recognizer(nn.Module):
         Returns:
             Embeddings and logits, see `Recognized`.
         """
-        features = self.pooling(self._extract(images))
+        return self.recognise_features(self.extract_features(images))
+
+    def extract_features(self, images: Tensor) -> Tensor:
+        """Pooled features (B, F), float32, of images (B, S, S, 3) uint8 RGB."""
+        features: Tensor = self.pooling(self._extract(images))
+        return features
+
+    def recognise_features(self, features: Tensor) -> Recognized:
+        """What both heads say of pooled features (B, F)."""
         return Recognized(self.neck(features), self.head(features))
 
     def recognise_both(self, images: Tensor, others: Tensor) -> tuple[Recognized, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from productrec.data.dataset import TrainingImages
 from productrec.data.images import open_images
+from productrec.data.samplers import Draw
 from productrec.data.sheets import check_sheet_name, write_sheet
 from productrec.data.table import load_table
 from productrec.data.transforms import build_augmentation
@@ -43,7 +44,10 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
     write_sheet(
         out,
         [
-            [resize_square(pictures.decode(place), side_px), *(dataset[(epoch, place)][0] for epoch in range(epochs))]
+            [
+                resize_square(pictures.decode(place), side_px),
+                *(dataset[Draw(epoch, place, 0)].pixels for epoch in range(epochs)),
+            ]
             for place in places
         ],
     )

@@ -39,13 +39,13 @@ from productrec.stages.train_data import (
     build_sampler,
     build_validation,
     leave_fold_out,
-    warn_of_single_images,
+    warn_of_uneven_classes,
 )
 from productrec.stages.train_model import build_trainer
 from productrec.stages.train_resume import BEFORE, LAST, get_decisive_settings, get_state, resume_training
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.display import StepDisplay
-from productrec.training.freezing import set_backbone_frozen
+from productrec.training.freezing import set_backbone_frozen, set_norms_frozen
 from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
 from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
 from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_epochs, load_figures, start_run
@@ -120,9 +120,9 @@ def run_train(
         class_ids = sorted(int(label) for label in rows["label"].unique())
         positions = {class_id: position for position, class_id in enumerate(class_ids)}
         labels = np.array([positions[int(label)] for label in rows["label"]], dtype=np.int64)
-        warn_of_single_images(labels, class_ids, pk=recipe.uses_pk_sampler)
-
         sampler = build_sampler(recipe, table, rows, labels, class_ids, ranks)
+        warn_of_uneven_classes(labels, class_ids, sampler, pk=recipe.uses_pk_sampler)
+
         place = Place(
             device,
             dtype,
@@ -199,6 +199,11 @@ def run_train(
             if ranks.is_first:
                 drop_older(checkpoints, recipe.train.soup)
 
+    def freeze(epoch: int) -> None:
+        is_frozen = epoch < recipe.train.freeze_epochs
+        set_backbone_frozen(trainer.recognizer, is_frozen)
+        set_norms_frozen(trainer.recognizer, is_frozen or recipe.train.freeze_norms)
+
     ids = rows["image_id"].tolist()
     total = recipe.train.epochs * len(sampler)
     with trackers, catch_stop() as stop, show_progress("training", total, "steps") as bar:
@@ -227,9 +232,7 @@ def run_train(
                 save=save,
                 on_step=show_step,
                 on_epoch=finish_epoch,
-                on_epoch_start=lambda epoch: set_backbone_frozen(
-                    trainer.recognizer, epoch < recipe.train.freeze_epochs
-                ),
+                on_epoch_start=freeze,
                 stop=stop,
                 mine=mine,
                 describe_rows=lambda chosen: describe_images(ids, chosen, folder / "not_finite.txt"),

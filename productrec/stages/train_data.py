@@ -101,6 +101,7 @@ def build_sampler(
         images_per_class=train.images_per_class if recipe.uses_pk_sampler else None,
         seed=recipe.seed,
         pk_share=train.pk_share if train.sampler == "mixed" else 1.0,
+        class_repeats=train.class_repeats,
         class_power=CLASS_POWERS.get(train.sampler, 1.0),
         hard_share=train.hard_classes,
         categories=_get_categories(table, class_ids),
@@ -111,8 +112,14 @@ def build_sampler(
     )
 
 
-def warn_of_single_images(labels: np.ndarray, class_ids: list[int], *, pk: bool) -> None:
-    """Tell of classes whose image is its own only positive."""
+def warn_of_uneven_classes(labels: np.ndarray, class_ids: list[int], sampler: EpochSampler, *, pk: bool) -> None:
+    """Tell of classes whose image is its own only positive, and of images that PK batches have no room for."""
+    if sampler.left_out >= 0.005:
+        largest = class_ids[int(np.bincount(labels).argmax())]
+        warn(
+            f"an epoch leaves {sampler.left_out:.0%} of the images out: class {largest} is so large that the others "
+            "cannot stand beside it in every batch. Raise train.class_repeats, or give train.sampler=square_root."
+        )
     counts = np.bincount(labels, minlength=len(class_ids))
     single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
     if single and pk:

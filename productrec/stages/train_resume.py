@@ -9,7 +9,7 @@ import torch
 
 from productrec.artifacts import compute_digest, load_manifest
 from productrec.console import say, warn
-from productrec.data.samplers import EpochSampler
+from productrec.data.samplers import ORDER, EpochSampler
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.recognition.probabilities import KIND as PROBABILITIES
@@ -30,7 +30,7 @@ _FREE_ON_RESUME = (
 )
 
 LAST, BEFORE = "last", "before"  # checkpoints to resume from
-_NEAR_CLASSES = "near_classes"  # in the state of a checkpoint
+_NEAR_CLASSES, _ORDER = "near_classes", "order"  # in the state of a checkpoint
 
 
 def get_decisive_settings(recipe: Recipe) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def get_decisive_settings(recipe: Recipe) -> dict[str, Any]:
 
 def get_state(trainer: Trainer, sampler: EpochSampler) -> dict[str, Any]:
     """What a checkpoint keeps to resume from; all ranks put it together."""
-    state = trainer.state_dict()
+    state = trainer.state_dict() | {_ORDER: ORDER}
     if sampler.near_classes is not None:
         state[_NEAR_CLASSES] = torch.from_numpy(sampler.near_classes)
     return state
@@ -82,6 +82,11 @@ def resume_training(trainer: Trainer, sampler: EpochSampler, folder: Path, class
     if checkpoint.class_ids != class_ids:
         raise ArtifactError(
             f"{folder}: the checkpoint's class order must be the image table's; it differs. Train anew."
+        )
+    if state.pop(_ORDER, 1) != ORDER:
+        raise ArtifactError(
+            f"{folder}: was stopped under an older version, whose epochs hold other batches. Train the run anew, under "
+            "another name (name=...)."
         )
     if _NEAR_CLASSES in state:
         sampler.near_classes = state.pop(_NEAR_CLASSES).numpy()

@@ -1,129 +1,177 @@
-"""Large batches on small memory: a step whose network runs in chunks while its loss sees the whole batch."""
+"""Large batches on small memory: the backbone runs in chunks, while heads and losses see the whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
-from productrec.models.recognizer import Recognized
 from productrec.runtime import get_random_state, set_random_state
 from productrec.training.mixing import Mixture
 
-Loss = Callable[[Recognized, Tensor, Mixture | None], tuple[Tensor, dict[str, Tensor]]]
+Loss = tuple[Tensor, dict[str, Tensor]]  # a loss, and its terms
 
 
 class Chunks:
     """Runs the forward and backward passes of a batch in chunks of ``size`` images.
 
-    A loss that looks at pairs needs every embedding before any gradient: gradient caching (Gao et al., RepL4NLP 2021)
-    embeds all chunks without a graph, takes the loss's gradient by embeddings and logits, and goes through the chunks
-    again, each with the random state it had, so that dropout drops the same. One more forward pass buys memory that
-    does not grow with the batch. Where no pairs are looked at, gradients are accumulated in a single pass.
+    A loss that looks at pairs needs every embedding before any gradient, and the neck's batch norm needs every feature:
+    gradient caching (Gao et al., RepL4NLP 2021) extracts the pooled features of all chunks without a graph, takes the
+    gradient of neck, heads and losses by them over the whole batch at once, and goes through the chunks again, each
+    with the random state it had, so that dropout drops the same. One more forward pass buys memory that does not grow
+    with the batch, but for its features. Where no pairs are looked at, gradients are accumulated in a single pass.
 
-    Batch norms see a chunk at a time, in both passes the same one, and their running statistics move once a chunk.
-    Without batch norms the gradient is that of the whole batch at once.
+    The gradient is that of the whole batch at once, for backbones without batch norms and for those whose norms keep
+    their statistics (``train.freeze_norms``). Other batch norms of the backbone see a chunk at a time, in both passes
+    the same one, and their running statistics move once a chunk.
     """
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self._size, self._device = size, device
+    def __init__(
+        self,
+        size: int,
+        extract: Callable[[Tensor], Tensor],
+        statistics: Sequence[Tensor],
+        cast: Callable[[], AbstractContextManager[object]],
+        device: torch.device,
+    ) -> None:
+        """What every batch needs.
+
+        Args:
+            size: images of a chunk at most.
+            extract: gives the pooled features (B, F) of images (B, S, S, 3).
+            statistics: buffers that ``extract`` moves, which the pass without a graph must leave as they were.
+            cast: the block in which networks run.
+            device: where all is.
+        """
+        self._size, self._extract, self._statistics = size, extract, statistics
+        self._cast, self._device = cast, device
 
     def backward_whole(
         self,
-        network: Callable[[Tensor], Recognized],
-        norms: nn.Module,
         images: Tensor,
         labels: Tensor,
-        compute: Callable[[Recognized], tuple[Tensor, dict[str, Tensor]] | None],
-        classify: Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]] | None,
+        *,
+        neck: nn.Module,
+        head: nn.Module,
+        compare: Callable[[Tensor], Loss | None],
+        classify: Callable[[Tensor, Tensor], Loss],
+        splits_logits: bool,
         scale: Callable[[Tensor], Tensor],
-        cast: Callable[[], AbstractContextManager[object]],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> Loss:
         """Gradients of a loss over the whole batch.
 
         Args:
-            network: gives what is recognised of a chunk.
-            norms: whose buffers the first pass must leave as they were.
             images: (B, S, S, 3).
             labels: (B,) class positions.
-            compute: the loss and its terms of the whole batch, or None where something is not finite.
-            classify: what is a mean over images, of a chunk's logits and labels, so that no more than a chunk's logits
-                are held and ``compute`` sees none; None where ``compute`` wants all of them.
+            neck: from features to embeddings.
+            head: from features to logits, each image by itself.
+            compare: the metric term of the batch's embeddings, or None where something is not finite.
+            classify: the classification term of logits and labels, a mean over images.
+            splits_logits: whether that may be had of a chunk at a time, so that no more than its logits are held.
             scale: what a loss is multiplied with before its gradient is taken.
-            cast: the block in which the network runs.
 
         Returns:
             The loss and its terms, detached.
         """
         states, seen = [], []
-        kept = [one.clone() for one in norms.buffers()]
-        with torch.no_grad(), cast():
+        kept = [one.clone() for one in self._statistics]
+        with torch.no_grad(), self._cast():
             for chunk in self._split(images):
                 states.append(get_random_state(self._device))
-                recognized = network(chunk)
-                none = recognized.logits[:0]
-                seen.append(recognized if classify is None else Recognized(recognized.embeddings, none))
+                seen.append(self._extract(chunk))
         with torch.no_grad():
-            for one, earlier in zip(norms.buffers(), kept, strict=True):
+            for one, earlier in zip(self._statistics, kept, strict=True):
                 one.copy_(earlier)
-        whole = Recognized(*(torch.cat(parts).requires_grad_() for parts in zip(*seen, strict=True)))
-        found = compute(whole)
+        features = torch.cat(seen).requires_grad_()
+        del seen
+        found = self._backward_heads(features, labels, neck, head, compare, classify, splits_logits, scale)
         if found is None:
             return torch.full((), torch.nan, device=self._device), {}
-        loss, terms = found
+        after = get_random_state(self._device)
+        wanted = features.grad
+        del features
+        if wanted is not None:
+            for state, chunk, gradient in zip(states, self._split(images), self._split(wanted), strict=True):
+                set_random_state(state, self._device)
+                with self._cast():
+                    again = self._extract(chunk)
+                if again.requires_grad:  # a frozen backbone has nothing to learn
+                    torch.autograd.backward(again, gradient)
+            set_random_state(after, self._device)
+        return found
+
+    def _backward_heads(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        neck: nn.Module,
+        head: nn.Module,
+        compare: Callable[[Tensor], Loss | None],
+        classify: Callable[[Tensor, Tensor], Loss],
+        splits_logits: bool,
+        scale: Callable[[Tensor], Tensor],
+    ) -> Loss | None:
+        """The loss by features (B, F), whose gradient is left with them and with what learns in the heads."""
+        with self._cast():
+            embeddings = neck(features)
+        compared = compare(embeddings)
+        if compared is None:
+            return None
+        loss, terms = compared
         if loss.requires_grad:
             torch.autograd.backward(scale(loss))
         total = loss.detach()
-        after = get_random_state(self._device)
-        wanted = [None if one.grad is None else self._split(one.grad) for one in whole]
-        if classify is None and all(part is None for part in wanted):  # nothing is to be learned from this batch
-            return total, terms
-        for number, (chunk, own) in enumerate(zip(self._split(images), self._split(labels), strict=True)):
-            set_random_state(states[number], self._device)
-            with cast():
-                recognized = network(chunk)
-            outputs = [(one, part[number]) for one, part in zip(recognized, wanted, strict=True) if part is not None]
-            pairs: list[tuple[Tensor, Tensor | None]] = [*outputs]
-            if classify is not None:
-                pairs = pairs[:1]  # of the logits there was nothing to be learned yet
-                share = len(chunk) / len(images)
-                classified, said = classify(recognized.logits, own)
-                total = total + classified.detach() * share
-                for name, value in said.items():
-                    terms[name] = terms.get(name, torch.zeros_like(total)) + value * share
-                if classified.requires_grad:
-                    pairs.append((scale(classified * share), None))
-            if pairs:
-                torch.autograd.backward([one for one, _ in pairs], [gradient for _, gradient in pairs])
-        set_random_state(after, self._device)
+        pieces = self._split if splits_logits else lambda rows: (rows,)
+        for some, own in zip(pieces(features), pieces(labels), strict=True):
+            share = len(own) / len(labels)
+            with self._cast():
+                logits = head(some)
+            loss, said = classify(logits, own)
+            if loss.requires_grad:
+                torch.autograd.backward(scale(loss * share))
+            total = total + loss.detach() * share
+            _add(terms, said, share)
+        return total, terms
+
+    def backward_apart(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mixture: Mixture | None,
+        *,
+        neck: nn.Module,
+        head: nn.Module,
+        classify: Callable[[Tensor, Tensor, Mixture | None], Loss],
+        scale: Callable[[Tensor], Tensor],
+    ) -> Loss:
+        """Gradients of the classification term alone, a chunk at a time; arguments as for `backward_whole`.
+
+        The neck sees the whole batch for its statistics alone.
+        """
+        total, terms, seen = torch.zeros((), device=self._device), dict[str, Tensor](), []
+        partners = labels if mixture is None else mixture.partners
+        for chunk, own, others in zip(*map(self._split, (images, labels, partners)), strict=True):
+            share = len(chunk) / len(images)
+            with self._cast():
+                features = self._extract(chunk)
+                logits = head(features)
+            seen.append(features.detach())
+            loss, said = classify(logits, own, None if mixture is None else Mixture(others, mixture.share))
+            if loss.requires_grad:
+                torch.autograd.backward(scale(loss * share))
+            total += loss.detach() * share
+            _add(terms, said, share)
+        with torch.no_grad(), self._cast():
+            neck(torch.cat(seen))
         return total, terms
 
     def _split(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Chunks of nearly equal size: a last one of a single image would be too small for batch norms."""
         return torch.tensor_split(rows, -(-len(rows) // self._size))
 
-    def backward_apart(
-        self,
-        network: Callable[[Tensor], Recognized],
-        images: Tensor,
-        labels: Tensor,
-        mixture: Mixture | None,
-        compute: Loss,
-        scale: Callable[[Tensor], Tensor],
-        cast: Callable[[], AbstractContextManager[object]],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of a loss that is a mean over images, each apart; arguments as for `backward_whole`."""
-        total, terms = torch.zeros((), device=self._device), dict[str, Tensor]()
-        partners = labels if mixture is None else mixture.partners
-        for chunk, own, others in zip(*map(self._split, (images, labels, partners)), strict=True):
-            share = len(chunk) / len(images)
-            with cast():
-                recognized = network(chunk)
-            loss, said = compute(recognized, own, None if mixture is None else Mixture(others, mixture.share))
-            torch.autograd.backward(scale(loss * share))
-            total += loss.detach() * share
-            for name, value in said.items():
-                terms[name] = terms.get(name, torch.zeros_like(total)) + value * share
-        return total, terms
+
+def _add(terms: dict[str, Tensor], said: dict[str, Tensor], share: float) -> None:
+    for name, value in said.items():
+        terms[name] = terms.get(name, torch.zeros_like(value)) + value * share

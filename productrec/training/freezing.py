@@ -1,4 +1,4 @@
-"""Freezing: the backbone stays as it is while the heads find their place."""
+"""Freezing: the backbone, or the statistics of its norms alone, stay as they are while the rest learns."""
 
 from __future__ import annotations
 
@@ -28,9 +28,18 @@ def set_backbone_frozen(recognizer: Recognizer, frozen: bool) -> None:
         elif not frozen and hasattr(parameter, _THAWS):
             parameter.requires_grad_(True)
             delattr(parameter, _THAWS)
-    for module in backbone.modules():
+    set_norms_frozen(recognizer, frozen)
+
+
+def set_norms_frozen(recognizer: Recognizer, frozen: bool) -> None:
+    """Have the backbone's norms use and keep the statistics they have, or go by their batches; scales still learn.
+
+    What one image gives then depends on no other, so that a batch's chunks give what the whole batch does.
+    ``recognizer.train()`` undoes it, as above.
+    """
+    for module in recognizer.backbone.modules():
         if _keeps_statistics(module):
-            module.train(backbone.training and not frozen)
+            module.train(recognizer.backbone.training and not frozen)
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

@@ -40,9 +40,11 @@ class Passes:
         self._recognizer, self._objective, self._ranks, self._keys_of = recognizer, objective, ranks, keys_of
         both = recognizer.recognise_both
         self._network: Callable[[Tensor], Recognized] = recognizer
+        self._extract: Callable[[Tensor], Tensor] = recognizer.extract_features
         self._recognise_both: Callable[[Tensor, Tensor], tuple[Recognized, Tensor]] = both
         if compile_network:
             self._network, self._recognise_both = torch.compile(recognizer), torch.compile(both)
+            self._extract = torch.compile(recognizer.extract_features)
         self._device, self._dtype = device, dtype
         self.chunk_size = chunk_size
         self.newest: tuple[Tensor, Tensor] | None = None
@@ -70,20 +72,7 @@ class Passes:
         """
         self.met_metric = False
         if self.chunk_size and self.chunk_size < len(images):
-            chunks = Chunks(self.chunk_size, self._device)
-            if mixture is not None or self._objective.metric is None:
-                return chunks.backward_apart(
-                    self._network, images, labels, mixture, self._compute_apart, scale, self._cast
-                )
-            keys = self._compute_keys(images)
-            compute: Callable[[Recognized], tuple[Tensor, dict[str, Tensor]] | None]
-            if isinstance(self._recognizer.head, ShardedHead):  # it takes all ranks' features at once
-                classify, compute = None, lambda whole: self._compute(whole, labels, None, keys)
-            else:
-                classify, compute = self._objective.classify, lambda whole: self._compare(whole, labels, keys)
-            return chunks.backward_whole(
-                self._network, self._recognizer, images, labels, compute, classify, scale, self._cast
-            )
+            return self._run_in_chunks(images, labels, mixture, scale)
         keys = None if mixture is not None else self._compute_keys(images)
         jigsaw = self._objective.jigsaw if mixture is None else None
         if jigsaw is None:
@@ -100,6 +89,28 @@ class Passes:
         if loss.requires_grad:
             torch.autograd.backward(scale(loss))
         return loss.detach(), terms
+
+    def _run_in_chunks(
+        self, images: Tensor, labels: Tensor, mixture: Mixture | None, scale: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        network = self._recognizer
+        statistics = list(network.backbone.buffers())
+        chunks = Chunks(self.chunk_size, self._extract, statistics, self._cast, self._device)
+        heads = {"neck": network.neck, "head": network.head}
+        if mixture is not None or self._objective.metric is None:
+            return chunks.backward_apart(
+                images, labels, mixture, **heads, classify=self._objective.classify, scale=scale
+            )
+        keys = self._compute_keys(images)
+        return chunks.backward_whole(
+            images,
+            labels,
+            **heads,
+            compare=lambda embeddings: self._compare(Recognized(embeddings, embeddings[:0]), labels, keys),
+            classify=self._objective.classify,
+            splits_logits=not isinstance(network.head, ShardedHead),  # which takes all ranks' features at once
+            scale=scale,
+        )
 
     def _compute(
         self,

@@ -22,7 +22,7 @@ from productrec.data.dataset import (
 )
 from productrec.data.decode import decode_image
 from productrec.data.images import FileImages
-from productrec.data.samplers import EpochSampler
+from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.transforms import build_augmentation, grow_sides
 from productrec.data.views import cut_views, get_views
 from productrec.errors import StorageError
@@ -73,23 +73,37 @@ def check_same(one, two) -> None:
 # ---------------------------------------------------------------- training
 
 
-def test_a_row_is_augmented_by_seed_epoch_and_row_alone(paths: list[str]) -> None:
+def test_a_row_is_augmented_by_seed_epoch_row_and_occurrence_alone(paths: list[str]) -> None:
     images = build_training(paths)
-    pixels, label, row, problem = images[(2, 5)]
+    pixels, label, row, problem = images[Draw(2, 5, 0)]
     assert pixels.shape == (SIDE, SIDE, 3)
     assert pixels.dtype == np.uint8
     assert (label, row, problem) == (1, 5, None)
-    images[(0, 0)]
-    assert np.array_equal(images[(2, 5)][0], pixels)
-    assert np.array_equal(build_training(paths)[(2, 5)][0], pixels)
-    assert not np.array_equal(images[(3, 5)][0], pixels)
-    assert not np.array_equal(build_training(paths, seed=SEED + 1)[(2, 5)][0], pixels)
-    assert not np.array_equal(images[(2, 4)][0], pixels)
+    images[Draw(0, 0, 0)]
+    assert np.array_equal(images[Draw(2, 5, 0)][0], pixels)
+    assert np.array_equal(build_training(paths)[Draw(2, 5, 0)][0], pixels)
+    assert not np.array_equal(images[Draw(3, 5, 0)][0], pixels)
+    assert not np.array_equal(build_training(paths, seed=SEED + 1)[Draw(2, 5, 0)][0], pixels)
+    assert not np.array_equal(images[Draw(2, 4, 0)][0], pixels)
+    assert not np.array_equal(images[Draw(2, 5, 1)][0], pixels)
 
 
 def test_the_same_image_twice_in_an_epoch_is_augmented_apart(paths: list[str]) -> None:
     images = TrainingImages(FileImages([paths[0]] * 2), LABELS[:2], build_augmentation("heavy", SIDE), SEED)
-    assert not np.array_equal(images[(0, 0)][0], images[(0, 1)][0])
+    assert not np.array_equal(images[Draw(0, 0, 0)][0], images[Draw(0, 1, 0)][0])
+
+
+def test_no_image_of_a_pk_batch_is_a_copy_of_another(tmp_path: Path) -> None:
+    """Single-image classes, as a recipe draws them: their positives are other views, not the same pixels."""
+    noise = np.random.default_rng(0).integers(0, 255, (200, 40, 40, 3), dtype=np.uint8)
+    names = [str(tmp_path / f"{number}.png") for number in range(200)]
+    for name, pixels in zip(names, noise, strict=True):
+        Image.fromarray(pixels).save(name)
+    sampler = EpochSampler(np.arange(200), batch_size=64, images_per_class=4, seed=SEED)
+    images = TrainingImages(FileImages(names), np.arange(200), build_augmentation("product", SIDE), SEED)
+    batch = next(iter(build_training_loader(images, sampler, workers=0, pin_memory=False)))
+    assert len({row.tobytes() for row in batch.images.numpy()}) == 64
+    assert len(set(batch.labels.tolist())) == 16
 
 
 def test_batches_are_bytes_and_class_positions(paths: list[str]) -> None:
@@ -112,9 +126,9 @@ def test_squares_grow_and_the_last_side_stays(paths: list[str]) -> None:
     assert grow_sides(SIDE, SIDE, 3) == [SIDE] * 3
     assert grow_sides(16, SIDE, 1) == [SIDE]
     images = TrainingImages(FileImages(paths), LABELS, [build_augmentation("light", side) for side in sides], SEED)
-    assert [images[(epoch, 0)].pixels.shape[0] for epoch in (0, 3, 9)] == [16, SIDE, SIDE]
+    assert [images[Draw(epoch, 0, 0)].pixels.shape[0] for epoch in (0, 3, 9)] == [16, SIDE, SIDE]
     assert images.image_bytes == 3 * SIDE**2
-    assert np.array_equal(images[(9, 0)].pixels, build_training(paths, preset="light")[(9, 0)].pixels)
+    assert np.array_equal(images[Draw(9, 0, 0)].pixels, build_training(paths, preset="light")[Draw(9, 0, 0)].pixels)
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(paths: list[str]) -> None:
@@ -138,7 +152,7 @@ import gc, sys
 import numpy as np
 from productrec.data.dataset import TrainingImages, ViewedImages, build_training_loader, build_view_loader
 from productrec.data.images import FileImages
-from productrec.data.samplers import EpochSampler
+from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import get_views
 
@@ -209,8 +223,8 @@ def test_paths_of_any_letters_are_opened(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8), "blue").save(tmp_path / "b.png")
     both = [str(tmp_path / name), str(tmp_path / "b.png")]
     images = TrainingImages(FileImages(both), LABELS[:2], build_augmentation("none", SIDE), 0)
-    assert (images[(0, 0)][0] == (255, 0, 0)).all()
-    assert (images[(0, 1)][0] == (0, 0, 255)).all()
+    assert (images[Draw(0, 0, 0)][0] == (255, 0, 0)).all()
+    assert (images[Draw(0, 1, 0)][0] == (0, 0, 255)).all()
     assert ViewedImages(FileImages(both), get_views("plain"), SIDE)[0][2] is None
 
 

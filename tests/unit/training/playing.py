@@ -42,7 +42,7 @@ class PlainImages:
 
     def __iter__(self):
         for batch in self.sampler:
-            rows = [row for _, row in batch]
+            rows = [row for _, row, _ in batch]
             yield TrainingBatch(self.images[rows], self.labels[rows], [], torch.tensor(rows))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from productrec.models.recognizer import build_recognizer
-from productrec.training.freezing import set_backbone_frozen
+from productrec.training.freezing import set_backbone_frozen, set_norms_frozen
 from productrec.training.optimiser import build_optimizer
 
 
@@ -128,3 +128,18 @@ def test_a_backbone_without_running_statistics_freezes_too():
     set_backbone_frozen(recognizer, False)
     run_step(recognizer, updates)
     assert find_moved(recognizer.backbone, body)
+
+
+def test_norms_alone_keep_their_statistics_while_all_else_learns():
+    recognizer, updates = build("sgd")
+    set_norms_frozen(recognizer, True)
+    body, neck = copy(recognizer.backbone), copy(recognizer.neck)
+    run_step(recognizer, updates)
+    moved = find_moved(recognizer.backbone, body)
+    assert not any(name.endswith(("running_mean", "running_var", "num_batches_tracked")) for name in moved)
+    assert any("bn" in name and name.endswith("weight") for name in moved)  # scales and shifts
+    assert "norm.running_mean" in find_moved(recognizer.neck, neck)
+    set_norms_frozen(recognizer, False)
+    body = copy(recognizer.backbone)
+    run_step(recognizer, updates)
+    assert any(name.endswith("running_mean") for name in find_moved(recognizer.backbone, body))
