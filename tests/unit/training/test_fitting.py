@@ -29,17 +29,20 @@ def test_the_largest_that_fits_is_found(failed, multiple_of):
         assert len(tried) <= 14
 
 
-class SmallDevice:
-    """A network on a device that holds so many images at most."""
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory.")
 
-    def __init__(self, network, most, error):
-        self.network, self.most, self.error, self.seen = network, most, error, []
 
-    def __call__(self, images):
-        self.seen.append(len(images))
-        if len(images) > self.most:
-            raise self.error
-        return self.network(images)
+def limit_device(trainer, most, error=OUT_OF_MEMORY):
+    """Have the backbone run on a device that holds so many images at most; gives how many each pass asked for."""
+    seen = []
+
+    def look(module, inputs):
+        seen.append(len(inputs[0]))
+        if seen[-1] > most:
+            raise error
+
+    trainer.recognizer.backbone.register_forward_pre_hook(look)
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -51,10 +54,10 @@ class SmallDevice:
 )
 def test_the_message_names_what_fits(error):
     trainer = build()
-    trainer.passes._network = SmallDevice(trainer.passes._network, 2, error)
+    seen = limit_device(trainer, 2, error)
     with pytest.raises(TrainingError, match=r"4 images of 32 px do not\. 2 do, by trial.*chunk_size=2.*batch_size=2\."):
         play(trainer)
-    assert trainer.passes._network.seen == [4, 2, 2, 2, 2, 2]  # the batch, a part of it, the batch in chunks, twice
+    assert seen == [4, 2, 2, 2, 2, 2]  # the batch, a part of it, the batch in chunks, twice
 
 
 class GreedyLoss(torch.nn.Module):
@@ -85,14 +88,14 @@ def test_losses_that_do_not_fit_are_part_of_the_trial():
 
 def test_where_nothing_fits_it_says_so():
     trainer = build()
-    trainer.passes._network = SmallDevice(trainer.passes._network, 1, torch.OutOfMemoryError("CUDA out of memory."))
+    limit_device(trainer, 1)
     with pytest.raises(TrainingError, match=r"Nor do 2: lower train\.side_px"):
         play(trainer)
 
 
 def test_an_optimiser_that_does_not_fit_is_part_of_the_trial(monkeypatch):
     trainer = build()
-    trainer.passes._network = SmallDevice(trainer.passes._network, 3, torch.OutOfMemoryError("CUDA out of memory."))
+    limit_device(trainer, 3)
 
     def refuse(*shape, **options):
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -116,12 +119,11 @@ def test_other_errors_pass(monkeypatch):
 def test_advice_that_would_be_refused_is_not_given():
     trainer = build(puzzle=True)
     trainer.objective.jigsaw.locate = None
-    trainer.passes._network = SmallDevice(trainer.passes._network, 4, torch.OutOfMemoryError("CUDA out of memory."))
-    trainer.passes._recognise_both = lambda images, others: trainer.passes._network(torch.cat([images, others]))
+    limit_device(trainer, 4)
     with pytest.raises(TrainingError, match=r"2 do, by trial: give train\.batch_size=2\.$"):
         play(trainer)
     sharded = build(negative_share=1.0)
-    sharded.passes._network = SmallDevice(sharded.passes._network, 2, torch.OutOfMemoryError("CUDA out of memory."))
+    limit_device(sharded, 2)
     with pytest.raises(TrainingError, match=r"Lower train\.batch_size or train\.negative_share"):
         play(sharded)
 
