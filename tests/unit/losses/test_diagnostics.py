@@ -100,8 +100,8 @@ def test_what_is_diagnosed_is_what_trains(name: str) -> None:
     per_class = len(centres) // classes
     noise = functional.normalize(torch.randn(rows, dim, dtype=torch.float64), dim=1)
     leaf = functional.normalize(centres[labels * per_class] + noise, dim=1).requires_grad_()
-    for _ in range(3):  # AdaCos finds its scale
-        module(leaf, labels)
+    if name == "ada_cos":
+        module.scale.fill_(15.0)  # one that it comes to; the first is 2.3
     module.eval()
     (gradient,) = torch.autograd.grad(module(leaf, labels), leaf)
     weights = (gradient @ torch.linalg.pinv(centres)).abs()

@@ -86,7 +86,7 @@ def test_half_precision_embeddings_learn_under_a_loss_scale(name: str) -> None:
     assert torch.equal(given.grad, exact.grad.half())
     largest = torch.finfo(torch.float16).max
     assert (given.grad.isfinite() == (exact.grad.abs() < largest)).all()
-    assert given.grad.isfinite().float().mean() > 0.5
+    assert given.grad.isfinite().any()
     for mine, theirs in zip(loss.parameters(), twin.parameters(), strict=True):
         assert mine.grad is not None
         assert theirs.grad is not None
