@@ -1,6 +1,7 @@
 """Gradients made by hand, on what a recipe assembles: no second derivative, and half precision under a loss scale."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 from productrec.loss_settings import METRIC_LOSSES, LossSettings
 from productrec.losses.catalogue import build_metric_loss
 from productrec.models.recognizer import Recognizer
+from productrec.training.ranks import _Gather
 from tests.unit.training.playing import CLASSES, SIDE_PX, build
 
 LOSSES = (*METRIC_LOSSES, "memory", "momentum", "sharded head")
@@ -67,6 +69,17 @@ def test_a_learned_scale_of_a_loss_has_no_second_derivative_either() -> None:
     (slope,) = torch.autograd.grad(scale * build_loss("circle")(rows, torch.arange(8) % 4), rows, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(slope.sum(), scale)
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_rows_gathered_from_ranks_have_no_second_derivative(is_partial: bool) -> None:
+    rows = torch.randn(4, 3, requires_grad=True)
+    alone = SimpleNamespace(rank=0, size=1, gather_tensors=lambda one: [one], reduce=lambda one, how: one)
+    gathered = _Gather.apply(rows, alone, is_partial)
+    (slope,) = torch.autograd.grad(gathered.pow(3).sum(), rows, create_graph=True)
+    torch.testing.assert_close(slope.detach(), 3 * rows.detach().square())
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(slope.sum(), rows)
 
 
 @pytest.mark.parametrize("name", METRIC_LOSSES)

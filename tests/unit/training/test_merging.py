@@ -51,6 +51,27 @@ def test_a_merge_that_costs_too_much_is_taken_back():
     assert list(trainer.objective.get_centres()) == ["centres", "sizes"]
 
 
+def test_all_ranks_do_as_the_first_one_does():
+    said = []
+
+    class Two:
+        def __init__(self, is_first):
+            self.is_first = is_first
+
+        def gather_objects(self, value):
+            said.append(value)
+            return [said[0], value]
+
+    first, second = build("soft_triple").objective.metric, build("soft_triple").objective.metric
+    embeddings, labels = np.eye(8, dtype=np.float32)[:4], np.arange(4)
+    one = merge_learned_centres(first, embeddings, labels, distance=2.0, tolerance=1.0, ranks=Two(True))
+    # Rounding told the second rank that nothing is near.
+    two = merge_learned_centres(second, embeddings, labels, distance=0.0, tolerance=1.0, ranks=Two(False))
+    assert two == one
+    assert torch.equal(first.sizes, second.sizes)
+    assert torch.equal(first.centres, second.centres)
+
+
 @pytest.mark.parametrize("stop_after", [7, 8, 9])  # an epoch has four batches; the merge comes before the ninth
 def test_a_stopped_training_merges_once_and_goes_on_to_the_same(stop_after):
     def make():
