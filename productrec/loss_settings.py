@@ -37,6 +37,9 @@ METRIC_LOSSES = (
 )
 
 
+_NOT_OF_THE_LOSS = {"epsilon", "merge_every_epochs", "merge_distance", "merge_tolerance"}
+
+
 class MultiSimilaritySettings(Settings):
     """Multi-Similarity loss (Wang et al. 2019)."""
 
@@ -58,6 +61,15 @@ class SoftTripleSettings(Settings):
     gamma: PositiveFloat = Field(0.1, description="entropy weight: temperature of the softmax over centres")
     margin: NonNegative = Field(0.01, description="similarity margin of the true class")
     tau: NonNegative = Field(0.2, description="weight of the regulariser that merges centres")
+    merge_every_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="epochs between two merges of centres that came together; 0: never"
+    )
+    merge_distance: Annotated[float, Field(ge=0, le=2)] = Field(
+        0.2, description="centres of a class joined by steps of at most this become one"
+    )
+    merge_tolerance: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="fall of top-1 accuracy by centres, on validation images, above which a merge is taken back"
+    )
 
 
 class ContrastiveSettings(Settings):
@@ -259,10 +271,10 @@ class LossSettings(Settings):
         return value
 
     def get_metric_settings(self) -> dict[str, Any]:
-        """Settings of the chosen metric loss itself, without those of its mining."""
+        """Settings of the chosen metric loss itself, without those of its mining and of what merges its centres."""
         if self.metric in METRIC_LOSSES:
             section: Settings = getattr(self, self.metric)
-            return section.model_dump(exclude={"epsilon"})
+            return section.model_dump(exclude=_NOT_OF_THE_LOSS)
         return dict(self.options)
 
     @model_validator(mode="after")

@@ -36,15 +36,16 @@ def resolve_weights(names: Sequence[str], weights: Sequence[float] | None) -> np
     """Weights (V,) that sum to 1; equal ones where none are given.
 
     Raises:
-        ArtifactError: their number is not the members', or none is above zero.
+        ArtifactError: their number is not the members', one is below zero or not finite, or none is above zero.
     """
     values = np.ones(len(names)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(values) != len(names) or (values < 0).any() or not values.sum() > 0:
+    if len(values) != len(names) or not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise ArtifactError(
-            f"ensemble: weights must be {len(names)} numbers from 0, not all 0, one for each of {', '.join(names)}; "
-            f"got {values.tolist()}."
+            f"ensemble: weights must be {len(names)} finite numbers from 0, not all 0, one for each of "
+            f"{', '.join(names)}; got {values.tolist()}."
         )
-    shares: np.ndarray = values / values.sum()
+    relative = values / values.max()  # whose sum is at most their number
+    shares: np.ndarray = relative / relative.sum()
     return shares
 
 

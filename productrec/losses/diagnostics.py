@@ -60,20 +60,14 @@ def diagnose_pairs(
     check_pairs("diagnostics", embeddings, labels, loss, mining, references, reference_labels, own_rows)
     with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
         walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
-        positives, negatives, active = _Side(is_positive=True), _Side(is_positive=False), 0
+        tally = PairTally()
         for start, stop in walk.blocks:
             near, far = walk.take(start, stop, mined=False)
             columns = walk.find_columns(start, stop)
-            positives.add(start, near, columns)
-            negatives.add(start, far, None)
+            tally.look(start, near, far, columns)
             _, weights, scales = walk.weigh(start, stop)
-            sizes = (weights if scales is None else weights * scales).abs()
-            marks = (sizes.amax(dim=1, keepdim=True) * _ACTIVE_SHARE).clamp(min=_NOTHING)
-            active += int((sizes > marks).sum())
-        pairs = positives.count + negatives.count
-        return PairDiagnostics(
-            active / pairs if pairs else 0.0, positives.mean, negatives.mean, positives.hardest, negatives.hardest
-        )
+            tally.weigh(weights if scales is None else weights * scales)
+        return tally.finish()
 
 
 def list_driving_pairs(
@@ -107,6 +101,38 @@ def list_driving_pairs(
             found = heapq.nlargest(count, found, key=lambda pair: abs(pair.weight))
         divisor = float(walk.get_divisor())
         return [pair._replace(weight=pair.weight / divisor) for pair in found]
+
+
+class PairTally:
+    """Adds up what blocks of pairs look like."""
+
+    def __init__(self) -> None:
+        self._positives, self._negatives, self._active = _Side(is_positive=True), _Side(is_positive=False), 0
+
+    def look(self, start: int, near: Tensor, far: Tensor, columns: Tensor) -> None:
+        """A block of anchors from row ``start``.
+
+        Args:
+            start: first anchor.
+            near: (b, P) similarities of positives, +inf where there is none.
+            far: (b, M) similarities of negatives, -inf where there is none.
+            columns: (b, P), which of the M references the positives are.
+        """
+        self._positives.add(start, near, columns)
+        self._negatives.add(start, far, None)
+
+    def weigh(self, weights: Tensor) -> None:
+        """Weights (b, M) of the block's pairs, dL/dS of an anchor's loss."""
+        sizes = weights.abs()
+        marks = (sizes.amax(dim=1, keepdim=True) * _ACTIVE_SHARE).clamp(min=_NOTHING)
+        self._active += int((sizes > marks).sum())
+
+    def finish(self) -> PairDiagnostics:
+        """What all blocks together look like."""
+        positives, negatives = self._positives, self._negatives
+        pairs = positives.count + negatives.count
+        share = self._active / pairs if pairs else 0.0
+        return PairDiagnostics(share, positives.mean, negatives.mean, positives.hardest, negatives.hardest)
 
 
 class _Side:

@@ -15,7 +15,7 @@ from productrec.errors import RecipeError
 from productrec.losses.log_sums import compute_log_sum
 from productrec.losses.pair_loss import Weighed
 from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.proxy import ProxyLoss
+from productrec.losses.proxy import Comparison, ProxyLoss
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,19 @@ class AdaCosLoss(ProxyLoss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """See `ProxyLoss.forward`; in training the batch sets the scale first."""
-        centres, classes = self._prepare(embeddings, labels)
+        posed = super()._pose(embeddings, labels)
+        centres = posed.references
         if self.training and len(centres) > 1:
             with torch.autocast(embeddings.device.type, enabled=False):
                 self.scale.copy_(self._find_scale(embeddings.detach().to(centres.dtype), labels, centres.detach()))
-        loss = MarginSoftmax(float(self.scale))
-        return compute_pair_loss(embeddings, labels, loss, references=centres, reference_labels=classes)
+        return compute_pair_loss(**self._scale(posed)._asdict())
+
+    def _pose(self, embeddings: Tensor, labels: Tensor) -> Comparison:
+        return self._scale(super()._pose(embeddings, labels))
+
+    def _scale(self, posed: Comparison) -> Comparison:
+        """By the current scale, which is not the first one."""
+        return posed._replace(loss=MarginSoftmax(float(self.scale)))
 
     def _find_scale(self, embeddings: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
         similarities = embeddings @ centres.T
@@ -189,13 +196,13 @@ class ArcFaceLoss(ProxyLoss):
             shares = torch.tensor([max(1, size) for size in class_sizes], dtype=torch.float32).pow(-margin_power)
             self.class_margins = least_margin_rad + (margin_rad - least_margin_rad) * shares
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """See `ProxyLoss.forward`."""
+    def _pose(self, embeddings: Tensor, labels: Tensor) -> Comparison:
+        """Each anchor has its class's margin."""
+        posed = super()._pose(embeddings, labels)
         if self.class_margins is None:
-            return super().forward(embeddings, labels)
-        centres, classes = self._prepare(embeddings, labels)
+            return posed
         loss = replace(cast(MarginSoftmax, self.loss), margin_rad=self.class_margins[labels.long()])
-        return compute_pair_loss(embeddings, labels, loss, references=centres, reference_labels=classes)
+        return posed._replace(loss=loss)
 
 
 class ProxyNCAPlusPlusLoss(ProxyLoss):

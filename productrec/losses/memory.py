@@ -24,7 +24,8 @@ class CrossBatchMemory(nn.Module):
 
     With a ``momentum`` above 0 it is MoCo's queue (He et al., CVPR 2020) with labels: what is remembered, and compared
     with, are keys, which a moving average of the network gives for the same images; they drift less. Whoever trains
-    keeps that average and hands its keys over.
+    keeps that average and hands its keys over. As there, an image's own key is a positive of it: another network said
+    it, so that it is no copy, and with one image a class it is the only positive there is.
 
     Args:
         loss: of pairs.
@@ -87,7 +88,8 @@ class CrossBatchMemory(nn.Module):
         self._steps += 1
         if self._steps <= self.start_step:
             return loss
-        own_rows = self._remember((embeddings if keys is None else keys).detach(), labels)
+        places = self._remember((embeddings if keys is None else keys).detach(), labels)
+        own_rows = places if keys is None else None
         known = slice(0, self._filled)
         against: Tensor = self.loss(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
         return loss + self.weight * against

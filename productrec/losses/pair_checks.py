@@ -59,6 +59,13 @@ def _check_inputs(
             f"{where}: own_rows must be one row number per embedding, shape ({len(embeddings)},); "
             f"got {tuple(own_rows.shape)}."
         )
+    if own_rows is not None and own_rows.device.type == "cpu":  # elsewhere reading them would wait for the device
+        low, high = int(own_rows.min()), int(own_rows.max())
+        if low < -1 or high >= len(references):
+            raise TrainingError(
+                f"{where}: own_rows must be rows of the references, 0 to {len(references) - 1}, or -1 for an anchor "
+                f"that is not among them; got {low} to {high}. Count rows from the first of the references."
+            )
 
 
 def _check_fit(

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from productrec.losses.batch import choose_computing_dtype, leave_autocast
 from productrec.losses.gradient import hand_over_gradients, keep_gradients
@@ -44,7 +43,8 @@ def compute_pair_loss(
     class among the references; itself it never meets. The gradient is made in the forward pass, because a row's loss
     depends on its own row alone: with :math:`W_{ij} = \partial L / \partial S_{ij}` it is :math:`W r` for the anchors
     and :math:`W^\top e` for the references. Memory is O((N + M) D) and one block of similarities. Computed in float32
-    whatever autocast says (float64 stays float64). There is no second derivative: the gradient is a constant.
+    whatever autocast says (float64 stays float64). There is no second
+    derivative: asking for one raises.
 
     Args:
         embeddings: (N, D) anchors.
@@ -62,7 +62,8 @@ def compute_pair_loss(
         counts (then 0 where nothing counts).
 
     Raises:
-        TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite.
+        TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite or a row of
+            ``own_rows`` is not among the references.
     """
     check_pairs("pair loss", embeddings, labels, loss, mining, references, reference_labels, own_rows)
     with leave_autocast(embeddings.device.type):
@@ -133,17 +134,12 @@ class _PairLossFunction(torch.autograd.Function):
         # Reading the number costs a tenth of asking the tensor.
         if total.device.type == "cpu" and not math.isfinite(total.item()):
             explain_not_finite(embeddings, references)
-        keep_gradients(ctx, (_cast(gradient, embeddings), _cast(reference_gradient, references)))
+        keep_gradients(ctx, total, (gradient, reference_gradient), (embeddings, references))
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         return (*hand_over_gradients(ctx, outer), None, None, None, None, None, None)
-
-
-def _cast(gradient: Tensor | None, like: Tensor | None) -> Tensor | None:
-    return None if gradient is None or like is None else gradient.to(like.dtype)
 
 
 class PairWalk:

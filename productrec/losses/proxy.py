@@ -7,6 +7,7 @@ matrix of batch by classes is kept for the backward pass.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +79,16 @@ class ProxyAnchor:
         )
 
 
+class Comparison(NamedTuple):
+    """Arguments of `compute_pair_loss`, and of `diagnose_pairs`."""
+
+    embeddings: Tensor
+    labels: Tensor
+    loss: PairLoss
+    references: Tensor
+    reference_labels: Tensor
+
+
 class ProxyLoss(nn.Module):
     """A loss between embeddings and learned ``centres`` (C, K, D), of any length: they are brought to unit norm here.
 
@@ -109,13 +120,16 @@ class ProxyLoss(nn.Module):
         Raises:
             TrainingError: shapes do not fit, or labels are out of range (on the CPU).
         """
-        centres, classes = self._prepare(embeddings, labels)
-        return compute_pair_loss(embeddings, labels, self.loss, references=centres, reference_labels=classes)
+        return compute_pair_loss(**self._pose(embeddings, labels)._asdict())
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
         """Look at the pairs of embeddings (B, D) and centres, whose rows are C K, class by class."""
+        return diagnose_pairs(**self._pose(embeddings, labels)._asdict())
+
+    def _pose(self, embeddings: Tensor, labels: Tensor) -> Comparison:
+        """What the batch is compared with, and by which loss: what trains is what is diagnosed."""
         centres, classes = self._prepare(embeddings, labels)
-        return diagnose_pairs(embeddings, labels, self.loss, references=centres, reference_labels=classes)
+        return Comparison(embeddings, labels, self.loss, centres, classes)
 
     def _prepare(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Check the batch; unit centres (C K, D) in the computing type, and the class of each."""
@@ -147,9 +161,13 @@ class ProxyAnchorLoss(ProxyLoss):
     def __init__(self, embedding_dim: int, class_count: int, *, alpha: float = 32.0, margin: float = 0.1) -> None:
         super().__init__(ProxyAnchor(alpha, margin), embedding_dim, class_count)
 
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """See `ProxyLoss.forward`; centres are the anchors here."""
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
+        """See `ProxyLoss.diagnose`; in a pair, the anchor is a centre and the reference an image of the batch."""
+        return super().diagnose(embeddings, labels)
+
+    def _pose(self, embeddings: Tensor, labels: Tensor) -> Comparison:
+        """Centres are the anchors here."""
         centres, classes = self._prepare(embeddings, labels)
         present = centres.new_zeros(len(classes)).index_fill_(0, labels.long(), 1.0).sum()
         loss = replace(self.loss, positive_share=len(classes) / present)
-        return compute_pair_loss(centres, classes, loss, references=embeddings, reference_labels=labels)
+        return Comparison(centres, classes, loss, embeddings, labels)

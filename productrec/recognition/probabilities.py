@@ -1,4 +1,8 @@
-"""Class probabilities: the artefact between recognition, ensembling and submission."""
+"""Class probabilities: the artefact between recognition, ensembling and submission.
+
+They are float32, as they are computed and scored: float16 has 8,192 times fewer steps, and none below 6e-8, so that
+behind a sure class all others would tie at zero and be ranked by their position.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ KIND = "class probabilities"
 class ClassProbabilities:
     """Probabilities of every image of a split.
 
-    ``ids``: (N,); ``class_ids``: (C,); ``values``: (N, C) float16 whose rows sum to 1 within rounding; ``names``: (C,)
+    ``ids``: (N,); ``class_ids``: (C,); ``values``: (N, C) float32 whose rows sum to 1 within rounding; ``names``: (C,)
     class names; ``fallback``: ids that got the class prior because their image cannot be read; ``made``: how.
     """
 
@@ -47,7 +51,7 @@ def write_probabilities(
     inputs: dict[str, str],
     settings: dict[str, Any],
 ) -> Iterator[np.ndarray]:
-    """Write class probabilities; the block fills the (N, C) float16 memory map it is given.
+    """Write class probabilities; the block fills the (N, C) float32 memory map it is given.
 
     Raises:
         ArtifactError: a row is not finite or does not sum to 1.
@@ -57,7 +61,7 @@ def write_probabilities(
         shape = (len(ids), len(class_ids))
         path = temporary / "probabilities.npy"
         # An empty memory map cannot be made; an empty array can.
-        values = np.lib.format.open_memmap(path, "w+", np.float16, shape) if len(ids) else np.empty(shape, np.float16)
+        values = np.lib.format.open_memmap(path, "w+", np.float32, shape) if len(ids) else np.empty(shape, np.float32)
         yield values
         check_rows(values, ids, str(folder))
         if isinstance(values, np.memmap):
@@ -90,10 +94,10 @@ def load_probabilities(folder: Path) -> ClassProbabilities:
 
 
 def check_rows(values: np.ndarray, ids: Sequence[str], where: str, *, block_rows: int = 4096) -> None:
-    """Refuse probabilities that are not: each row must be finite and sum to 1 within half precision's rounding."""
+    """Refuse probabilities that are not: each row must be finite and sum to 1 within rounding."""
     bad: list[str] = []
     for start in range(0, len(values), block_rows):
         sums = np.asarray(values[start : start + block_rows], dtype=np.float32).sum(axis=1)
-        bad += [ids[start + row] for row in np.flatnonzero(~(np.abs(sums - 1) < 0.01)).tolist()]
+        bad += [ids[start + row] for row in np.flatnonzero(~(np.abs(sums - 1) < 1e-3)).tolist()]
     if bad:
         raise ArtifactError(f"{where}: rows must be finite and sum to 1; {describe_offenders(bad)} do not.")

@@ -21,7 +21,7 @@ KIND = "embedding set"
 class EmbeddingSet:
     """Embeddings of some images.
 
-    ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float16 in the order of
+    ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float32 in the order of
     ``class_ids``, or None for a set that is only searched in; ``views``: names of the views that were averaged;
     ``space``: digest of the weights, equal for sets that may be compared; ``broken``: unreadable ids.
     """
@@ -48,15 +48,14 @@ class EmbeddingWriter:
         self._embeddings = _open_rows(folder / "embeddings.npy", np.float32, (len(ids), dim), is_new=is_first)
         self._logits = None
         if class_count is not None:
-            self._logits = _open_rows(folder / "logits.npy", np.float16, (len(ids), class_count), is_new=is_first)
+            self._logits = _open_rows(folder / "logits.npy", np.float32, (len(ids), class_count), is_new=is_first)
         self._broken: dict[int, str] = {}
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, logits: np.ndarray) -> None:
         """Store a batch: positions (B,), embeddings (B, D), logits (B, C)."""
         self._embeddings[rows] = embeddings
         if self._logits is not None:
-            # Beyond half precision's range a logit's exact value no longer matters; infinity would.
-            self._logits[rows] = np.clip(logits, -60000, 60000)
+            self._logits[rows] = logits
 
     def mark_broken(self, broken: dict[int, str]) -> None:
         """Positions of the images that cannot be read, with their reasons."""

@@ -13,8 +13,7 @@ from productrec.artifacts import write_artifact, write_json
 from productrec.console import print_table, say
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
-from productrec.losses.centres import Prototypes, compute_prototype_similarities, merge_centres
-from productrec.metrics.classification import compute_top_k_error
+from productrec.losses.centres import Prototypes, find_nearest_classes, merge_centres, pack_prototypes
 from productrec.recipe import build_recipe
 from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.training.checkpoint import load_checkpoint
@@ -42,13 +41,13 @@ def run_centres(run: Path, *, distance: float) -> Merged:
         distance: centres of a class joined by steps of at most this become one.
 
     Returns:
-        What was found; ``prototypes/`` of the run holds the merged centres.
+        What was found; ``prototypes/`` of the run holds the merged centres (C, K, D) and how many each was merged from.
 
     Raises:
         ArtifactError: no centres, no embedded validation images, or they are of other weights.
     """
     checkpoint = load_checkpoint(run / "checkpoints" / "best")
-    centres = checkpoint.load_centres()
+    centres, sizes = checkpoint.load_centres()
     recipe = build_recipe(checkpoint.recipe)
     embedded = run / "embeddings" / "plain" / "val"
     if not embedded.exists():
@@ -63,17 +62,16 @@ def run_centres(run: Path, *, distance: float) -> Merged:
     gamma = recipe.loss.soft_triple.gamma if recipe.loss.metric == "soft_triple" else 0.0
 
     def measure(prototypes: Prototypes) -> float:
-        similarities = compute_prototype_similarities(embeddings, prototypes, gamma).numpy()
-        return 1.0 - compute_top_k_error(similarities, class_ids, labels, 1)
+        return float(np.mean(class_ids[find_nearest_classes(embeddings, prototypes, gamma).numpy()] == labels))
 
-    whole = Prototypes(torch.nn.functional.normalize(centres, dim=2), torch.full((len(centres),), centres.shape[1]))
-    merged = merge_centres(centres, distance)
+    whole = merge_centres(centres, 0.0, sizes)
+    merged = pack_prototypes(merge_centres(centres, distance, sizes))
     folder = run / "prototypes"
     notes = {"top_1_accuracy": measure(merged), "top_1_accuracy_before": measure(whole), "images": len(labels)}
     inputs = {"weights": checkpoint.space, "embeddings": known.fingerprint}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings={"distance": distance}, notes=notes) as temporary:
         np.save(temporary / "centres.npy", merged.centres.numpy())
-        np.save(temporary / "counts.npy", merged.counts.numpy())
+        np.save(temporary / "sizes.npy", merged.sizes.numpy())
         write_json(temporary / "classes.json", checkpoint.class_ids)
     return Merged(
         folder,

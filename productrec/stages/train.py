@@ -35,6 +35,7 @@ from productrec.stages.train_data import (
     Place,
     add_pseudo_labels,
     build_augmentations,
+    build_merging,
     build_mining,
     build_sampler,
     build_validation,
@@ -145,6 +146,7 @@ def run_train(
         if resume:
             resume_training(trainer, sampler, folder, class_ids)
         mine = build_mining(table, recipe, rows, labels, place)
+        merge = build_merging(table, recipe, class_ids, trainer.objective.metric, place)
         measure = build_validation(table, recipe, class_ids, place)
 
     if ranks.is_first:
@@ -178,7 +180,7 @@ def run_train(
                 table_fingerprint=table.fingerprint,
                 figures=figures,
                 state=state,
-                centres=next(trainer.objective.iterate_centres(), None),
+                centres=trainer.objective.get_centres(),
                 keep_earlier=checkpoints / BEFORE if name == LAST else None,
             )
 
@@ -224,6 +226,7 @@ def run_train(
                     keep_best_by=recipe.train.keep_best_by,
                     validate_every=recipe.train.validate_every,
                     mine_every=recipe.train.mine_every,
+                    merge_every=recipe.loss.soft_triple.merge_every_epochs,
                     patience=recipe.train.patience,
                     deadline=None if max_minutes is None else started + 60 * max_minutes,
                     batch_multiple=recipe.train.images_per_class if recipe.uses_pk_sampler else 2,
@@ -235,6 +238,7 @@ def run_train(
                 on_epoch_start=freeze,
                 stop=stop,
                 mine=mine,
+                merge=merge,
                 describe_rows=lambda chosen: describe_images(ids, chosen, folder / "not_finite.txt"),
                 should_stop=should_stop,
             )

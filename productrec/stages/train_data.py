@@ -20,11 +20,13 @@ from productrec.data.table import ImageTable
 from productrec.data.transforms import Augmentation, build_augmentation, grow_sides
 from productrec.data.views import get_views
 from productrec.errors import ArtifactError, DataError, describe_offenders
+from productrec.losses.soft_triple import SoftTripleLoss
 from productrec.recipe import Recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.retrieval.hard_mining import find_near_classes
 from productrec.runtime import StopRequest
+from productrec.training.merging import merge_learned_centres
 from productrec.training.ranks import Ranks
 from productrec.training.validation import gather_images, recognise_images, slice_of_rank, validate_network
 
@@ -188,6 +190,42 @@ def build_mining(
         return find_near_classes(seen.embeddings, labels[seen.rows], int(labels.max()) + 1, recipe.train.batch_size)
 
     return mine
+
+
+def build_merging(
+    table: ImageTable, recipe: Recipe, class_ids: list[int], metric: nn.Module | None, place: Place
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """What merges the centres of the metric loss, judged on validation images; None where the recipe wants none.
+
+    Raises:
+        DataError: no validation images to judge it by.
+    """
+    wanted = recipe.loss.soft_triple
+    if not isinstance(metric, SoftTripleLoss) or not wanted.merge_every_epochs:
+        return None
+    rows = table.select(["val"])
+    rows = rows[rows["label"].isin(class_ids)]
+    if not len(rows):
+        raise DataError(
+            f"{recipe.table}: must have validation images for loss.soft_triple.merge_every_epochs; got none. "
+            "Hold some out (data.validation_fraction), or merge after training (productrec centres)."
+        )
+    loader = _build_loader(table, recipe, rows, place, persistent=False)
+    labels = np.searchsorted(class_ids, rows["label"].to_numpy(dtype=np.int64))
+
+    def merge(network: nn.Module) -> dict[str, float]:
+        own = recognise_images(network, loader, device=place.device, dtype=place.dtype)
+        seen = gather_images(own, len(rows), place.ranks)
+        return merge_learned_centres(
+            metric,
+            seen.embeddings,
+            labels[seen.rows],
+            distance=wanted.merge_distance,
+            tolerance=wanted.merge_tolerance,
+            ranks=place.ranks,
+        )
+
+    return merge
 
 
 def _build_loader(

@@ -17,10 +17,10 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._decay = decay
-        pairs = [
-            (mine, theirs.detach())
-            for mine, theirs in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
-        ]
+        mine, theirs = self.network.state_dict(), network.state_dict()
+        # Tied weights stand under several names, and move once.
+        apart = {(one.data_ptr(), one.shape): name for name, one in mine.items()}.values()
+        pairs = [(mine[name], theirs[name].detach()) for name in apart]
         self._floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
         self._counters = [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,10 @@ class Checkpoint:
                 f"{self.folder}: the weights do not fit the model of their recipe ({reason})."
             ) from None
 
-    def load_centres(self) -> Tensor:
+    def load_centres(self) -> tuple[Tensor, Tensor | None]:
         """The learned centres (C, K, D) of its metric loss, float32, in the order of ``class_ids``.
+
+        With them come their sizes (C, K), how many centres each was merged from, where training merged any.
 
         Raises:
             ArtifactError: its loss has none.
@@ -58,7 +61,8 @@ class Checkpoint:
                 f"{self.folder}: holds no centres; its metric loss ({metric}) learns none, or it was written before "
                 "they were kept. Train with soft_triple or another proxy loss."
             )
-        return load_file(path)["centres"].float()
+        held = load_file(path)
+        return held["centres"].float(), held.get("sizes")
 
     def load_state(self) -> dict[str, Any]:
         """The complete training state; loaded as tensors and plain values, never as code.
@@ -82,10 +86,12 @@ def save_checkpoint(
     table_fingerprint: str,
     figures: dict[str, float],
     state: dict[str, Any] | None,
-    centres: Tensor | None = None,
+    centres: Mapping[str, Tensor] | None = None,
     keep_earlier: Path | None = None,
 ) -> None:
-    """Write a checkpoint; ``state`` is for one to resume from, ``centres`` (C, K, D) for a loss that learns them.
+    """Write a checkpoint; ``state`` is for one to resume from.
+
+    ``centres``: of a loss that learns them, ``centres`` (C, K, D) and, where some were merged, ``sizes`` (C, K).
 
     ``keep_earlier``: where the one before goes, to fall back to.
 
@@ -98,8 +104,9 @@ def save_checkpoint(
     ) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
         save_file(weights, temporary / "weights.safetensors")
-        if centres is not None:
-            save_file({"centres": centres.detach().cpu().contiguous()}, temporary / "centres.safetensors")
+        if centres:
+            kept = {name: value.detach().cpu().contiguous() for name, value in centres.items()}
+            save_file(kept, temporary / "centres.safetensors")
         write_json(temporary / "classes.json", class_ids)
         if state is not None:
             torch.save(state, temporary / "state.pt")

@@ -42,16 +42,17 @@ class Ending(Enum):
 class Plan:
     """What is done when.
 
-    ``epochs``: in all; ``validate_every`` and ``mine_every``: epochs; ``keep_best_by``: the figure that decides the
-    best checkpoint, lower is better for those that end in ``error``; ``patience``: validations without a better one
-    after which training ends, 0 for never; ``log_every``: steps; ``deadline``: of `time.monotonic`, when all is done;
-    ``batch_multiple``: what a batch size is a multiple of, for the one that is advised where memory runs out.
+    ``epochs``: in all; ``validate_every``, ``mine_every``, ``merge_every``: epochs; ``keep_best_by``: the figure that
+    decides the best checkpoint, lower is better for those that end in ``error``; ``patience``: validations without a
+    better one after which training ends, 0 for never; ``log_every``: steps; ``deadline``: of `time.monotonic`, when all
+    is done; ``batch_multiple``: what a batch size is a multiple of, for the one that is advised where memory runs out.
     """
 
     epochs: int
     keep_best_by: str
     validate_every: int = 1
     mine_every: int = 1
+    merge_every: int = 1
     patience: int = 0
     log_every: int = 20
     deadline: float | None = None
@@ -97,6 +98,7 @@ def run_training(
     on_epoch: Callable[[int, dict[str, float]], None],
     stop: StopRequest,
     mine: Callable[[nn.Module], np.ndarray] | None = None,
+    merge: Callable[[nn.Module], dict[str, float]] | None = None,
     on_epoch_start: Callable[[int], None] = lambda epoch: None,
     describe_rows: Callable[[list[int]], str] = str,
     should_stop: Callable[[int, dict[str, float]], bool] = lambda epoch, figures: False,
@@ -114,6 +116,8 @@ def run_training(
         on_epoch: called with the epoch and its figures.
         stop: when its ``wanted`` is set, the state is saved after the step and the loop ends.
         mine: near classes, for the sampler, of a network; called before every ``mine_every``-th epoch but the first.
+        merge: merges centres, judged by a network, and gives figures for the epoch; called before every
+            ``merge_every``-th epoch but the first.
         on_epoch_start: called with every epoch before its first step, also when it is resumed in its middle.
         describe_rows: names images by their rows.
         should_stop: whether to end after an epoch with these figures, as if patience had run out.
@@ -163,8 +167,12 @@ def run_training(
         if _is_hopeless(trainer, plan):
             return Ending.NO_BETTER
         sampler.epoch, sampler.first_batch = progress.epoch, progress.batch
-        if mine is not None and not progress.batch and progress.epoch and progress.epoch % plan.mine_every == 0:
+        is_later = not progress.batch and progress.epoch > 0  # at the start of an epoch, but of the first
+        if mine is not None and is_later and progress.epoch % plan.mine_every == 0:
             sampler.near_classes = mine(trainer.evaluated)
+        if merge is not None and is_later and progress.epoch % plan.merge_every == 0:
+            for name, value in merge(trainer.evaluated).items():
+                trainer.tally.note(name, value)
         trainer.recognizer.train()
         trainer.objective.train()
         on_epoch_start(progress.epoch)  # after train(), which would wake what is frozen

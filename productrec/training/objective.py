@@ -105,6 +105,11 @@ class JointLoss(nn.Module):
         """Centres of the metric term."""
         return (parameter for name, parameter in self.named_parameters() if name.endswith("centres"))
 
+    def get_centres(self) -> dict[str, Tensor]:
+        """``centres`` (C, K, D) of the metric term and, where some were merged, ``sizes`` (C, K); empty without any."""
+        state = {} if self.metric is None else self.metric.state_dict()
+        return {name: state[name] for name in ("centres", "sizes") if name in state}
+
     def iterate_other_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What else the metric term learns."""
         return ((name, parameter) for name, parameter in self.named_parameters() if not name.endswith("centres"))

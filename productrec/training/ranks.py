@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from productrec.errors import ProductrecError, TrainingError
+from productrec.losses.gradient import refuse_second_derivative
 
 _SECONDS_FOR_FIRST = 5.0
 
@@ -124,14 +125,19 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, ranks: Ranks, is_partial: bool) -> Tensor:
         ctx.ranks, ctx.count, ctx.is_partial = ranks, len(rows), is_partial
-        return torch.cat(ranks.gather_tensors(rows))
+        gathered = torch.cat(ranks.gather_tensors(rows))
+        ctx.save_for_backward(gathered)
+        return gathered
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.is_partial:
-            outer = ctx.ranks.reduce(outer.clone(), "sum")
-        start = ctx.ranks.rank * ctx.count
-        return outer[start : start + ctx.count] * ctx.ranks.size, None, None
+        with torch.no_grad():
+            total = ctx.ranks.reduce(outer.clone(), "sum") if ctx.is_partial else outer
+            start = ctx.ranks.rank * ctx.count
+            own = total[start : start + ctx.count] * ctx.ranks.size
+        if torch.is_grad_enabled():  # create_graph; what the other ranks said is not in this one's graph
+            own = refuse_second_derivative(own, outer, *ctx.saved_tensors)
+        return own, None, None
 
 
 def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from productrec.losses.batch import check_batch
+from productrec.losses.batch import check_batch, check_label_range
+from productrec.losses.gradient import hand_over_gradients, keep_gradients
 from productrec.models.recognizer import ClassificationHead, Recognizer
 from productrec.runtime import autocast
 from productrec.training.ranks import Ranks
@@ -72,8 +73,12 @@ class ShardedHead(nn.Module):
             features: (B, F), as many on every rank.
             labels: (B,) class positions among all classes.
             label_smoothing: share of the target spread evenly over the classes that are compared with.
+
+        Raises:
+            TrainingError: shapes do not fit, labels are not integers or, on the CPU, out of range.
         """
         check_batch("classification loss", features, labels)
+        check_label_range("classification loss", labels, self._class_count)
         everyone = self._ranks.gather_rows(features, is_partial=True)
         places = self._ranks.gather_rows(labels.long()) - self._start
         weight: Tensor = self.weight
@@ -184,14 +189,13 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         if own:
             share = (smoothing - 1) / count * is_own[:, None].to(logits.dtype)
             gradient.scatter_add_(1, places.clamp(min=0)[:, None], share)
-        ctx.save_for_backward(gradient)
         loss: Tensor = losses.mean()
+        keep_gradients(ctx, loss, (gradient,), (logits,))
         return loss
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None, None, None]:
-        gradient: Tensor = ctx.saved_tensors[0]
-        return outer * gradient, None, None, None, None
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return (*hand_over_gradients(ctx, outer), None, None, None, None)
 
 
 def _draw_rows(start: int, count: int, feature_dim: int) -> Tensor:

@@ -70,11 +70,22 @@ def test_a_stopped_training_resumes_to_the_same_weights(place, drawn, productrec
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
 
 
-def test_mined_classes_and_momentum_keys_outlive_a_stop(place, drawn, productrec):
+MINING = ["train.hard_classes=0.5", "train.mine_every=2", "loss.memory.rows=32"]
+MERGING = [f"loss.soft_triple.merge_{name}" for name in ("every_epochs=1", "distance=2", "tolerance=1.0")]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        [*MINING, "loss.memory.start_step=2", "loss.memory.momentum=0.9"],
+        [*MERGING, "loss.metric=soft_triple", "loss.soft_triple.centres_per_class=2"],
+    ],
+    ids=["mining and momentum", "merging"],
+)
+def test_what_an_epoch_begins_with_outlives_a_stop(place, drawn, productrec, own):
     recipe = write_recipe(place, drawn)
     assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
-    settings = [*TINY, "train.epochs=3", "train.hard_classes=0.5", "train.mine_every=2", "loss.memory.rows=32"]
-    settings += ["loss.memory.start_step=2", "loss.memory.momentum=0.9"]
+    settings = [*TINY, "train.epochs=3", *own]
     whole = productrec("train", recipe, *settings, "name=whole", "data.table=data/tiny")
     assert whole.code == 0, whole.err
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -87,10 +98,14 @@ def test_mined_classes_and_momentum_keys_outlive_a_stop(place, drawn, productrec
     process.communicate(timeout=60)
     resumed = productrec("train", recipe, *settings, "--resume")
     assert resumed.code == 0, resumed.err
-    digests = [
-        compute_file_digest(place / f"runs/{run}/checkpoints/last/weights.safetensors") for run in ("whole", "tiny")
-    ]
-    assert digests[0] == digests[1]
+    names = ["weights.safetensors"] + ["centres.safetensors"] * ("loss.metric=soft_triple" in own)
+    for name in names:
+        digests = [compute_file_digest(place / f"runs/{run}/checkpoints/last/{name}") for run in ("whole", "tiny")]
+        assert digests[0] == digests[1], name
+    if len(names) > 1:
+        lines = [json.loads(line) for line in (place / "runs/tiny/metrics.jsonl").read_text().splitlines()]
+        assert ["centres_per_class" in line for line in lines] == [False, True, True]
+        assert lines[-1]["centres_per_class"] == 1
 
 
 def test_a_resume_with_other_settings_is_refused_by_name(place, drawn, productrec):

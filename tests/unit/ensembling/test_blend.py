@@ -20,9 +20,10 @@ def test_the_blend_is_the_weighted_mean_whatever_the_block():
 
 def test_equal_weights_are_the_default():
     np.testing.assert_allclose(resolve_weights(["a", "b"], None), [0.5, 0.5])
+    np.testing.assert_allclose(resolve_weights(["a", "b"], [1e308, 1e308]), [0.5, 0.5])
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]])
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(ArtifactError, match="weights"):
         resolve_weights(["a", "b"], weights)

@@ -2,7 +2,13 @@ import pytest
 import torch
 
 from productrec.errors import ArtifactError
-from productrec.losses.centres import Prototypes, compute_prototype_similarities, merge_centres
+from productrec.losses.centres import (
+    Prototypes,
+    compute_prototype_similarities,
+    find_nearest_classes,
+    merge_centres,
+    pack_prototypes,
+)
 from productrec.losses.soft_triple import SoftTripleLoss
 
 
@@ -36,10 +42,43 @@ def test_similarities_are_those_of_the_loss() -> None:
     relaxed = compute_prototype_similarities(embeddings, whole, loss.gamma)
     expected = torch.nn.functional.cross_entropy(20 * relaxed, labels)
     torch.testing.assert_close(loss(embeddings, labels).detach(), expected)
-    padded = Prototypes(torch.cat([whole.centres, torch.zeros(3, 2, 2)], dim=1), whole.counts)
+    padded = Prototypes(
+        torch.cat([whole.centres, torch.zeros(3, 2, 2)], dim=1), torch.cat([whole.sizes, torch.zeros(3, 2)], dim=1)
+    )
     torch.testing.assert_close(compute_prototype_similarities(embeddings, padded, loss.gamma), relaxed)
     nearest = compute_prototype_similarities(embeddings, padded)
     torch.testing.assert_close(nearest, (embeddings @ whole.centres.flatten(0, 1).T).view(4, 3, 4).amax(dim=2))
+
+
+def test_merged_centres_count_as_all_that_they_were() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.randn(5, 4, 8, generator=generator), dim=2)
+    centres[:, 1], centres[:2, 3] = centres[:, 0], centres[:2, 0]  # two or three of a class coincide
+    embeddings = torch.nn.functional.normalize(torch.randn(30, 8, generator=generator), dim=1)
+    before = compute_prototype_similarities(
+        embeddings, Prototypes(centres, torch.ones(5, 4)), SoftTripleLoss(8, 5).gamma
+    )
+    merged = pack_prototypes(merge_centres(centres, 1e-3))
+    assert merged.counts.tolist() == [2, 2, 3, 3, 3]
+    assert merged.sizes[0].tolist() == [3, 1, 0]
+    after = compute_prototype_similarities(embeddings, merged, SoftTripleLoss(8, 5).gamma)
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
+    assert torch.equal(find_nearest_classes(embeddings, merged, 0.1), after.argmax(dim=1))
+    # Merged again they weigh what they weigh: the mean direction is that of all.
+    again = merge_centres(merged.centres, 2.0, merged.sizes)
+    torch.testing.assert_close(again.centres[:, 0], torch.nn.functional.normalize(centres.sum(dim=1), dim=1))
+    assert again.sizes[:, 0].tolist() == [4.0] * 5
+    # Broken on purpose: each centre counted once.
+    once = Prototypes(merged.centres, (merged.sizes > 0).float())
+    assert (compute_prototype_similarities(embeddings, once, 0.1) - before).abs().max() > 0.01
+
+
+def test_opposite_centres_stay_apart() -> None:
+    centres = torch.stack([at(0, 180), at(0, 10)])
+    merged = merge_centres(centres, 2.0)
+    assert merged.counts.tolist() == [2, 1]
+    torch.testing.assert_close(merged.centres[0], at(0, 180))
+    assert (merged.centres.norm(dim=2)[merged.sizes > 0] - 1).abs().max() < 1e-6
 
 
 def test_what_cannot_be_merged_is_refused() -> None:

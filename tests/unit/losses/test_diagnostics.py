@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from productrec.loss_settings import METRIC_LOSSES
-from productrec.losses.catalogue import build_metric_loss, list_pair_losses
+from productrec.loss_settings import METRIC_LOSSES, LossSettings
+from productrec.losses.catalogue import PROXY_LOSSES, build_metric_loss, list_pair_losses
 from productrec.losses.diagnostics import diagnose_pairs, list_driving_pairs
 from productrec.losses.mining import MultiSimilarityMining
 from productrec.losses.pair_logistic import PairLogisticLoss
@@ -83,6 +83,44 @@ def test_pair_logistic_tells_similarities_and_not_logits() -> None:
     seen = PairLogisticLoss().double().diagnose(embeddings, labels)
     assert seen.positive_similarity == pytest.approx(plain.positive_similarity)
     assert seen.hardest_positive.similarity == pytest.approx(plain.hardest_positive.similarity)
+
+
+@pytest.mark.parametrize("name", PROXY_LOSSES)
+def test_what_is_diagnosed_is_what_trains(name: str) -> None:
+    """Active pairs by the weights that the embeddings' own gradient holds: centres in general position give them."""
+    torch.manual_seed(3)
+    classes, dim, rows = 6, 80, 30
+    settings = LossSettings(metric=name).get_metric_settings() | ({"margin_power": 1.0} if name == "arc_face" else {})
+    sizes = [1, 2, 4, 8, 200, 5000]
+    module = build_metric_loss(name, settings, embedding_dim=dim, class_count=classes, class_sizes=sizes)
+    assert module is not None
+    module = module.double()
+    labels = torch.arange(rows) % (classes - 1)  # a class is not in the batch
+    centres = functional.normalize(module.centres.detach().flatten(0, 1), dim=1)
+    per_class = len(centres) // classes
+    noise = functional.normalize(torch.randn(rows, dim, dtype=torch.float64), dim=1)
+    leaf = functional.normalize(centres[labels * per_class] + noise, dim=1).requires_grad_()
+    if name == "ada_cos":
+        module.scale.fill_(15.0)  # one that it comes to; the first is 2.3
+    module.eval()
+    (gradient,) = torch.autograd.grad(module(leaf, labels), leaf)
+    weights = (gradient @ torch.linalg.pinv(centres)).abs()
+    anchors = weights.T * classes if name == "proxy_anchor" else weights * rows
+    marks = (anchors.amax(dim=1, keepdim=True) / 1000).clamp(min=1e-6)
+    seen = module.diagnose(leaf.detach(), labels)
+    assert seen.active_share == pytest.approx((anchors > marks).double().mean().item(), abs=1e-9)
+    similarities = leaf.detach() @ centres.T
+    positive = labels[:, None] == torch.arange(classes).repeat_interleave(per_class)
+    assert seen.positive_similarity == pytest.approx(similarities[positive].mean().item())
+    assert seen.negative_similarity == pytest.approx(similarities[~positive].mean().item())
+    for pair, value in (
+        (seen.hardest_positive, similarities[positive].min()),
+        (seen.hardest_negative, similarities[~positive].max()),
+    ):
+        assert pair is not None
+        image, centre = (pair.reference, pair.anchor) if name == "proxy_anchor" else (pair.anchor, pair.reference)
+        assert pair.similarity == pytest.approx(value.item())
+        assert similarities[image, centre].item() == pytest.approx(value.item())
 
 
 # ---------------------------------------------------------------- weight curves

@@ -93,6 +93,29 @@ def test_an_anchor_alone_in_its_class_meets_older_images_of_it() -> None:
     assert expected > 0
 
 
+@pytest.mark.parametrize("name", ["nt_xent", "multi_similarity", "pair_logistic"])
+def test_an_images_own_key_is_its_positive_with_one_image_a_class(name: str) -> None:
+    """MoCo: a query, its key, and the keys of the batches before as negatives."""
+    memory = build_metric_loss(
+        name, {}, memory_rows=12, memory_start_step=0, memory_momentum=0.999, embedding_dim=5, class_count=12
+    )
+    assert isinstance(memory, CrossBatchMemory)
+    found = 0.0
+    for step in range(3):
+        queries, keys = draw(step)[0].requires_grad_(), draw(step + 10)[0]
+        labels = torch.arange(4) + 4 * step
+        alone = memory.loss(queries, labels)
+        found = memory(queries, labels, keys) - alone
+        slope = torch.autograd.grad(found, queries)[0]
+        assert found > 0
+        assert slope.abs().sum() > 0
+    if name != "nt_xent":
+        return
+    known = torch.cat([draw(step + 10)[0] for step in range(3)])
+    logits = queries.detach() @ known.T / 0.07
+    torch.testing.assert_close(found.detach(), functional.cross_entropy(logits, torch.arange(4) + 8))
+
+
 def test_a_batch_that_does_not_fit_and_settings_that_say_nothing_are_refused() -> None:
     with pytest.raises(TrainingError, match="must be at most 3 embeddings of 5 dimensions"):
         build(rows=3)(*draw(0))

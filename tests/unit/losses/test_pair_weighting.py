@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
+from productrec.losses.catalogue import build_metric_loss
 from productrec.losses.euclidean import EuclideanContrastive, OriginalLiftedStructure
 from productrec.losses.mining import (
     BandMining,
@@ -499,7 +500,7 @@ def test_the_gradient_carries_no_graph_of_its_own() -> None:
     embeddings, labels = draw()
     leaf = embeddings.requires_grad_()
     (gradient,) = torch.autograd.grad(compute_pair_loss(leaf, labels, NTXent()), leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad"):
+    with pytest.raises(RuntimeError, match="no second derivative"):
         gradient.sum().backward()
 
 
@@ -530,6 +531,17 @@ def test_references_that_do_not_fit_are_refused() -> None:
         compute_pair_loss(
             embeddings, labels, NTXent(), references=embeddings, reference_labels=labels, own_rows=labels[:3]
         )
+
+
+@pytest.mark.parametrize("rows", [8, 300])  # masks, and tables
+@pytest.mark.parametrize("bad", [-2, "count"])
+def test_own_rows_out_of_range_are_refused(rows: int, bad: object) -> None:
+    embeddings = functional.normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels, own_rows = torch.arange(rows) % 3, torch.arange(rows)
+    own_rows[-1] = rows if bad == "count" else bad
+    loss = build_metric_loss("contrastive", {}, embedding_dim=8, class_count=3)
+    with pytest.raises(TrainingError, match=f"own_rows must be rows of the references, 0 to {rows - 1}, or -1"):
+        loss(embeddings, labels, embeddings, labels, own_rows)
 
 
 @pytest.mark.parametrize(

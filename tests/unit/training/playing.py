@@ -126,7 +126,15 @@ def shard_head(recognizer, dropout, negative_share, ranks):
 
 
 def play(
-    trainer, epochs=6, stop_after=None, saved=None, images=PlainImages, figures=(0.5,), validation_seconds=0.0, **plan
+    trainer,
+    epochs=6,
+    stop_after=None,
+    saved=None,
+    images=PlainImages,
+    figures=(0.5,),
+    validation_seconds=0.0,
+    merge=None,
+    **plan,
 ):
     """Train for some epochs; what each epoch said. ``figures``: what validation says, the last one from then on."""
     sampler = EpochSampler(np.arange(16) % CLASSES, batch_size=4, images_per_class=2, seed=0)
@@ -156,6 +164,7 @@ def play(
         on_step=on_step,
         on_epoch=lambda epoch, shown: log.append(dict(shown)),
         stop=stop,
+        merge=merge,
         describe_rows=lambda rows: f"rows {rows}",
     )
     return log

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from productrec.errors import RecipeError
+from productrec.errors import RecipeError, TrainingError
 from productrec.losses.classification import compute_classification_loss
 from productrec.models.recognizer import ClassificationHead
 from productrec.recipe import build_recipe
 from productrec.stages.train_model import build_trainer
 from productrec.training.ranks import Ranks
 from productrec.training.sharded_head import ShardedHead, _draw_rows, _ShardedCrossEntropy
-from tests.unit.training.playing import PlainImages, build
+from tests.unit.training.playing import CLASSES, PlainImages, build
 from tests.unit.training.test_ranks import run_ranks
 
 STEPS = """
@@ -19,7 +19,7 @@ import os, sys, torch
 sys.path.insert(0, os.getcwd())
 from productrec.training.ranks import join_ranks, leave_ranks
 from productrec.training.mixing import Mixture
-from tests.unit.training.playing import PlainImages, build
+from tests.unit.training.playing import CLASSES, PlainImages, build
 
 class Alike:
     # Mixes every third step by labels alone: who else an image is mixed with depends on the ranks.
@@ -127,6 +127,15 @@ def test_the_gradient_is_that_of_the_value():
     # A label that no shard holds is not met; its term is left out of the value and of the gradient alike.
     torch.autograd.gradcheck(lambda z: _ShardedCrossEntropy.apply(z[:1], places[:1], Ranks(), 0.1, 4), logits)
     torch.autograd.gradcheck(lambda z: _ShardedCrossEntropy.apply(z[2:], places[2:], Ranks(), 0.0, 4), logits)
+
+
+@pytest.mark.parametrize("negative_share", [1.0, 0.5])
+@pytest.mark.parametrize("label", [-1, CLASSES, 100])
+def test_labels_out_of_range_are_refused_as_by_the_plain_head(negative_share, label):
+    labels = torch.tensor([0, 1, label, 2])
+    for trainer in (build("none", negative_share=negative_share), build("none")):
+        with pytest.raises(TrainingError, match="labels must be class positions from 0 to 3"):
+            trainer.run_step(PlainImages(None).images[:4], labels)
 
 
 @pytest.mark.parametrize("extreme", [1e4, -1e4])

@@ -147,6 +147,21 @@ def test_the_average_equals_its_recurrence_and_copies_counters():
     assert average.network[1].num_batches_tracked == 3
 
 
+def test_tied_weights_of_an_averaged_network_move_once():
+    recognizer = build("none", ema_decay=0.0).recognizer
+    recognizer.neck.norm.weight = recognizer.neck.norm.bias
+    tied = WeightAverage(recognizer, 0.99)
+    before = {name: value.clone() for name, value in tied.network.state_dict().items()}
+    with torch.no_grad():
+        for one in recognizer.parameters():
+            one.add_(1.0)
+    tied.update(0)
+    share = 1 - 1 / 10
+    for name, value in tied.network.state_dict().items():
+        if name in dict(recognizer.named_parameters(remove_duplicate=False)):
+            torch.testing.assert_close(value - before[name], torch.full_like(value, share), msg=name)
+
+
 def save(folder, trainer, state=None, class_ids=(3, 5, 8, 9)):
     save_checkpoint(
         folder,
