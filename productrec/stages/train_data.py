@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.retrieval.hard_mining import find_near_classes
 from productrec.runtime import StopRequest
+from productrec.stages.table_state import find_class_ids
 from productrec.training.ranks import Ranks
 from productrec.training.validation import gather_images, recognise_images, slice_of_rank, validate_network
 
@@ -59,13 +60,14 @@ def add_pseudo_labels(rows: pd.DataFrame, table: ImageTable, recipe: Recipe) -> 
     """The training images, and below them those without a label whose predicted one is sure enough.
 
     Raises:
-        ArtifactError: the probabilities are damaged, or of other images than the table's.
+        ArtifactError: the probabilities are damaged, or of other images or classes than the table's.
         DataError: an image has a label, or none is sure enough.
     """
     folder = recipe.train.pseudo_labels
     if folder is None:
         return rows
     probabilities = load_probabilities(folder)
+    probabilities = replace(probabilities, class_ids=find_class_ids(probabilities, table))
     images = table.images.set_index("image_id", drop=False)[["label", "status"]]
     foreign = [image_id for image_id in probabilities.ids if image_id not in images.index]
     if foreign:
