@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class ClassProbabilities:
     fingerprint: str
     keys: list[str] = field(default_factory=list)
     split: str | None = None
-    table: str | None = None
+    table: Path | None = None
     table_fingerprint: str | None = None
     rows: str | None = None
 
@@ -55,7 +56,7 @@ def write_probabilities(
     inputs: dict[str, str],
     settings: dict[str, Any],
     keys: Sequence[str] = (),
-    table: str | None = None,
+    table: Path | None = None,
     rows: str | None = None,
 ) -> Iterator[np.ndarray]:
     """Write class probabilities; the block fills the (N, C) float16 memory map it is given.
@@ -65,7 +66,9 @@ def write_probabilities(
     Raises:
         ArtifactError: a row is not finite or does not sum to 1.
     """
-    notes = {"made": made, "fallback": list(fallback), "table": table, "rows": rows}
+    # Relative, so that both may move together.
+    place = None if table is None else os.path.relpath(table.resolve(), folder.resolve())
+    notes = {"made": made, "fallback": list(fallback), "table": place, "rows": rows}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         shape = (len(ids), len(class_ids))
         path = temporary / "probabilities.npy"
@@ -101,7 +104,7 @@ def load_probabilities(folder: Path) -> ClassProbabilities:
         fingerprint=manifest.fingerprint,
         keys=[str(key) for key in classes.get("keys", [])],
         split=manifest.settings.get("split"),
-        table=manifest.notes.get("table"),
+        table=None if manifest.notes.get("table") is None else (folder / manifest.notes["table"]).resolve(),
         table_fingerprint=manifest.inputs.get("table"),
         rows=manifest.notes.get("rows"),
     )

@@ -206,7 +206,7 @@ def _write(
             inputs=inputs,
             settings=settings,
             keys=get_class_keys(table, class_ids),
-            table=str(recipe.table.absolute()),
+            table=recipe.table,
             rows=digest_rows(table, split),
         ) as values:
             values[:] = prior

@@ -179,7 +179,8 @@ def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Ind
         return None, Fusion(), f"the head alone, since its index is of an earlier time; {again} makes it anew"
     fusion = Fusion(**predictions.settings["fusion"])
     fitted = "as fitted on validation" if predictions.notes["made"].get("validation") else "by default"
-    way = f"head ({fusion.head_weight:g}) and vote of {fusion.k} neighbours fused {fitted}, through the views {views}"
+    weight = fusion.head_weight
+    way = f"{weight:g} x head + {1 - weight:g} x vote of {fusion.k} neighbours, {fitted}, through the views {views}"
     return index, fusion, way
 
 

@@ -133,7 +133,7 @@ def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, samp
 
 def _find_table(probabilities: ClassProbabilities, recipe: Recipe) -> Path | None:
     """The image table that some predictions were made from, or the recipe's; None where neither is on this machine."""
-    known = [] if probabilities.table is None else [Path(probabilities.table)]
+    known = [] if probabilities.table is None else [probabilities.table]
     return next((folder for folder in (*known, recipe.table) if (folder / "manifest.json").exists()), None)
 
 

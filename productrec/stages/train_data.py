@@ -114,7 +114,9 @@ def build_sampler(
 
 
 def warn_of_single_images(labels: np.ndarray, class_ids: list[int], *, pk: bool) -> None:
-    """Tell of classes whose image is its own only positive."""
+    """Tell of classes whose image is its own only positive, and of a training that has one class alone."""
+    if len(class_ids) == 1:
+        warn("one class alone is trained on: every image will be given it, and accuracy says nothing.")
     counts = np.bincount(labels, minlength=len(class_ids))
     single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
     if single and pk:
