@@ -200,9 +200,11 @@ def train(
     """Train a recipe's model (or each of its members) on its image table."""
     from productrec.launch import STARTED
     from productrec.recipe import load_recipe
+    from productrec.stages.select import check_overrides
 
     started = float(os.environ.get(STARTED, time.time()))  # set where several processes are launched
     loaded = load_recipe(recipe, overrides or [])
+    check_overrides(overrides or [], command="train", run_folders=False)
     if nproc > 1:
         from productrec.launch import launch_ranks
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from productrec.metrics.classification import compute_label_ranks
-from productrec.metrics.intervals import compute_wilson_interval
+from productrec.metrics.wilson import compute_wilson_interval
 
 
 @dataclass(frozen=True)

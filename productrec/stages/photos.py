@@ -215,9 +215,8 @@ def _classify(one: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int]
     for batch in loader:
         _, seen = recognise_views(one.network, batch.cuts, plan, device=one.device, dtype=one.dtype)
         rows = batch.rows.tolist()
-        # As an embedding set keeps them, so that a photo gets the class here that it gets in a test split.
-        logits = np.clip(seen.logits.numpy(), -60000, 60000).astype(np.float16)
-        yield rows, _fuse(one, [paths[row] for row in rows], seen.embeddings.numpy(), logits), batch.broken
+        ids = [paths[row] for row in rows]
+        yield rows, _fuse(one, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken
 
 
 def _fuse(one: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:

@@ -18,10 +18,12 @@ DEFAULT_VIEWS = "zoom"
 # was trained.
 _OF_RUNS = ("device", "members", "predict", "train.precision", "train.workers")
 _OF_TABLES = ("competition", "data.images", "data.table", "train.timeout_minutes")
+_TABLE_OF_TRAINING = ("data.images", "data.source", "data.table")
 _OF_COMMAND = {
     "predict": (*_OF_RUNS, *_OF_TABLES),
     "predict --images": _OF_RUNS,
     "audit": (*_OF_RUNS, *_OF_TABLES, "train.fold", "train.splits"),
+    "train": (*(section for section in Recipe.model_fields if section != "data"), *_TABLE_OF_TRAINING),
 }
 _OF_RECIPES = ("name", "runs")  # where a recipe's run lies; a run folder lies where it lies
 _PHOTOS = "To classify a folder of new photos: productrec predict RUN --images FOLDER --out new.csv."
@@ -156,8 +158,9 @@ def check_overrides(overrides: Sequence[str], *, command: str, run_folders: bool
         if key in _OF_TABLES:
             raise RecipeError(f"{key}: has no effect on {command}, which needs no image table.")
         if section == "data":
+            hint = f" {_PHOTOS}" if command.startswith("predict") else ""
             raise RecipeError(
-                f"{key}: has no effect on {command}; it belongs to ingest and run, which make the table. {_PHOTOS}"
+                f"{key}: has no effect on {command}; it belongs to ingest and run, which make the table.{hint}"
             )
         if section == "submit":
             raise RecipeError(f"{key}: has no effect on {command}; it belongs to submit and run.")

@@ -37,6 +37,12 @@ def test_a_setting_without_effect_is_refused(finished, productrec, setting, word
     check_line(productrec("predict", "runs/tiny", setting), 2, setting.partition("=")[0], *words)
 
 
+def test_training_does_not_pass_over_what_ingest_decides(finished, productrec):
+    done = productrec("train", "tiny.yaml", *TINY, "name=other", "data.table=data/tiny", "data.validation_fraction=0.5")
+    check_line(done, 2, "data.validation_fraction", "no effect on train", "ingest and run")
+    assert not (finished / "runs/other").exists()
+
+
 def test_another_image_folder_must_hold_the_tables_images(finished, drawn, productrec):
     (finished / "photos").mkdir()
     check_line(productrec("predict", "runs/tiny", "data.images=photos"), 3, "holds not one", "--images FOLDER")

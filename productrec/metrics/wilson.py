@@ -1,4 +1,4 @@
-"""Intervals: how far a share that was seen on some images may be from that of all such images."""
+"""Wilson's interval: how far a share that was seen on some images may be from that of all such images."""
 
 from __future__ import annotations
 
