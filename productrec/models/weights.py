@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # it is there in every version
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
