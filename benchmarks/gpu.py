@@ -88,7 +88,9 @@ def _measure_pipeline(
 
     from productrec.data.table import load_table
     from productrec.runtime import choose_dtype
-    from productrec.stages.run import ingest_recipe, predict_runs, print_scores, select_runs
+    from productrec.stages.run import ingest_recipe, predict_runs
+    from productrec.stages.score_table import print_scores
+    from productrec.stages.select import select_runs
     from productrec.stages.submit import submit_recipe
     from productrec.stages.train import run_train
 
@@ -132,7 +134,7 @@ def _measure_pipeline(
     print_scores(predicted)
     submit_recipe(recipe, predicted.folder / "test", out=options.submission or work / "submission.csv")
 
-    scores = {way: asdict(one) for way, one in predicted.scores[run.name].items()}
+    scores = {way: asdict(one) for way, one in predicted.validation[run.name].items()}
     figures |= {"epochs": epochs, "training_minutes": minutes, "predict_stage_seconds": predict_seconds}
     figures |= {"images_per_second": rates, "peak_gib": peaks, "validation": scores}
     setting = f"{recipe.model.backbone}, {recipe.train.side_px} px, batch {recipe.train.batch_size}"
@@ -182,7 +184,7 @@ def _time_views(
     from productrec.data.dataset import choose_workers
     from productrec.data.table import load_table
     from productrec.runtime import count_cores
-    from productrec.stages.embed import load_network
+    from productrec.stages.load_model import load_network
     from productrec.training.checkpoint import load_checkpoint
 
     network = load_network(load_checkpoint(run / "checkpoints" / "best")).to(device)

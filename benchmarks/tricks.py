@@ -158,7 +158,8 @@ def _train(task: tuple[Trick, int, int, Path]) -> dict[str, Any]:
 def _predict(recipe: Recipe) -> Path:
     """Class probabilities of the test images by the defaults."""
     from productrec.recipe import change_recipe
-    from productrec.stages.run import predict_runs, select_runs
+    from productrec.stages.run import predict_runs
+    from productrec.stages.select import select_runs
     from productrec.stages.train import run_train
 
     first = change_recipe(recipe, {"name": f"{recipe.name}-first"}, "defaults")

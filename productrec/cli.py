@@ -12,11 +12,8 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.errors import ProductrecError
+from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
-
-_SOME_VIEWS = "some"  # --tta without a preset
-TTA_PRESETS = ("plain", "flip", "five_crops", "scales", "zoom", "full")
 
 app = typer.Typer(
     name="productrec",
@@ -203,9 +200,11 @@ def train(
     """Train a recipe's model (or each of its members) on its image table."""
     from productrec.launch import STARTED
     from productrec.recipe import load_recipe
+    from productrec.stages.select import check_overrides
 
     started = float(os.environ.get(STARTED, time.time()))  # set where several processes are launched
     loaded = load_recipe(recipe, overrides or [])
+    check_overrides(overrides or [], command="train", run_folders=False)
     if nproc > 1:
         from productrec.launch import launch_ranks
 
@@ -223,24 +222,49 @@ def predict(
         list[str], typer.Argument(metavar="RUN|RECIPE... [KEY=VALUE]...", help="Run folders, or a recipe.")
     ],
     tta: Annotated[
-        str | None, typer.Option(help=f"Average over views: {', '.join(TTA_PRESETS)}; alone: the recipe's, or zoom.")
+        bool, typer.Option("--tta", help="Average over several views: the recipe's, or zoom where it has none.")
+    ] = False,
+    views: Annotated[
+        str | None, typer.Option(help="Average over these: plain, flip, five_crops, scales, zoom or full.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the ensemble of several runs.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Classify the photos in this folder instead, into the CSV --out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the ensemble of several runs; with --images, the CSV.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="With --images: write over a CSV that is there.")] = False,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that embed together, one a GPU.")] = 1,
 ) -> None:
-    """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble."""
+    """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble.
+
+    With --images the photos of a folder get a line each in a CSV instead; that needs nothing but the run.
+    """
+    if images is None and replace:
+        raise typer.BadParameter("goes with --images", param_hint="--replace")
+    if images is not None and out is None:
+        raise typer.BadParameter("name the CSV with --out", param_hint="--images")
+    if images is not None and nproc > 1:
+        raise typer.BadParameter("must be 1 with --images", param_hint="--nproc")
     if nproc > 1:
         from productrec.launch import launch_ranks
 
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
-    from productrec.stages.run import embed_together, load_runs, predict_runs, print_scores
+    from productrec.stages.run import embed_together, predict_runs
+    from productrec.stages.score_table import print_scores
+    from productrec.stages.select import load_runs
 
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]
     targets = [Path(text) for text in runs if text not in overrides]
-    if tta is not None and tta != _SOME_VIEWS:
-        overrides.append(f"predict.tta={tta}")
-    selected = load_runs(targets, overrides, out=out, some_views=tta == _SOME_VIEWS)
+    if images is not None and out is not None:
+        from productrec.stages.photos import report, run_photos
+
+        selected = load_runs(targets, overrides, views=views, some_views=tta, command="predict --images")
+        weighted = selected.weigh(_parse_weights(weights))
+        report(run_photos(selected.runs, images, out, weights=weighted, replace=replace))
+        return
+    selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
     if embed_together(selected):
         print_scores(predict_runs(selected, weights=_parse_weights(weights)))
 
@@ -252,7 +276,8 @@ def ensemble(
     weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1.")] = None,
 ) -> None:
     """Blend predictions that are there already."""
-    from productrec.stages.run import ensemble_predictions, print_scores
+    from productrec.stages.run import ensemble_predictions
+    from productrec.stages.score_table import print_scores
 
     print_scores(ensemble_predictions(members, out, weights=_parse_weights(weights)))
 
@@ -372,7 +397,8 @@ def main(arguments: list[str] | None = None) -> None:
     prepare_process()
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=_complete_tta(given), prog_name="productrec")
+        _refuse_tta_values(given)
+        app(args=given, prog_name="productrec")
     except ProductrecError as error:
         if os.environ.get("PRODUCTREC_TRACEBACK"):
             raise
@@ -380,13 +406,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
 
 
-def _complete_tta(arguments: list[str]) -> list[str]:
-    """Give ``--tta`` without a preset a value; the parser knows no options whose value may be left out."""
-    completed = []
-    for place, argument in enumerate(arguments):
-        following = arguments[place + 1] if place + 1 < len(arguments) else ""
-        completed.append(f"--tta={_SOME_VIEWS}" if argument == "--tta" and following not in TTA_PRESETS else argument)
-    return completed
+def _refuse_tta_values(arguments: list[str]) -> None:
+    """Say what ``--tta=flip`` is now; the parser itself would only say that the option takes no value."""
+    for argument in arguments:
+        if argument.startswith("--tta="):
+            raise RecipeError(
+                f"--tta: takes no value; got {argument}. Write --views {argument.removeprefix('--tta=')}."
+            )
 
 
 def _parse_weights(text: str | None) -> list[float] | None:

@@ -62,7 +62,8 @@ class ModelSettings(Settings):
 
     backbone: str = Field("resnet50", description="any timm model name")
     pretrained: bool | str = Field(
-        True, description="true: timm's weights; false: random; a path: a local weights file"
+        True,
+        description="true: timm's weights; false: random; a path: a weights file, or a run whose backbone is taken",
     )
     pooling: Literal["gem", "average"] = Field("gem", description="how the feature map becomes one vector")
     gem_power: PositiveFloat = Field(3.0, description="initial GeM exponent, learned")

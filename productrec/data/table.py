@@ -35,6 +35,8 @@ IMAGE_COLUMNS = {
     "reason": "str",
 }
 CLASS_COLUMNS = {"id": "Int64", "name": "str", "path": "str", "description": "str"}
+# Whose readers number classes by their names' order, so that a class that is added moves the numbers of others.
+_NUMBERED_FORMATS = ("folders", "csv", "table", "webdataset", "huggingface", "in_shop")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class ImageTable:
 
     ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing);
     ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, ``packed`` the folder of the
-    packed store that holds its pictures, where it has one.
+    packed store that holds its pictures, where it has one; ``numbered``: class ids are positions among the
+    names, not the source's own, see `data.class_keys`.
     """
 
     images: pd.DataFrame
@@ -52,6 +55,7 @@ class ImageTable:
     sample: Path | None
     fingerprint: str
     packed: Path | None = None
+    numbered: bool = False
 
     def select(self, splits: Collection[str], *, usable: bool = True) -> pd.DataFrame:
         """Rows of ``splits`` in the table's order; only those whose image can be read unless ``usable`` is false."""
@@ -245,4 +249,5 @@ def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
         sample=sample if sample.exists() else None,
         fingerprint=manifest.fingerprint,
         packed=(folder / str(manifest.notes["packed"])).resolve() if "packed" in manifest.notes else None,
+        numbered=manifest.settings.get("format") in _NUMBERED_FORMATS,
     )

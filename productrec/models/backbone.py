@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import sys
@@ -15,7 +16,9 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models import load_checkpoint
 from torch import Tensor, nn
 
+from productrec.console import say
 from productrec.errors import TrainingError, describe_offenders
+from productrec.models.weights import describe_error, find_weights, reach_hub, read_own_weights
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ def build_backbone(
 
     Args:
         name: any name timm lists.
-        pretrained: true for timm's own weights (fetched from their hub), false for random ones, a path for a local
-            ``.safetensors`` or ``.pth`` file (loaded as weights only, never as code).
+        pretrained: true for timm's own weights (fetched from their hub), false for random ones, or a path: a local
+            ``.safetensors`` or ``.pth`` file of timm's, or a run folder, a checkpoint in it or its weights, whose
+            backbone is taken. Files are loaded as weights only, never as code.
         side_px: side of the images it will see; models of a fixed size are built for it.
         drop_path: stochastic depth rate, where the model has it.
 
     Raises:
+        ArtifactError: the checkpoint that weights are taken from is damaged.
         TrainingError: no such model (the nearest names are given), or its weights cannot be had or do not fit.
     """
     if not timm.is_model(name):
@@ -77,50 +82,62 @@ def build_backbone(
         raise TrainingError(
             f"model.backbone: timm knows no {name!r}. " + (f"Did you mean {' or '.join(near)}?" if near else "")
         )
-    if isinstance(pretrained, str) and not Path(pretrained).is_file():
-        raise TrainingError(f"model.pretrained: must be true, false or a weights file; {pretrained!r} is no file.")
+    weights = find_weights(Path(pretrained)) if isinstance(pretrained, str) else None
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     sizes: tuple[dict[str, Any], ...] = ({"img_size": side_px}, {})
     network = None
     for extra in sizes:  # vision transformers want to know the size, convolutional nets refuse it
         try:
-            network = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options, **extra)
+            with reach_hub() if pretrained is True else contextlib.nullcontext():
+                network = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options, **extra)
             break
+        except TrainingError:
+            raise
         except TypeError as error:
             if extra:
                 continue
             raise TrainingError(f"model: {name} cannot be built ({error}). drop_path may not apply to it.") from None
         except Exception as error:  # a hub that is out of reach raises one of many kinds
             raise TrainingError(
-                f"model: {name} cannot be built with its weights ({_get_reason(error)}). "
+                f"model: {name} cannot be built with its weights ({describe_error(error)}). "
                 "Give model.pretrained=false for random weights, or the path of a local file."
             ) from None
     assert network is not None
-    if isinstance(pretrained, str):
-        _load_weights(network, pretrained)
+    if weights is not None:
+        _load_weights(network, name, weights)
     config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
     mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
     return Backbone(network), Normalisation(mean, std)  # type: ignore[arg-type]
 
 
-def _load_weights(network: nn.Module, path: str) -> None:
-    """Load a file in timm's format, or one that it knows to convert; a classifier in it is left out.
+def _load_weights(network: nn.Module, name: str, path: Path) -> None:
+    """Load a file in timm's format, one that timm knows to convert, or a checkpoint of ours; heads in it are left out.
+
+    Args:
+        network: of timm, changed in place.
+        name: timm's, for messages.
+        path: of the file, see `find_weights`.
 
     Raises:
-        TrainingError: the file cannot be read, or a weight of the backbone is not in it.
+        TrainingError: the file cannot be read, or a weight of the backbone is not in it, or of another shape.
     """
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    own = read_own_weights(path)
     try:
-        found = load_checkpoint(network, path, strict=False, filter_fn=convert)
+        if own:
+            state = convert(own, network) if convert else own
+            missing = list(network.load_state_dict(state, strict=False).missing_keys)
+        else:
+            missing = list(load_checkpoint(network, str(path), strict=False, filter_fn=convert).missing_keys)
     except Exception as error:  # damaged and foreign files raise one of many kinds
-        raise TrainingError(f"{path}: cannot be loaded as weights ({_get_reason(error)}).") from None
-    missing = list(found.missing_keys)
+        raise TrainingError(
+            f"{path}: cannot be loaded as weights of {name} ({describe_error(error)}). "
+            "Take a file of the same timm model."
+        ) from None
     if missing:
         raise TrainingError(
-            f"{path}: must hold every weight of the backbone; {describe_offenders(missing, 3)} are not in it. "
+            f"{path}: must hold every weight of the backbone {name}; {describe_offenders(missing, 3)} are not in it. "
             "Take a file of the same timm model."
         )
-
-
-def _get_reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if own:
+        say(f"backbone {name}: {len(own)} weights taken from {path}; pooling, neck and heads are new")

@@ -7,9 +7,10 @@ behind a sure class all others would tie at zero and be ranked by their position
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ class ClassProbabilities:
     """Probabilities of every image of a split.
 
     ``ids``: (N,); ``class_ids``: (C,); ``values``: (N, C) float32 whose rows sum to 1 within rounding; ``names``: (C,)
-    class names; ``fallback``: ids that got the class prior because their image cannot be read; ``made``: how.
+    class names; ``keys``: (C,) what the classes are known by whatever their ids, empty in an older artefact;
+    ``fallback``: ids that got the class prior because their image cannot be read; ``made``: how; ``split``: whose
+    images; ``table``: folder of the image table they were made from, ``table_fingerprint`` and ``rows`` digests of it
+    and of the split's rows, None in an older artefact.
     """
 
     folder: Path
@@ -37,6 +41,11 @@ class ClassProbabilities:
     fallback: list[str]
     made: dict[str, Any]
     fingerprint: str
+    keys: list[str] = field(default_factory=list)
+    split: str | None = None
+    table: Path | None = None
+    table_fingerprint: str | None = None
+    rows: str | None = None
 
 
 @contextmanager
@@ -50,13 +59,20 @@ def write_probabilities(
     made: dict[str, Any],
     inputs: dict[str, str],
     settings: dict[str, Any],
+    keys: Sequence[str] = (),
+    table: Path | None = None,
+    rows: str | None = None,
 ) -> Iterator[np.ndarray]:
     """Write class probabilities; the block fills the (N, C) float32 memory map it is given.
+
+    ``keys``, ``table`` and ``rows`` as in `ClassProbabilities`; the table's fingerprint is the input ``table``.
 
     Raises:
         ArtifactError: a row is not finite or does not sum to 1.
     """
-    notes = {"made": made, "fallback": list(fallback)}
+    # Relative, so that both may move together.
+    place = None if table is None else os.path.relpath(table.resolve(), folder.resolve())
+    notes = {"made": made, "fallback": list(fallback), "table": place, "rows": rows}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         shape = (len(ids), len(class_ids))
         path = temporary / "probabilities.npy"
@@ -69,7 +85,7 @@ def write_probabilities(
         else:
             np.save(path, values)
         write_json(temporary / "ids.json", list(ids))
-        write_json(temporary / "classes.json", {"ids": list(class_ids), "names": list(names)})
+        write_json(temporary / "classes.json", {"ids": list(class_ids), "names": list(names), "keys": list(keys)})
 
 
 def load_probabilities(folder: Path) -> ClassProbabilities:
@@ -90,6 +106,11 @@ def load_probabilities(folder: Path) -> ClassProbabilities:
         fallback=list(manifest.notes.get("fallback", [])),
         made=dict(manifest.notes.get("made", {})),
         fingerprint=manifest.fingerprint,
+        keys=[str(key) for key in classes.get("keys", [])],
+        split=manifest.settings.get("split"),
+        table=None if manifest.notes.get("table") is None else (folder / manifest.notes["table"]).resolve(),
+        table_fingerprint=manifest.inputs.get("table"),
+        rows=manifest.notes.get("rows"),
     )
 
 

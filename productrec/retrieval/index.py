@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ _QUERIES_AT_A_TIME = 1024  # of a range search, whose answers have no bound
 
 @dataclass(frozen=True)
 class Index:
-    """A searchable gallery: ``labels`` (M,) are the class ids of its rows; ``space`` says whose embeddings it takes."""
+    """A searchable gallery.
+
+    ``labels`` (M,) are the class ids of its rows; ``keys``: what these classes are known by whatever their ids, empty
+    in an older artefact; ``space`` says whose embeddings it takes.
+    """
 
     engine: faiss.Index
     labels: np.ndarray
     space: str
     fingerprint: str
+    keys: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,13 @@ class Neighbours:
 
 
 def save_index(
-    folder: Path, gallery: EmbeddingSet, labels: Sequence[int], *, inputs: dict[str, str], settings: dict[str, Any]
+    folder: Path,
+    gallery: EmbeddingSet,
+    labels: Sequence[int],
+    *,
+    inputs: dict[str, str],
+    settings: dict[str, Any],
+    keys: Mapping[int, str] | None = None,
 ) -> None:
     """Build the index of a gallery and write it.
 
@@ -51,7 +62,8 @@ def save_index(
         gallery: M embeddings.
         labels: (M,) class id of each row.
         inputs: fingerprints for the manifest.
-        settings: likewise.
+        settings: of the manifest.
+        keys: what each class is known by, whatever its id.
 
     Raises:
         ArtifactError: the gallery is empty, or a row is not finite or not of unit norm.
@@ -65,6 +77,7 @@ def save_index(
         faiss.write_index(engine, str(temporary / "index.faiss"))
         np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
         write_json(temporary / "gallery.json", gallery.ids)
+        write_json(temporary / "keys.json", {str(class_id): key for class_id, key in (keys or {}).items()})
 
 
 def build_engine(embeddings: np.ndarray) -> faiss.Index:
@@ -84,7 +97,15 @@ def load_index(folder: Path) -> Index:
     check_files(folder, manifest)
     engine = faiss.read_index(str(folder / "index.faiss"))
     labels = np.load(folder / "labels.npy")
-    return Index(move_to_gpu(engine), labels, str(manifest.notes["space"]), manifest.fingerprint)
+    known = folder / "keys.json"
+    keys = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
+    return Index(
+        move_to_gpu(engine),
+        labels,
+        str(manifest.notes["space"]),
+        manifest.fingerprint,
+        {int(class_id): str(key) for class_id, key in keys.items()},
+    )
 
 
 def move_to_gpu(engine: faiss.Index) -> faiss.Index:

@@ -25,7 +25,6 @@ from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.index import search_close_pairs, search_rows
 from productrec.runtime import count_cores
-from productrec.training.checkpoint import load_checkpoint
 
 KIND = "findings"
 CSV_NAME = "findings.csv"
@@ -40,12 +39,11 @@ _EXAMPLES = 2
 
 @dataclass(frozen=True)
 class Judge:
-    """A run that judges labels: the splits it was trained on, the fold it left out, and which checkpoint speaks."""
+    """A run that judges labels: the splits it was trained on, and the fold it left out."""
 
     folder: Path
     splits: tuple[str, ...]
     fold: int | None
-    checkpoint: str
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     doubts: dict[str, list[tuple[float, int, str]]] = {}
     unjudged = 0
     for judge, one in sets.items():
-        class_ids = np.array(load_checkpoint(judge.folder / "checkpoints" / judge.checkpoint).class_ids)
+        class_ids = np.array(one.class_ids)  # the table's, ascending
         rows = images.loc[one.ids]
         given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
         places = np.searchsorted(class_ids, given).clip(0, len(class_ids) - 1)

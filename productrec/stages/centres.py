@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from productrec.artifacts import write_artifact, write_json
+from productrec.artifacts import load_manifest, write_artifact, write_json
 from productrec.console import print_table, say
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
@@ -55,9 +55,12 @@ def run_centres(run: Path, *, distance: float) -> Merged:
     known = load_embedding_set(embedded)
     if known.space != checkpoint.space:
         raise ArtifactError(f"{embedded}: is of other weights; run productrec predict {run} again.")
-    rows = load_table(recipe.table, root=recipe.data.images).select(["val"]).set_index("image_id")
+    table = load_table(recipe.table, root=recipe.data.images)
+    if load_manifest(embedded).inputs.get("table") != table.fingerprint:
+        raise ArtifactError(f"{run}: the image table has changed since; run productrec predict {run} again.")
+    rows = table.select(["val"]).set_index("image_id")
     labels = rows.loc[known.ids, "label"].to_numpy(dtype=np.int64)
-    class_ids = np.array(checkpoint.class_ids)
+    class_ids = np.array(checkpoint.match_classes(table))
     embeddings = torch.from_numpy(np.array(known.embeddings))
     gamma = recipe.loss.soft_triple.gamma if recipe.loss.metric == "soft_triple" else 0.0
 
@@ -72,7 +75,7 @@ def run_centres(run: Path, *, distance: float) -> Merged:
     with write_artifact(folder, kind=KIND, inputs=inputs, settings={"distance": distance}, notes=notes) as temporary:
         np.save(temporary / "centres.npy", merged.centres.numpy())
         np.save(temporary / "sizes.npy", merged.sizes.numpy())
-        write_json(temporary / "classes.json", checkpoint.class_ids)
+        write_json(temporary / "classes.json", class_ids.tolist())
     return Merged(
         folder,
         centres.shape[1],

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from productrec.artifacts import is_fresh
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import warn
+from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError
+from productrec.metrics.classification import compute_label_ranks
 from productrec.recipe import Recipe
 from productrec.recognition.fusion import Evidence, Fusion, compute_parts, fit_fusion
 from productrec.recognition.probabilities import KIND, write_probabilities
-from productrec.recognition.scores import Scores, compute_scores
+from productrec.recognition.scores import Scores, score_ranks
 from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
 from productrec.retrieval.index import Neighbours, load_neighbours
+from productrec.stages.table_state import digest_rows
 from productrec.training.checkpoint import load_checkpoint
 
 PARTS = ("head", "nearest", "vote", "fused")
 _BLOCK_ROWS = 4096
+_NO_LABEL = np.iinfo(np.int64).min
 
 
-def run_classify(run: Path, recipe: Recipe, *, views: str) -> dict[str, Scores]:
+@dataclass(frozen=True)
+class Classified:
+    """Scores by way to predict on validation images, and on test images whose labels the table holds."""
+
+    validation: dict[str, Scores]
+    test: dict[str, Scores]
+
+
+def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     """Write the class probabilities of validation and test images, ``RUN/predictions/VIEWS/SPLIT``.
 
     k, power and head weight are fitted on validation for the competition's metric, where there are validation images
@@ -38,15 +51,18 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> dict[str, Scores]:
         views: preset of views.
 
     Returns:
-        Validation scores of head, nearest, vote and fused; empty without validation images.
+        Scores of head, nearest, vote and fused; empty without such images.
 
     Raises:
         ArtifactError: sets of different networks or images.
     """
     table, contract = load_table(recipe.table, root=recipe.data.images), load_contract(recipe.competition)
     trained = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
-    class_ids = trained.class_ids
-    validation = _load_evidence(run, views, "val", class_ids)
+    class_ids = sorted(trained.match_classes(table))
+    if len(class_ids) == 1:
+        only = table.get_class_names(class_ids)[0]
+        warn(f"{run.name}: knows one class alone, {only!r}: every image is given it, and accuracy says nothing.")
+    validation = _load_evidence(run, table, views, "val", class_ids)
     scores: dict[str, Scores] = {}
     fusion = Fusion()
     if validation is None or "val" in trained.recipe["train"]["splits"]:
@@ -62,14 +78,44 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> dict[str, Scores]:
             power_grid=recipe.predict.power_grid,
             head_weight_grid=recipe.predict.head_weight_grid,
         )
-        parts = compute_parts(evidence, fusion)
-        scores = {name: compute_scores(parts[name], class_ids, labels, metric_k=contract.metric_k) for name in PARTS}
+        scores = _score(evidence, labels, class_ids, fusion, contract)
     prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
-    for split in ("val", "test"):
-        known = validation if split == "val" else _load_evidence(run, views, split, class_ids)
+    test = _load_evidence(run, table, views, "test", class_ids)
+    for split, known in (("val", validation), ("test", test)):
         if len(table.select([split], usable=False)):
             _write(run, recipe, table, split, views, known, class_ids, fusion, prior, scores)
-    return scores
+    return Classified(scores, _score_test(test, table, class_ids, fusion, contract))
+
+
+def _score(
+    evidence: Evidence, labels: np.ndarray, class_ids: list[int], fusion: Fusion, contract: Contract
+) -> dict[str, Scores]:
+    ranks: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
+    for start in range(0, len(labels), _BLOCK_ROWS):
+        stop = start + _BLOCK_ROWS
+        parts = compute_parts(evidence.take(start, stop), fusion)
+        for name in PARTS:
+            ranks[name].append(compute_label_ranks(parts[name], np.array(class_ids), labels[start:stop]))
+    return {name: score_ranks(np.concatenate(ranks[name]), metric_k=contract.metric_k) for name in PARTS}
+
+
+def _score_test(
+    test: tuple[Evidence, EmbeddingSet] | None,
+    table: ImageTable,
+    class_ids: list[int],
+    fusion: Fusion,
+    contract: Contract,
+) -> dict[str, Scores]:
+    """Scores on the test images whose labels are known, which nothing was fitted on."""
+    if test is None:
+        return {}
+    evidence, queries = test
+    labels = _get_labels(table, queries.ids)
+    known = np.flatnonzero(labels != _NO_LABEL)
+    if not len(known):
+        return {}
+    chosen = Evidence(evidence.logits[known], evidence.classes[known], evidence.similarities[known])
+    return _score(chosen, labels[known], class_ids, fusion, contract)
 
 
 def build_measure(contract: Contract) -> Callable[[np.ndarray], tuple[float, ...]]:
@@ -83,9 +129,11 @@ def find_positions(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
     return np.array([positions.get(int(label), -1) for label in labels.ravel()], dtype=np.int64).reshape(labels.shape)
 
 
-def _load_evidence(run: Path, views: str, split: str, class_ids: list[int]) -> tuple[Evidence, EmbeddingSet] | None:
+def _load_evidence(
+    run: Path, table: ImageTable, views: str, split: str, class_ids: list[int]
+) -> tuple[Evidence, EmbeddingSet] | None:
     folder = run / "embeddings" / views / split
-    if not folder.exists():
+    if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
         return None
     queries = load_embedding_set(folder)
     neighbours: Neighbours = load_neighbours(run / "neighbours" / views / split)
@@ -109,9 +157,7 @@ def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
     labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
     # A validation image without a label counts as one whose class is unknown.
     values = [labels[image_id] for image_id in ids]
-    return np.array(
-        [np.iinfo(np.int64).min if value is None or value != value else int(value) for value in values], dtype=np.int64
-    )
+    return np.array([_NO_LABEL if value is None or pd.isna(value) else int(value) for value in values], dtype=np.int64)
 
 
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
@@ -159,6 +205,9 @@ def _write(
             made={"run": str(run), **settings, "validation": asdict(scores[part]) if scores else None},
             inputs=inputs,
             settings=settings,
+            keys=get_class_keys(table, class_ids),
+            table=recipe.table,
+            rows=digest_rows(table, split),
         ) as values:
             values[:] = prior
             for start in range(0, len(known_ids), _BLOCK_ROWS):

@@ -12,14 +12,16 @@ import numpy as np
 
 from productrec.artifacts import write_json
 from productrec.competitions.contract import load_contract
-from productrec.console import print_table, say, show_progress
+from productrec.console import say, show_progress
 from productrec.data.drawn.competition import draw_competition
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe, load_recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.classify import PARTS
-from productrec.stages.run import TITLES, ingest_recipe, predict_runs, select_runs, train_recipe
+from productrec.stages.run import ingest_recipe, predict_runs, train_recipe
+from productrec.stages.score_table import TITLES, print_score_rows
+from productrec.stages.select import select_runs
 from productrec.stages.submit import submit_recipe
 
 
@@ -69,8 +71,7 @@ def run_demo(
     predicted = predict_runs(select_runs(recipe))
     submission = submit_recipe(recipe, predicted.folder / "test")
     scores = score_hidden(recipe, predicted.folder, hidden)
-    rows = [(way, f"{100 * one.top_1_accuracy:.1f}", f"{100 * one.top_3_error:.1f}") for way, one in scores.items()]
-    print_table(f"hidden labels of {len(hidden):,} test images", ("", "top-1 accuracy %", "top-3 error %"), rows)
+    print_score_rows("hidden labels of the test images", scores.items())
     say(f"submission: {submission.path}")
     for folder in select_runs(recipe).runs:
         say(f"run: {folder}")

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from productrec.artifacts import is_fresh
@@ -15,12 +16,13 @@ from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, 
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import get_views
-from productrec.errors import ArtifactError, DataError, describe_offenders
+from productrec.errors import DataError, describe_offenders
 from productrec.models.inference import recognise_views
-from productrec.models.recognizer import Recognizer, build_recognizer
-from productrec.recipe import Recipe, build_recipe
+from productrec.models.recognizer import Recognizer
+from productrec.recipe import Recipe
 from productrec.retrieval.embedding_set import KIND, EmbeddingWriter, write_embedding_set
 from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
+from productrec.stages.load_model import load_network
 from productrec.training.checkpoint import Checkpoint, load_checkpoint
 from productrec.training.ranks import Ranks
 from productrec.training.validation import slice_of_rank
@@ -54,11 +56,12 @@ def run_embed(
         What is now on disk.
 
     Raises:
-        ArtifactError: no checkpoint, or its classes are not the table's.
+        ArtifactError: no checkpoint, or the table lacks one of its classes.
     """
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
     table = load_table(recipe.table, root=recipe.data.images)
-    _check_classes(checkpoint, table)
+    class_ids = checkpoint.match_classes(table)
+    _tell_changes(run, checkpoint, table, class_ids)
     if wishes is None:
         wishes = _list_wishes(recipe, table)
     ranks = ranks or Ranks()
@@ -73,7 +76,7 @@ def run_embed(
             continue
         if not loaded:
             loaded.append(load_network(checkpoint).to(device))
-        _embed(run, wish, missing, checkpoint, table, loaded[0], recipe, device, dtype, ranks)
+        _embed(run, wish, missing, checkpoint, table, class_ids, loaded[0], recipe, device, dtype, ranks)
     return list(dict.fromkeys(one for wish in wishes for one in _with_plain(wish)))
 
 
@@ -83,22 +86,6 @@ def _list_wishes(recipe: Recipe, table: ImageTable) -> list[Wish]:
     wishes = [Wish(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
     gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
     return wishes + [Wish(split, gallery_views, False) for split in settings.gallery_splits]
-
-
-def load_network(checkpoint: Checkpoint) -> Recognizer:
-    """The network of a checkpoint, ready to recognise; no pretrained weights are looked for."""
-    trained = build_recipe(checkpoint.recipe)
-    network = build_recognizer(
-        backbone=trained.model.backbone,
-        pretrained=False,
-        side_px=trained.train.side_px,
-        pooling=trained.model.pooling,
-        gem_power=trained.model.gem_power,
-        embedding_dim=trained.model.embedding_dim,
-        class_count=len(checkpoint.class_ids),
-    )
-    checkpoint.load_weights(network)
-    return network.eval()
 
 
 def _with_plain(wish: Wish) -> tuple[Wish, ...]:
@@ -138,6 +125,7 @@ def _embed(
     missing: Collection[Wish],
     checkpoint: Checkpoint,
     table: ImageTable,
+    class_ids: list[int],
     network: Recognizer,
     recipe: Recipe,
     device: torch.device,
@@ -158,6 +146,7 @@ def _embed(
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     ids = rows["image_id"].tolist()
     dim = checkpoint.recipe["model"]["embedding_dim"]
+    order = np.argsort(class_ids)  # a set's logits stand in the order of the table's ids, whatever the checkpoint's
     writers: dict[Wish, EmbeddingWriter] = {}
     with ExitStack() as stack:
         for one in missing if ranks.is_first else ():
@@ -166,7 +155,7 @@ def _embed(
                     one.get_folder(run),
                     ids,
                     dim=dim,
-                    class_ids=checkpoint.class_ids,
+                    class_ids=sorted(class_ids),
                     keep_logits=one.keep_logits,
                     views=[view.name for view in get_views(one.views)],
                     space=checkpoint.space,
@@ -177,7 +166,7 @@ def _embed(
         folders = ranks.gather_objects([writer.folder for writer in writers.values()])[0]
         if not ranks.is_first:
             for one, folder in zip(missing, folders, strict=True):
-                class_count = len(checkpoint.class_ids) if one.keep_logits else None
+                class_count = len(class_ids) if one.keep_logits else None
                 writers[one] = EmbeddingWriter(folder, ids, dim, class_count, is_first=False)
         broken: dict[int, str] = {}
         with show_progress(f"embedding {wish.split}, {len(views)} views", len(dataset)) as bar:
@@ -186,7 +175,8 @@ def _embed(
                 plain, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
                 for one, writer in writers.items():
                     seen = plain if one.views == "plain" else together
-                    writer.write(batch.rows.numpy() + own.start, seen.embeddings.numpy(), seen.logits.numpy())
+                    logits = seen.logits.numpy()[:, order]
+                    writer.write(batch.rows.numpy() + own.start, seen.embeddings.numpy(), logits)
                 broken |= {row + own.start: reason for row, reason in batch.broken.items()}
                 bar.advance(len(batch.rows))
         for writer in writers.values():
@@ -204,11 +194,18 @@ def _embed(
         warn(f"{describe_offenders(names)} {wish.split} images could not be read since ingest; they count as broken.")
 
 
-def _check_classes(checkpoint: Checkpoint, table: ImageTable) -> None:
-    known = set(table.classes["id"].tolist())
-    unknown = [class_id for class_id in checkpoint.class_ids if class_id not in known]
+def _tell_changes(run: Path, checkpoint: Checkpoint, table: ImageTable, class_ids: Collection[int]) -> None:
+    """Tell of a table that has changed since the training, and of classes with images that the run does not know."""
+    if checkpoint.table != table.fingerprint:
+        warn(
+            f"{run}: the image table has changed since this run was trained. Its {len(class_ids):,} classes are found "
+            "by their own names; validation images may be ones that it was trained on, so that scores may flatter."
+        )
+    labels = table.select(["train", "val"])["label"].dropna()
+    unknown = sorted(set(labels.astype(int)) - set(class_ids))
     if unknown:
-        raise ArtifactError(
-            f"{checkpoint.folder}: its classes must be in the image table; {describe_offenders(unknown)} are not. "
-            "Predict with the table the run was trained on."
+        names = table.get_class_names(unknown)
+        warn(
+            f"{run}: does not know {describe_offenders(names)} of the image table's classes, and gives their images "
+            "another class. Train anew for them."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,47 +13,69 @@ from productrec.data.table import ImageTable
 from productrec.ensembling.blend import blend_probabilities, check_same_order, resolve_weights
 from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities, write_probabilities
 from productrec.recognition.scores import Scores, compute_scores
+from productrec.stages.table_state import check_current, digest_rows
+
+
+@dataclass(frozen=True)
+class Ensembled:
+    """Scores of an ensemble on validation images, and on test images whose labels are known; None without such."""
+
+    validation: Scores | None
+    test: Scores | None
 
 
 def run_ensemble(
     members: Mapping[str, Path], out: Path, table: ImageTable, *, metric_k: int, weights: Sequence[float] | None = None
-) -> Scores | None:
+) -> Ensembled:
     """Blend the members' predictions split by split into ``OUT/SPLIT``.
 
     Args:
         members: name and prediction folder (holding ``val`` and ``test``) of each.
         out: folder of the ensemble's predictions.
-        table: image table, for the validation labels.
+        table: image table, for the labels.
         metric_k: the competition's own k.
         weights: one a member; equal where None.
 
     Returns:
-        Validation scores, or None where a member has no validation probabilities.
+        Scores, where all members have probabilities.
 
     Raises:
-        ArtifactError: image ids or class orders differ, or the weights do not fit.
+        ArtifactError: image ids or class orders differ, a member's predictions are of another state of the table, or
+            the weights do not fit.
     """
     names = list(members)
     shares = resolve_weights(names, weights)
-    scores: Scores | None = None
-    for split in ("val", "test"):
+    scores: dict[str, Scores | None] = {"val": None, "test": None}
+    found: dict[str, list[ClassProbabilities]] = {}
+    for split in scores:
         folders = [folder / split for folder in members.values()]
-        if not all(folder.exists() for folder in folders):
+        if not all(folder.exists() for folder in folders) or not len(table.select([split], usable=False)):
             continue
         parts = [load_probabilities(folder) for folder in folders]
         check_same_order(names, [part.ids for part in parts], "image ids")
         check_same_order(names, [part.class_ids for part in parts], "class order")
-        blended = _blend(names, parts, shares, out / split, split, scores)
-        if split == "val":
-            scores = _score(blended, table, metric_k)
-    return scores
+        for part in parts:
+            check_current(part, table)
+        found[split] = parts
+    for split, parts in found.items():  # nothing is written where any of them is refused
+        blended = _blend(names, parts, shares, out / split, split, table, scores["val"])
+        scores[split] = _score(blended, table, metric_k)
+    return Ensembled(scores["val"], scores["test"])
 
 
 def _blend(
-    names: list[str], parts: list[ClassProbabilities], shares: np.ndarray, out: Path, split: str, scores: Scores | None
+    names: list[str],
+    parts: list[ClassProbabilities],
+    shares: np.ndarray,
+    out: Path,
+    split: str,
+    table: ImageTable,
+    scores: Scores | None,
 ) -> ClassProbabilities:
-    inputs = {name: part.fingerprint for name, part in zip(names, parts, strict=True)}
+    inputs = {f"member {name}": part.fingerprint for name, part in zip(names, parts, strict=True)}
+    inputs["table"] = table.fingerprint
     settings = {"weights": dict(zip(names, shares.tolist(), strict=True)), "split": split}
+    views = {part.made.get("views") for part in parts}
     if not is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         with write_probabilities(
             out,
@@ -61,9 +83,16 @@ def _blend(
             class_ids=parts[0].class_ids,
             names=parts[0].names,
             fallback=sorted({image_id for part in parts for image_id in part.fallback}),
-            made={"ensemble": settings["weights"], "validation": asdict(scores) if scores else None},
+            made={
+                "ensemble": settings["weights"],
+                "views": views.pop() if len(views) == 1 else None,
+                "validation": asdict(scores) if scores else None,
+            },
             inputs=inputs,
             settings=settings,
+            keys=parts[0].keys,
+            table=parts[0].table,
+            rows=digest_rows(table, split),
         ) as values:
             blend_probabilities([part.values for part in parts], shares, values)
     return load_probabilities(out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from productrec.artifacts import is_fresh
+from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
@@ -29,17 +30,18 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]
     index_folder = run / "index" / gallery_views
     inputs = {f"gallery {split}": one.fingerprint for split, one in zip(splits, sets, strict=True)}
-    settings = {"metric": "inner product", "search": "exact", "splits": list(splits)}
+    settings = {"metric": "inner product", "search": "exact", "splits": list(splits), "classes": "by key"}
     if not is_fresh(index_folder, kind=INDEX_KIND, inputs=inputs, settings=settings):
         gallery = join_embedding_sets(sets, keep_logits=False)
         labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
-        save_index(
-            index_folder, gallery, [int(labels[image_id]) for image_id in gallery.ids], inputs=inputs, settings=settings
-        )
+        found = [int(labels[image_id]) for image_id in gallery.ids]
+        class_ids = sorted(set(found))
+        keys = dict(zip(class_ids, get_class_keys(table, class_ids), strict=True))
+        save_index(index_folder, gallery, found, inputs=inputs, settings=settings, keys=keys)
     index = load_index(index_folder)
     for split in ("val", "test"):
         folder = run / "embeddings" / views / split
-        if not folder.exists():
+        if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
             continue
         queries = load_embedding_set(folder)
         if split in splits:

@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from productrec.artifacts import write_text
 from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
-from productrec.console import print_table, say, silence
+from productrec.console import say, silence
 from productrec.data.table import load_table
+from productrec.data.views import PRESETS, get_views
 from productrec.errors import ArtifactError, RecipeError
-from productrec.recipe import Recipe, load_recipe, save_recipe
+from productrec.recipe import Recipe, save_recipe
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.audit import Audited, Judge, run_audit
-from productrec.stages.classify import PARTS, run_classify
+from productrec.stages.classify import Classified, run_classify
 from productrec.stages.embed import Wish, run_embed
 from productrec.stages.ensemble import run_ensemble
 from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
-from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
+from productrec.stages.score_table import Predicted, print_scores
+from productrec.stages.select import Selected, check_run, load_runs, look_through, name_ensemble, select_runs
+from productrec.stages.submit import find_predictions, find_recipe, submit_recipe
 from productrec.stages.train import Trained, run_train
 from productrec.training.loop import Ending, explain_death
 from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
 from productrec.training.validation import VALIDATION_FIGURES
 
-DEFAULT_VIEWS = "zoom"
-TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
 
-
-@dataclass(frozen=True)
-class Selected:
-    """Runs to predict with, each with its settings; where their ensemble lands, and the recipe that stands for it."""
-
-    runs: dict[Path, Recipe]
-    folder: Path
-    recipe: Recipe
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Where predictions lie (``folder/val`` and ``folder/test``) and their validation scores by run and way."""
-
-    folder: Path
-    scores: dict[str, dict[str, Scores]]
-    ensembled: Scores | None
-
-
-def run_recipe(recipe: Recipe) -> Submission:
+def run_recipe(recipe: Recipe) -> Submission | None:
     """Play every stage; what is finished and unchanged is skipped.
+
+    Returns:
+        The CSV; None where there are no test images to predict.
 
     Raises:
         ProductrecError: whatever a stage raises; the stages before it are kept.
     """
+    for member in recipe.resolve_members().values():  # else met only after all training
+        get_views(member.predict.tta)
+        get_views(member.predict.gallery_tta)
     ingest_recipe(recipe)
     train_recipe(recipe, resume=True)
     predicted = predict_runs(select_runs(recipe))
     print_scores(predicted)
+    if not predicted.test_images:
+        return None
     return submit_recipe(recipe, predicted.folder / "test")
 
 
@@ -101,45 +89,6 @@ def _describe_ending(trained: Trained) -> str:
     }[trained.ending]
 
 
-def select_runs(recipe: Recipe, folder: Path | None = None) -> Selected:
-    """The run of a recipe, or those of its members, below ``folder`` (default: where the recipe puts them)."""
-    folder = folder or recipe.run_folder
-    if not recipe.members:
-        return Selected({folder: recipe}, folder, recipe)
-    runs = {folder / name: member for name, member in recipe.resolve_members().items()}
-    return Selected(runs, folder, recipe)
-
-
-def load_runs(
-    targets: Sequence[Path], overrides: Sequence[str], *, out: Path | None = None, some_views: bool = False
-) -> Selected:
-    """Runs named on the command line, by run folder or by recipe.
-
-    Args:
-        targets: run folders (of one model, or of a recipe with members) and recipe files.
-        overrides: ``key=value`` changes.
-        some_views: look through several views, `DEFAULT_VIEWS` where the recipe says no more than the plain one.
-        out: folder of the ensemble; else the one target's, or, for several, one beside the first, by their names.
-
-    Raises:
-        ArtifactError: a folder holds no run.
-    """
-    found = []
-    for target in targets:
-        if target.is_dir() and not (target / "recipe.yaml").exists():
-            raise ArtifactError(f"{target}: holds no run (no recipe.yaml). Train one, or name the run folder itself.")
-        recipe = load_recipe(target / "recipe.yaml" if target.is_dir() else target, overrides)
-        if some_views and recipe.predict.tta == "plain":
-            recipe = recipe.model_copy(update={"predict": recipe.predict.model_copy(update={"tta": DEFAULT_VIEWS})})
-        found.append(select_runs(recipe, target if target.is_dir() else None))
-    if len(found) == 1:
-        only = found[0]
-        return only if out is None else Selected(only.runs, out, _name_ensemble(only.recipe, out))
-    runs = {folder: recipe for one in found for folder, recipe in one.runs.items()}
-    folder = out or next(iter(runs)).parent / "+".join(one.folder.name for one in found)
-    return Selected(runs, folder, _name_ensemble(found[0].recipe, folder))
-
-
 def embed_together(selected: Selected) -> bool:
     """Where torchrun started several of this process, embed with all of them; whether this one goes on alone."""
     first = next(iter(selected.runs.values()))
@@ -169,37 +118,41 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
         ArtifactError: a run is not trained, or the runs do not speak of the same images and classes.
     """
     runs, out = selected.runs, selected.folder
-    scores: dict[str, dict[str, Scores]] = {}
+    validation: dict[str, dict[str, Scores]] = {}
+    test: dict[str, dict[str, Scores]] = {}
     recipes = list(runs.values())
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
         run_embed(folder, recipe)
-        ways = dict(run_recipe_views(folder, recipe, "plain"))
+        plain = run_recipe_views(folder, recipe, "plain")
+        ways = (dict(plain.validation), dict(plain.test))
         if recipe.predict.tta != "plain":
-            with_views = run_recipe_views(folder, recipe, recipe.predict.tta)
-            if with_views:
-                ways["tta"] = with_views["fused"]
-        scores[folder.name] = ways
+            several = run_recipe_views(folder, recipe, recipe.predict.tta)
+            for known, more in zip(ways, (several.validation, several.test), strict=True):
+                if more:
+                    known["tta"] = more["fused"]
+        validation[folder.name], test[folder.name] = ways
+    table = load_table(recipes[0].table, root=recipes[0].data.images)
+    test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:
         only = next(iter(runs))
-        return Predicted(only / "predictions" / views, scores, None)
+        return Predicted(only / "predictions" / views, validation, test, None, test_images)
     _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
         raise ArtifactError(
             f"ensemble: run folders must have different names; got {', '.join(str(run) for run in runs)}."
         )
-    if weights is None:
-        weights = [recipe.predict.member_weights.get(folder.name, 1.0) for folder, recipe in runs.items()]
     ensemble_folder = out / "predictions" / views
-    table = load_table(recipes[0].table, root=recipes[0].data.images)
     metric_k = load_contract(recipes[0].competition).metric_k
-    ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=weights)
-    _keep_recipe(out, selected.recipe)
-    return Predicted(ensemble_folder, scores, ensembled)
+    ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=selected.weigh(weights))
+    # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
+    if not (out / "recipe.yaml").exists():
+        _keep_recipe(out, selected.recipe)
+    return Predicted(ensemble_folder, validation, test, ensembled, test_images)
 
 
-def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> dict[str, Scores]:
+def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
     """Index and classify one run through one preset of views."""
     run_index(folder, recipe, views=views)
     return run_classify(folder, recipe, views=views)
@@ -229,7 +182,7 @@ def audit_targets(
             raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
         table = tables[0]
         return run_audit(table, out or _name_audit(table), replace=replace, **options)
-    selected = load_runs(targets, overrides)
+    selected = load_runs(targets, overrides, command="audit")
     recipes = list(selected.runs.values())
     if len({recipe.table.resolve() for recipe in recipes}) > 1:
         raise ArtifactError("audit: runs must be trained on one image table; these are on several. Audit them apart.")
@@ -237,7 +190,7 @@ def audit_targets(
     for folder, recipe in selected.runs.items():
         splits = recipe.train.splits
         run_embed(folder, recipe, [Wish(split, "plain", True) for split in splits])
-        judges.append(Judge(folder, splits, recipe.train.fold, recipe.predict.checkpoint))
+        judges.append(Judge(folder, splits, recipe.train.fold))
     table = recipes[0].table
     return run_audit(
         table, out or _name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
@@ -248,24 +201,12 @@ def _name_audit(table: Path) -> Path:
     return table.with_name(f"{table.name}.audit")
 
 
-def print_scores(predicted: Predicted, title: str = "validation") -> None:
-    """Print one line a way to predict."""
-    rows = [
-        (TITLES[way] if len(predicted.scores) == 1 else f"{name}: {TITLES[way]}", *_format(ways[way]))
-        for name, ways in predicted.scores.items()
-        for way in (*PARTS, "tta")
-        if way in ways
-    ]
-    if predicted.ensembled is not None:
-        rows.append(("ensembled", *_format(predicted.ensembled)))
-    if rows:
-        print_table(title, ("", "top-1 accuracy %", "top-3 error %"), rows)
-    say(f"class probabilities: {predicted.folder}")
-
-
 def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Predicted:
     """Blend predictions that are there already; a member is a run (its newest) or a prediction folder."""
-    folders = [find_probabilities(member).parent for member in members]
+    for member in members:
+        if not member.exists():
+            check_run(member)
+    folders = [find_predictions(member) for member in members]
     recipe = find_recipe(folders[0])
     if recipe is None:
         raise RecipeError(
@@ -275,18 +216,12 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     names = dict(zip([str(member) for member in members], folders, strict=True))
     target = out / "predictions" / "blend"
     metric_k = load_contract(recipe.competition).metric_k
-    ensembled = run_ensemble(
-        names, target, load_table(recipe.table, root=recipe.data.images), metric_k=metric_k, weights=weights
-    )
-    _keep_recipe(out, _name_ensemble(recipe, out))
-    return Predicted(target, {}, ensembled)
-
-
-def _name_ensemble(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe that stands for an ensemble in ``folder``: table and contract of one of its runs, its own name."""
-    name = re.sub(r"[^A-Za-z0-9._+-]", "-", folder.name).lstrip("._+-") or recipe.name
-    data = recipe.data.model_copy(update={"table": recipe.table})
-    return recipe.model_copy(update={"name": name, "runs": folder.parent, "members": {}, "data": data})
+    table = load_table(recipe.table, root=recipe.data.images)
+    ensembled = run_ensemble(names, target, table, metric_k=metric_k, weights=weights)
+    if folders[0].name in PRESETS:
+        recipe = look_through(recipe, folders[0].name)
+    _keep_recipe(out, name_ensemble(recipe, out))
+    return Predicted(target, {}, {}, ensembled, len(table.select(["test"], usable=False)))
 
 
 def _check_is_no_run(folder: Path) -> None:
@@ -296,7 +231,3 @@ def _check_is_no_run(folder: Path) -> None:
 
 def _keep_recipe(folder: Path, recipe: Recipe) -> None:
     write_text(folder / "recipe.yaml", save_recipe(recipe))
-
-
-def _format(scores: Scores) -> tuple[str, str]:
-    return f"{100 * scores.top_1_accuracy:.1f}", f"{100 * scores.top_3_error:.1f}"

@@ -5,30 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from productrec.artifacts import compute_digest, load_manifest
-from productrec.competitions.contract import load_contract
+from productrec.competitions.contract import Contract, load_contract
 from productrec.competitions.ledger import LedgerEntry, append_to_ledger, load_ledger
 from productrec.competitions.writer import Submission, write_submission
 from productrec.console import say, warn
 from productrec.errors import ArtifactError, RecipeError
 from productrec.recipe import Recipe, build_recipe, load_recipe
-from productrec.recognition.probabilities import KIND, load_probabilities
+from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities
 
 
-def run_submit(source: Path, out: Path, *, competition: str, sample: Path | None) -> Submission:
+def write_and_note(
+    probabilities: ClassProbabilities, out: Path, *, contract: Contract, sample: Path | None
+) -> Submission:
     """Write the CSV of some class probabilities and remember it in ``ledger.csv`` beside it (once, if it is unchanged).
 
     Args:
-        source: a folder of class probabilities, or a run or ensemble folder, whose newest predictions are taken.
+        probabilities: of the test images.
         out: CSV to write; an older one of that name is replaced only by one that has passed every check.
-        competition: contract, by name or file.
+        contract: what the competition wants.
         sample: sample submission to agree with, or None.
 
     Raises:
-        ArtifactError: no predictions there.
         SubmissionError: they do not fit the contract or the sample.
     """
-    contract = load_contract(competition)
-    probabilities = load_probabilities(find_probabilities(source))
     labels = (
         probabilities.names if contract.label_as == "name" else [str(class_id) for class_id in probabilities.class_ids]
     )
@@ -69,28 +68,84 @@ def find_probabilities(source: Path) -> Path:
     """
     if (source / "manifest.json").exists() and load_manifest(source).kind == KIND:
         return source
+    newest = _find_newest(source, "test")
+    if newest is not None:
+        return newest
+    if _find_newest(source, "val") is not None:
+        raise ArtifactError(
+            f"{source}: holds predictions of validation images alone, since its image table has no test images. Put "
+            "them into the source (a folder test beside train, or a list), ingest and predict again; or classify a "
+            f"folder of new photos without a table: productrec predict {source} --images FOLDER --out new.csv."
+        )
+    raise ArtifactError(f"{source}: holds no predictions of test images. Run `productrec predict {source}` first.")
+
+
+def find_predictions(source: Path) -> Path:
+    """The folder of the newest predictions at or under ``source``, which holds ``test``, ``val`` or both.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    if _find_newest(source, "test") is None and (newest := _find_newest(source, "val")) is not None:
+        return newest.parent
+    return find_probabilities(source).parent
+
+
+def _find_newest(source: Path, split: str) -> Path | None:
     found = [
-        path.parent for pattern in ("test", "predictions/*/test") for path in source.glob(f"{pattern}/manifest.json")
+        path.parent for pattern in (split, f"predictions/*/{split}") for path in source.glob(f"{pattern}/manifest.json")
     ]
-    if not found:
-        raise ArtifactError(f"{source}: holds no predictions of test images. Run `productrec predict` on it first.")
-    return max(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)
+    return max(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns, default=None)
 
 
 def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, sample: Path | None = None) -> Submission:
-    """Write the CSV that the recipe's competition wants from predictions at ``source``."""
+    """Write the CSV that the recipe's competition wants from predictions at ``source``.
+
+    Without ``out`` it is the recipe's, or ``submissions/NAME.csv``; predictions through other views than the recipe's
+    get ``submissions/NAME-VIEWS.csv``, so that neither is written over the other.
+
+    Raises:
+        ArtifactError: no predictions there, or test images or classes of their table have changed since.
+        SubmissionError: they do not fit the contract or the sample.
+    """
     contract = load_contract(recipe.competition)
+    probabilities = load_probabilities(find_probabilities(source))
+    table = _find_table(probabilities, recipe)
+    if table is not None:
+        _check_table(probabilities, table)
     if sample is None:
-        sample = recipe.submit.sample or _find_sample(recipe.table)
-    target = out or recipe.submit.out or Path("submissions") / f"{recipe.name}.csv"
-    submission = run_submit(find_probabilities(source), target, competition=recipe.competition, sample=sample)
+        sample = recipe.submit.sample or (_find_sample(table) if table else None)
+    views = probabilities.made.get("views") or recipe.predict.tta
+    name = recipe.name if views == recipe.predict.tta else f"{recipe.name}-{views}"
+    target = out or (recipe.submit.out if name == recipe.name else None) or Path("submissions") / f"{name}.csv"
+    submission = write_and_note(probabilities, target, contract=contract, sample=sample)
     checked = (
         f"agrees with {sample}"
         if sample
         else "checked against the contract; there is no sample submission to compare with"
     )
-    say(f"submission {submission.path}: {submission.rows:,} rows for {contract.title}; {checked}")
+    say(
+        f"submission {submission.path}: {submission.rows:,} rows for {contract.title}, from {probabilities.folder}; "
+        f"{checked}"
+    )
     return submission
+
+
+def _find_table(probabilities: ClassProbabilities, recipe: Recipe) -> Path | None:
+    """The image table that some predictions were made from, or the recipe's; None where neither is on this machine."""
+    known = [] if probabilities.table is None else [probabilities.table]
+    return next((folder for folder in (*known, recipe.table) if (folder / "manifest.json").exists()), None)
+
+
+def _check_table(probabilities: ClassProbabilities, folder: Path) -> None:
+    """Refuse predictions of another state of the table than it is in now."""
+    if probabilities.table_fingerprint == load_manifest(folder).fingerprint:
+        return
+    # These take pandas, which is needed only where the table has changed.
+    from productrec.data.table import load_table
+    from productrec.stages.table_state import check_current
+
+    check_current(probabilities, load_table(folder))
 
 
 def submit_target(
@@ -100,12 +155,16 @@ def submit_target(
 
     Raises:
         ArtifactError: no predictions there.
-        RecipeError: neither a recipe above the folder nor ``competition`` says what is wanted.
+        RecipeError: no such run, or neither a recipe above the folder nor ``competition`` says what is wanted.
     """
     if source.is_file():
         recipe = load_recipe(source)
         folder = recipe.run_folder
     else:
+        if not source.exists():
+            from productrec.stages.select import check_run  # takes pandas
+
+            check_run(source)
         folder = source
         found = find_recipe(source)
         if found is None:

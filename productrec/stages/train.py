@@ -15,6 +15,7 @@ from torch import nn
 
 from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
 from productrec.console import say, show_progress, silence
+from productrec.data.class_keys import get_class_keys
 from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
 from productrec.data.images import open_images
 from productrec.data.table import load_table
@@ -176,6 +177,8 @@ def run_train(
                 checkpoints / name,
                 network,
                 class_ids=class_ids,
+                class_keys=get_class_keys(table, class_ids),
+                class_names=table.get_class_names(class_ids),
                 recipe=recipe.dump(),
                 table_fingerprint=table.fingerprint,
                 figures=figures,

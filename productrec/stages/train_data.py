@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.retrieval.hard_mining import find_near_classes
 from productrec.runtime import StopRequest
+from productrec.stages.table_state import find_class_ids
 from productrec.training.merging import merge_learned_centres
 from productrec.training.ranks import Ranks
 from productrec.training.validation import gather_images, recognise_images, slice_of_rank, validate_network
@@ -61,13 +62,14 @@ def add_pseudo_labels(rows: pd.DataFrame, table: ImageTable, recipe: Recipe) -> 
     """The training images, and below them those without a label whose predicted one is sure enough.
 
     Raises:
-        ArtifactError: the probabilities are damaged, or of other images than the table's.
+        ArtifactError: the probabilities are damaged, or of other images or classes than the table's.
         DataError: an image has a label, or none is sure enough.
     """
     folder = recipe.train.pseudo_labels
     if folder is None:
         return rows
     probabilities = load_probabilities(folder)
+    probabilities = replace(probabilities, class_ids=find_class_ids(probabilities, table))
     images = table.images.set_index("image_id", drop=False)[["label", "status"]]
     foreign = [image_id for image_id in probabilities.ids if image_id not in images.index]
     if foreign:
@@ -115,7 +117,9 @@ def build_sampler(
 
 
 def warn_of_uneven_classes(labels: np.ndarray, class_ids: list[int], sampler: EpochSampler, *, pk: bool) -> None:
-    """Tell of classes whose image is its own only positive, and of images that PK batches have no room for."""
+    """Tell of one class alone, of images that are their own only positive, and of those PK batches have no room for."""
+    if len(class_ids) == 1:
+        warn("one class alone is trained on: every image will be given it, and accuracy says nothing.")
     if sampler.left_out >= 0.005:
         largest = class_ids[int(np.bincount(labels).argmax())]
         warn(

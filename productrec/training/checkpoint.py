@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.data.class_keys import match_classes
+from productrec.data.table import ImageTable
 from productrec.errors import ArtifactError
 
 KIND = "checkpoint"
@@ -22,15 +24,35 @@ KIND = "checkpoint"
 class Checkpoint:
     """A trained model as it lies on disk.
 
-    ``class_ids``: the competition's class ids in the order of the logits; ``recipe``: every resolved setting;
+    ``class_ids``: ids of its classes in the order of the logits, as the table had them that it was trained on, whose
+    fingerprint is ``table``; ``class_keys`` and ``class_names``: what they are known by (see `data.class_keys`) and
+    called, empty in a checkpoint that was written before these were kept; ``recipe``: every resolved setting;
     ``figures``: validation at the time; ``space``: digest of the weights, equal for everything embedded by them.
     """
 
     folder: Path
     class_ids: list[int]
+    class_keys: list[str]
+    class_names: list[str]
+    table: str
     recipe: dict[str, Any]
     figures: dict[str, float]
     space: str
+
+    def match_classes(self, table: ImageTable) -> list[int]:
+        """The id that each of its classes has in a table, in the order of the logits.
+
+        Raises:
+            ArtifactError: a class is not in the table, or an older checkpoint's table has changed.
+        """
+        if self.class_keys:
+            return match_classes(self.class_keys, table, where=str(self.folder))
+        if self.table != table.fingerprint:
+            raise ArtifactError(
+                f"{self.folder}: was written before class names were kept, and its image table has changed since, so "
+                "its classes cannot be told apart from others. Ingest the files that it was trained on, or train anew."
+            )
+        return self.class_ids
 
     def load_weights(self, network: nn.Module) -> None:
         """Put the weights into a network of the same architecture.
@@ -82,6 +104,8 @@ def save_checkpoint(
     network: nn.Module,
     *,
     class_ids: list[int],
+    class_keys: list[str],
+    class_names: list[str],
     recipe: dict[str, Any],
     table_fingerprint: str,
     figures: dict[str, float],
@@ -107,7 +131,7 @@ def save_checkpoint(
         if centres:
             kept = {name: value.detach().cpu().contiguous() for name, value in centres.items()}
             save_file(kept, temporary / "centres.safetensors")
-        write_json(temporary / "classes.json", class_ids)
+        write_json(temporary / "classes.json", {"ids": class_ids, "keys": class_keys, "names": class_names})
         if state is not None:
             torch.save(state, temporary / "state.pt")
 
@@ -120,9 +144,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     manifest = load_manifest(folder, kind=KIND)
     check_files(folder, manifest)
+    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+    if isinstance(classes, list):  # of an older version, which kept ids alone
+        classes = {"ids": classes}
     return Checkpoint(
         folder=folder,
-        class_ids=[int(class_id) for class_id in json.loads((folder / "classes.json").read_text(encoding="utf-8"))],
+        class_ids=[int(class_id) for class_id in classes["ids"]],
+        class_keys=[str(key) for key in classes.get("keys", [])],
+        class_names=[str(name) for name in classes.get("names", [])],
+        table=manifest.inputs.get("table", ""),
         recipe=manifest.settings,
         figures=manifest.notes.get("figures", {}),
         space=manifest.files["weights.safetensors"]["sha256"],

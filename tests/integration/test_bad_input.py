@@ -241,7 +241,7 @@ def test_a_damaged_embedding_set_is_refused_not_used(finished, productrec):
 
 
 def test_weights_and_presets_that_do_not_exist(finished, productrec):
-    check_line(productrec("predict", "runs/tiny", "--tta=upside_down"), 2, "upside_down", "five_crops")
+    check_line(productrec("predict", "runs/tiny", "--views", "upside_down"), 2, "upside_down", "five_crops")
     assert productrec("predict", "runs/tiny", "--weights", "a,b").code == 2
     check_line(productrec("submit", "runs/tiny", "--competition", "imaterialist2091"), 5, "imaterialist2019")
 

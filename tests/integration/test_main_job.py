@@ -46,7 +46,7 @@ def test_four_commands_with_views_and_soft_triple(place, drawn, productrec):
     assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
     trained = productrec("train", recipe, *settings)
     assert trained.code == 0, trained.err
-    predicted = productrec("predict", "runs/tiny", "--tta", "five_crops")
+    predicted = productrec("predict", "runs/tiny", "--views", "five_crops")
     assert predicted.code == 0, predicted.err
     for title in ("head alone", "nearest neighbour", "vote", "fused", "with TTA"):
         assert title in predicted.out
@@ -158,7 +158,7 @@ def test_members_are_trained_and_ensembled(place, drawn, productrec):
     assert productrec("submit", "runs/tiny").code == 0
     assert (place / "submissions/tiny.csv").read_bytes() == (place / "first.csv").read_bytes()
     (place / "runs/tiny").rename(place / "moved")
-    predicted = productrec("predict", "moved", "--tta", "flip")
+    predicted = productrec("predict", "moved", "--views", "flip")
     assert predicted.code == 0, predicted.err
     assert (place / "moved/predictions/flip/test").is_dir()
     (place / "moved").rename(place / "runs/tiny")

@@ -203,7 +203,7 @@ def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finis
     assert len((finished / "runs/two/metrics.jsonl").read_text().splitlines()) == 2
 
     def predict(*options):
-        command = [sys.executable, "-m", "productrec", "predict", "runs/two", "--tta=zoom", "predict.batch_size=4"]
+        command = [sys.executable, "-m", "productrec", "predict", "runs/two", "--views", "zoom", "predict.batch_size=4"]
         return subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
 
     together = predict("--nproc", "2")

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from huggingface_hub import constants
 from torch.nn import functional as F
 
-from productrec.errors import TrainingError
+from productrec.errors import ArtifactError, TrainingError
 from productrec.models.backbone import build_backbone, synchronise_norms
 from productrec.models.inference import recognise_views
 from productrec.models.pooling import GeMPooling, compute_gem_pooling
 from productrec.models.recognizer import build_recognizer
+from productrec.training.checkpoint import save_checkpoint
 
 SETTINGS = {"pretrained": False, "gem_power": 3.0, "embedding_dim": 8, "class_count": 5}
 
@@ -74,7 +76,7 @@ def test_pretrained_weights_come_from_a_local_file(tmp_path):
 
 
 def test_a_weights_file_that_is_missing_or_wrong_is_one_clear_error(tmp_path):
-    with pytest.raises(TrainingError, match="is no file"):
+    with pytest.raises(TrainingError, match="none of these"):
         build_backbone("resnet10t", pretrained=str(tmp_path / "none.pth"), side_px=32)
     wrong = tmp_path / "wrong.pth"
     torch.save({"something": torch.zeros(1)}, wrong)
@@ -83,6 +85,53 @@ def test_a_weights_file_that_is_missing_or_wrong_is_one_clear_error(tmp_path):
     wrong.write_bytes(b"no weights at all")
     with pytest.raises(TrainingError, match="cannot be loaded"):
         build_backbone("resnet10t", pretrained=str(wrong), side_px=32)
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t", "vit_tiny_patch16_224"])
+@pytest.mark.parametrize("named", ["file", "checkpoint", "run"])
+def test_a_run_of_ours_gives_its_backbone(tmp_path, backbone, named, capfd):
+    source = build(backbone, side_px=32)
+    folder = tmp_path / "run" / "checkpoints" / "best"
+    save_checkpoint(
+        folder,
+        source,
+        class_ids=[0, 1, 2, 3, 4],
+        class_keys=list("abcde"),
+        class_names=list("abcde"),
+        recipe={},
+        table_fingerprint="t",
+        figures={},
+        state=None,
+    )
+    place = {"file": folder / "weights.safetensors", "checkpoint": folder, "run": tmp_path / "run"}[named]
+    torch.manual_seed(5)
+    loaded, _ = build_backbone(backbone, pretrained=str(place), side_px=48)  # of another size, as a later run may be
+    wanted = source.backbone.network.state_dict()
+    for name, value in loaded.network.state_dict().items():
+        if value.shape == wanted[name].shape:  # the positions of a vision transformer are interpolated
+            torch.testing.assert_close(value, wanted[name])
+    assert "pooling, neck and heads are new" in capfd.readouterr().err
+    with pytest.raises(TrainingError, match="same timm model"):
+        build_backbone("resnet18", pretrained=str(place), side_px=32)
+    weights = folder / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="damaged"):
+        build_backbone(backbone, pretrained=str(place), side_px=48)
+
+
+def test_a_hub_out_of_reach_is_one_line_at_once(tmp_path, monkeypatch, capfd):
+    class Unreachable:
+        def head(self, address, timeout):
+            raise OSError("no route")
+
+    monkeypatch.setattr("productrec.models.weights.get_session", Unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TrainingError, match=r"weights are not on this machine.*cannot be reached.*HF_ENDPOINT"):
+        build_backbone("resnet10t", pretrained=True, side_px=32)
+    assert "Retrying" not in capfd.readouterr().err
+    assert not constants.HF_HUB_OFFLINE
 
 
 def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():

@@ -167,6 +167,8 @@ def save(folder, trainer, state=None, class_ids=(3, 5, 8, 9)):
         folder,
         trainer.recognizer,
         class_ids=list(class_ids),
+        class_keys=[f"sku {class_id}" for class_id in class_ids],
+        class_names=[f"sku {class_id}" for class_id in class_ids],
         recipe={"name": "x"},
         table_fingerprint="t",
         figures={"top_1_accuracy": 0.5},

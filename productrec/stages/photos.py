@@ -1,0 +1,243 @@
+"""Photos: a folder of new photos and a run become a CSV of classes; nothing is needed but the run folder."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from productrec.artifacts import load_manifest, write_file
+from productrec.console import say, show_progress, warn
+from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
+from productrec.data.images import FileImages
+from productrec.data.inspection import inspect_images
+from productrec.data.views import get_views
+from productrec.ensembling.blend import check_same_order, resolve_weights
+from productrec.errors import ArtifactError, DataError, describe_offenders
+from productrec.models.inference import recognise_views
+from productrec.models.recognizer import Recognizer
+from productrec.recipe import Recipe
+from productrec.recognition.fusion import Evidence, Fusion, compute_parts
+from productrec.recognition.vote import compute_softmax
+from productrec.retrieval.embedding_set import EmbeddingSet
+from productrec.retrieval.index import Index, load_index, search_index
+from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
+from productrec.stages.load_model import load_network
+from productrec.training.checkpoint import Checkpoint, load_checkpoint
+
+COLUMNS = ("id", "class", "class_id", "probability", "next_class", "next_class_id", "next_probability", "reason")
+
+
+@dataclass(frozen=True)
+class Photographed:
+    """A written CSV: how many photos were classified, and why each other file was not, by id; how, for each run."""
+
+    path: Path
+    photos: int
+    reasons: dict[str, str]
+    ways: list[str]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A run that classifies: its network, and its gallery's index with the fusion that was fitted for it, where it has.
+
+    ``classes`` (M,): position of each gallery row's class among the checkpoint's, -1 where it is none of them.
+    """
+
+    run: Path
+    recipe: Recipe
+    checkpoint: Checkpoint
+    network: Recognizer
+    device: torch.device
+    dtype: torch.dtype
+    index: Index | None
+    classes: np.ndarray
+    fusion: Fusion
+    way: str
+
+
+def run_photos(
+    runs: Mapping[Path, Recipe], source: Path, out: Path, *, weights: Sequence[float] | None = None, replace: bool
+) -> Photographed:
+    """Classify every file below a folder, or one photo, and write a line for each.
+
+    The class is the most probable by head and neighbours, fused as `productrec predict` has fitted it on validation
+    images; by the head alone where the run has no index of the same views. Several runs are averaged.
+
+    Args:
+        runs: run folders with the settings to predict with.
+        source: folder, looked through with all that are in it, or a file.
+        out: CSV to write, with the columns `COLUMNS`: ``id`` is the path below ``source``, ``class_id`` what the
+            source of the training images calls the class (its id, or its folder), ``reason`` why a file is no photo.
+        weights: one a run; equal where None.
+        replace: write over a file that is there.
+
+    Raises:
+        ArtifactError: a run is not trained or an artefact of it is damaged, runs know different classes, or ``out`` is
+            there already.
+        DataError: no photo is there.
+    """
+    if out.exists() and not replace:
+        raise ArtifactError(
+            f"{out}: is there already. Name another file with --out, or pass --replace to write over it."
+        )
+    files = _list_files(source, out)
+    with show_progress("reading photos", len(files)) as bar:
+        states = inspect_images(list(files.values()), workers=count_cores(), on_progress=bar.advance)
+    reasons = {
+        name: state.reason or state.status for name, state in zip(files, states, strict=True) if state.status != "ok"
+    }
+    photos = [name for name in files if name not in reasons]
+    if not photos:
+        first = next(iter(reasons.items()))
+        raise DataError(f"{source}: not one of {len(files)} files is a photo; the first, {first[0]}: {first[1]}")
+    classifiers = [load_classifier(run, recipe) for run, recipe in runs.items()]
+    first_keys = classifiers[0].checkpoint.class_keys
+    names = [str(run) for run in runs]
+    check_same_order(names, [sorted(one.checkpoint.class_keys) for one in classifiers], "classes")
+    orders = [_find_places(first_keys, one.checkpoint.class_keys) for one in classifiers]
+    shares = resolve_weights(names, weights)
+    paths = [files[name] for name in photos]
+    lines: dict[str, tuple[str, ...]] = {}
+    with show_progress("classifying photos", len(photos)) as bar:
+        for parts in zip(*(_classify(one, paths) for one in classifiers), strict=True):
+            rows, _, broken = parts[0]
+            blended = sum(
+                share * probabilities[:, order]
+                for (_, probabilities, _), order, share in zip(parts, orders, shares, strict=True)
+            )
+            for row, line in zip(rows, _describe(np.asarray(blended), classifiers[0].checkpoint), strict=True):
+                lines[photos[row]] = line
+            reasons |= {photos[row]: reason.removeprefix(f"{paths[row]}: ") for row, reason in broken.items()}
+            bar.advance(len(rows))
+    # A file name that is no UTF-8 is written as a person can read it.
+    with write_file(out) as path, path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for name in files:
+            said = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
+            writer.writerow((name, *said, reasons.get(name, "")))
+    ways = [f"{one.run}: {one.way}" for one in classifiers]
+    return Photographed(out, len(files) - len(reasons), reasons, ways)
+
+
+def report(done: Photographed) -> None:
+    """Say how photos were classified, and which files were none."""
+    for way in done.ways:
+        say(way)
+    if done.reasons:
+        warn(f"{describe_offenders(done.reasons)} are no photos; their lines in the CSV say why.")
+    say(f"photos {done.path}: {done.photos:,} classified")
+
+
+def load_classifier(run: Path, recipe: Recipe) -> Classifier:
+    """A run ready to classify through its recipe's views.
+
+    Raises:
+        ArtifactError: no checkpoint, one that was written before class names were kept, or a damaged artefact.
+    """
+    checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    if not checkpoint.class_keys:
+        raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
+    device = take_own_device(choose_device(recipe.device))
+    dtype = choose_dtype(recipe.train.precision, device)
+    keep_freed_memory(device)
+    index, fusion, way = _load_fusion(run, recipe, checkpoint)
+    classes = np.empty(0, np.int64)
+    if index is not None:
+        positions = {key: position for position, key in enumerate(checkpoint.class_keys)}
+        places = {class_id: positions.get(key, -1) for class_id, key in index.keys.items()}
+        classes = np.array([places[class_id] for class_id in index.labels.tolist()], dtype=np.int64)
+    network = load_network(checkpoint).to(device)
+    return Classifier(run, recipe, checkpoint, network, device, dtype, index, classes, fusion, way)
+
+
+def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Index | None, Fusion, str]:
+    """The gallery's index and how its vote is fused with the head, where these belong together; and both in words."""
+    views = recipe.predict.tta
+    gallery = run / "index" / ("plain" if views == "plain" else recipe.predict.gallery_tta)
+    again = f"productrec predict {run} --views {views}"
+    alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
+    split = next((one for one in ("val", "test") if (run / "predictions" / views / one).exists()), None)
+    if split is None or not gallery.exists():
+        return None, Fusion(), alone
+    index = load_index(gallery)
+    predictions = load_manifest(run / "predictions" / views / split)
+    neighbours = load_manifest(run / "neighbours" / views / split)
+    belongs = (
+        index.space == checkpoint.space
+        and neighbours.inputs.get("index") == index.fingerprint
+        and predictions.inputs.get("neighbours") == neighbours.fingerprint
+    )
+    if not belongs or not index.keys:
+        return None, Fusion(), f"the head alone, since its index is of an earlier time; {again} makes it anew"
+    fusion = Fusion(**predictions.settings["fusion"])
+    fitted = "as fitted on validation" if predictions.notes["made"].get("validation") else "by default"
+    weight = fusion.head_weight
+    way = f"{weight:g} x head + {1 - weight:g} x vote of {fusion.k} neighbours, {fitted}, through the views {views}"
+    return index, fusion, way
+
+
+def _list_files(source: Path, out: Path) -> dict[str, str]:
+    """Path of every file by its name below ``source``; no hidden ones, and not the CSV itself."""
+    if source.is_file():
+        return {source.name: str(source)}
+    if not source.is_dir():
+        raise DataError(f"{source}: must be a folder of photos, or a photo; there is none of that name.")
+    files = {}
+    for folder, folders, names in os.walk(source):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder, name)
+            if not name.startswith(".") and path.absolute() != out.absolute():
+                files[path.relative_to(source).as_posix()] = str(path)
+    if not files:
+        raise DataError(f"{source}: must hold photos; it holds no file.")
+    return files
+
+
+def _classify(one: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
+    """Rows, probabilities (B, C) in the checkpoint's order, and why some could not be read, batch by batch."""
+    views = get_views(one.recipe.predict.tta)
+    dataset = ViewedImages(FileImages(paths), views, one.checkpoint.recipe["train"]["side_px"])
+    cuts = list(dict.fromkeys(view.cut for view in views))
+    plan = [(cuts.index(view.cut), view.flip) for view in views]
+    on_gpu = one.device.type == "cuda"
+    workers = choose_workers(one.recipe.train.workers, cores=count_cores(), on_gpu=on_gpu)
+    loader = build_view_loader(dataset, batch_size=one.recipe.predict.batch_size, workers=workers, pin_memory=on_gpu)
+    batch: ViewBatch
+    for batch in loader:
+        _, seen = recognise_views(one.network, batch.cuts, plan, device=one.device, dtype=one.dtype)
+        rows = batch.rows.tolist()
+        ids = [paths[row] for row in rows]
+        yield rows, _fuse(one, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken
+
+
+def _fuse(one: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    if one.index is None:
+        return compute_softmax(logits)
+    queries = EmbeddingSet(ids, embeddings, logits, [], [], one.checkpoint.space, {}, "")
+    rows, similarities = search_index(one.index, queries, one.fusion.k)
+    return compute_parts(Evidence(logits, one.classes[rows], similarities), one.fusion)["fused"]
+
+
+def _describe(probabilities: np.ndarray, checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:
+    """The best and the next best class of each row, as they stand in the CSV."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    for row, places in zip(probabilities, best.tolist(), strict=True):
+        line: list[str] = []
+        for place in places:
+            line += [checkpoint.class_names[place], checkpoint.class_keys[place], f"{row[place]:.4f}"]
+        yield tuple(line + [""] * (6 - len(line)))
+
+
+def _find_places(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
+    """Position of each key among others."""
+    places = {key: place for place, key in enumerate(among)}
+    return np.array([places[key] for key in keys], dtype=np.int64)
