@@ -215,7 +215,8 @@ class LossSettings(Settings):
 
     metric: str = Field(
         "multi_similarity",
-        description="metric head: one that `productrec losses` lists, none, or your own as package.module:Name",
+        description="metric head: one that `productrec losses` lists, none, or your own as package.module:Name (with "
+        "--allow-code)",
     )
     mining: Literal[
         "auto", "none", "multi_similarity", "semi_hard", "hardest", "easy_positive", "distance_weighted"

@@ -14,6 +14,7 @@ from productrec.competitions.writer import Submission
 from productrec.console import print_table, say, silence
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
+from productrec.losses.own_loss import check_code_allowed
 from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
@@ -51,14 +52,15 @@ class Predicted:
     ensembled: Scores | None
 
 
-def run_recipe(recipe: Recipe) -> Submission:
-    """Play every stage; what is finished and unchanged is skipped.
+def run_recipe(recipe: Recipe, *, allow_code: bool = False) -> Submission:
+    """Play every stage; what is finished and unchanged is skipped. ``allow_code`` is that of `run_train`.
 
     Raises:
         ProductrecError: whatever a stage raises; the stages before it are kept.
     """
+    check_recipe_code(recipe, allow_code=allow_code)
     ingest_recipe(recipe)
-    train_recipe(recipe, resume=True)
+    train_recipe(recipe, resume=True, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))
     print_scores(predicted)
     return submit_recipe(recipe, predicted.folder / "test")
@@ -76,11 +78,20 @@ def ingest_recipe(recipe: Recipe) -> None:
     report(run_ingest(recipe.data.source, recipe.table, data=data, sample=contract.sample_submission, seed=recipe.seed))
 
 
-def train_recipe(recipe: Recipe, *, resume: bool, max_minutes: float | None = None) -> list[Trained]:
-    """Train the recipe's model, or each of its members in turn."""
+def check_recipe_code(recipe: Recipe, *, allow_code: bool) -> None:
+    """Refuse a recipe whose loss, or a member's, lies outside productrec, unless code is allowed."""
+    for member in recipe.resolve_members().values():
+        check_code_allowed(member.loss.metric, allow_code=allow_code)
+
+
+def train_recipe(
+    recipe: Recipe, *, resume: bool, max_minutes: float | None = None, allow_code: bool = False
+) -> list[Trained]:
+    """Train the recipe's model, or each of its members in turn; see `run_train`."""
+    check_recipe_code(recipe, allow_code=allow_code)
     trained = []
     for member in recipe.resolve_members().values():
-        one = run_train(member, resume=resume, max_minutes=max_minutes)
+        one = run_train(member, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
         if recipe.members:
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
         what = _describe_ending(one)

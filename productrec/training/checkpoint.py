@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ class Checkpoint:
         """
         try:
             network.load_state_dict(load_file(self.folder / "weights.safetensors"))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
                 f"{self.folder}: the weights do not fit the model of their recipe ({reason})."
@@ -58,7 +59,10 @@ class Checkpoint:
                 f"{self.folder}: holds no centres; its metric loss ({metric}) learns none, or it was written before "
                 "they were kept. Train with soft_triple or another proxy loss."
             )
-        return load_file(path)["centres"].float()
+        try:
+            return load_file(path)["centres"].float()
+        except (KeyError, SafetensorError) as error:
+            raise ArtifactError(f"{path}: cannot be read as centres ({error!r}). Train anew.") from None
 
     def load_state(self) -> dict[str, Any]:
         """The complete training state; loaded as tensors and plain values, never as code.
@@ -69,7 +73,16 @@ class Checkpoint:
         path = self.folder / "state.pt"
         if not path.exists():
             raise ArtifactError(f"{self.folder}: holds weights alone; resume from the checkpoint 'last'.")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged or crafted file raises one of many kinds, with torch's advice to run it
+            raise ArtifactError(
+                f"{path}: must hold tensors and plain values alone; it cannot be read as these "
+                f"({type(error).__name__}), and is not run as code. It is damaged or was changed: train anew, or put "
+                "the run's own file back."
+            ) from error
+        if not isinstance(state, dict):
+            raise ArtifactError(f"{path}: must hold a training state by name; got {type(state).__name__}. Train anew.")
         return state
 
 
@@ -97,12 +110,49 @@ def save_checkpoint(
         folder, kind=KIND, inputs=inputs, settings=recipe, notes={"figures": figures}, keep_earlier=keep_earlier
     ) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, temporary / "weights.safetensors")
+        _save_tensors(weights, temporary / "weights.safetensors")
         if centres is not None:
-            save_file({"centres": centres.detach().cpu().contiguous()}, temporary / "centres.safetensors")
+            _save_tensors({"centres": centres.detach().cpu().contiguous()}, temporary / "centres.safetensors")
         write_json(temporary / "classes.json", class_ids)
         if state is not None:
-            torch.save(state, temporary / "state.pt")
+            _save_state(state, temporary / "state.pt")
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors; the file's mode follows the umask, which safetensors leaves aside."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(mode)
+
+
+class _Kept:
+    """A file that keeps why it could not be written: torch raises an error of its own over it, without the reason."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.refusal: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        kept = _Kept(file)
+        try:
+            torch.save(state, kept)  # type: ignore[arg-type]
+        except RuntimeError:
+            if kept.refusal is not None:
+                raise kept.refusal from None
+            raise
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -113,10 +163,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     manifest = load_manifest(folder, kind=KIND)
     check_files(folder, manifest)
-    return Checkpoint(
-        folder=folder,
-        class_ids=[int(class_id) for class_id in json.loads((folder / "classes.json").read_text(encoding="utf-8"))],
-        recipe=manifest.settings,
-        figures=manifest.notes.get("figures", {}),
-        space=manifest.files["weights.safetensors"]["sha256"],
-    )
+    try:
+        class_ids = [int(class_id) for class_id in json.loads((folder / "classes.json").read_text(encoding="utf-8"))]
+        return Checkpoint(
+            folder=folder,
+            class_ids=class_ids,
+            recipe=manifest.settings,
+            figures=manifest.notes.get("figures", {}),
+            space=manifest.files["weights.safetensors"]["sha256"],
+        )
+    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{folder}: is no whole checkpoint ({error!r}). Train anew.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -18,10 +19,25 @@ from productrec.artifacts import (
 )
 from productrec.console import say
 from productrec.errors import ArtifactError, describe_offenders
+from productrec.locking import hold_lock
 
 KIND = "run"
 _STARTED = "started.json"
+_LOCK = ".lock"
 _UNSAID = ("learning_rate_factor", "raw_")  # in the file alone, or a line would be too long to read
+
+
+def claim_run_folder(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep a run folder for this training; a process that is killed gives it back at once.
+
+    Raises:
+        ArtifactError: another training runs in it.
+    """
+    return hold_lock(
+        folder / _LOCK,
+        f"{folder}: another training runs in this folder, and goes on untouched. Wait until it ends, or give this one "
+        "another name (name=...).",
+    )
 
 
 def check_run_folder(
@@ -39,7 +55,7 @@ def check_run_folder(
         ArtifactError: another run stands there (its differing settings are named), or this one was stopped and
             ``resume`` is false.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(one.name == _LOCK for one in folder.iterdir())):
         return False
     started = folder / _STARTED
     if not started.exists():
