@@ -95,7 +95,8 @@ def explain_storage_errors(where: Path) -> Iterator[None]:
             raise StorageError(
                 f"{where}: not permitted to write here ({error.strerror}). Choose another place."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+        is_gone = error.errno == errno.ENOENT and Path(error.filename or "") in (where, *where.parents)
+        if is_gone or error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
             raise StorageError(f"{where}: cannot be written here ({error.strerror}). Choose another place.") from error
         raise
 

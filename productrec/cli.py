@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.errors import ProductrecError
+from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
 _SOME_VIEWS = "some"  # --tta without a preset
@@ -325,9 +325,11 @@ def sweep(
 def settings(contains: Annotated[str, typer.Argument(help="Show only keys that hold this text.")] = "") -> None:
     """List every setting of a recipe with its default and meaning."""
     from productrec.console import print_table
-    from productrec.recipe import list_settings
+    from productrec.recipe import list_settings, suggest_key
 
     rows = [(key, default, meaning) for key, (default, meaning) in list_settings().items() if contains in key]
+    if not rows:
+        raise RecipeError(f"settings: no key holds {contains!r}. {suggest_key(contains)}")
     print_table("settings of a recipe", ("key", "default", "meaning"), rows, wrap_last=True)
 
 

@@ -267,6 +267,17 @@ class LossSettings(Settings):
         return dict(self.options)
 
     @model_validator(mode="after")
+    def _check_options(self) -> "LossSettings":
+        if self.options and ":" not in self.metric:
+            place = (
+                f"those of {self.metric} stand in loss.{self.metric}"
+                if self.metric in METRIC_LOSSES
+                else "there is none"
+            )
+            raise ValueError(f"options must be left out but for a loss of your own (package.module:Name); {place}")
+        return self
+
+    @model_validator(mode="after")
     def _check_something_is_learned(self) -> "LossSettings":
         if self.classification_weight == 0 and (self.metric == "none" or self.metric_weight == 0):
             raise ValueError(

@@ -96,7 +96,10 @@ def train_recipe(
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
         what = _describe_ending(one)
         figures = ", ".join(f"{name} {one.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in one.figures)
-        say(f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}")
+        say(
+            f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}"
+            + (f". {one.warning}" if one.warning else "")
+        )
         trained.append(one)
     return trained
 

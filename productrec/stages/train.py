@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
-from productrec.console import say, show_progress, silence
+from productrec.console import say, show_progress, silence, warn
 from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
 from productrec.data.images import open_images
 from productrec.data.table import load_table
@@ -48,8 +48,10 @@ from productrec.stages.train_model import build_trainer
 from productrec.stages.train_resume import BEFORE, LAST, get_decisive_settings, get_state, resume_training
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.display import StepDisplay
+from productrec.training.fitting import explain_large_network
 from productrec.training.freezing import set_backbone_frozen
-from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
+from productrec.training.loop import Ending, Plan, describe_images, describe_rise, explain_death, run_training
+from productrec.training.memory_estimate import check_step_fits
 from productrec.training.ranks import Ranks, is_first_process, join_ranks, leave_ranks, refuse_once
 from productrec.training.run_folder import (
     RunLog,
@@ -69,7 +71,8 @@ from productrec.training.trainer import Trainer
 class Trained:
     """A run: its folder, the figures of its best checkpoint, and whether there was nothing to do.
 
-    ``ending`` says why it ended; one that ran out of time has a best checkpoint too, and resumes.
+    ``ending`` says why it ended; one that ran out of time has a best checkpoint too, and resumes. ``warning`` tells of
+    a loss that went up.
     """
 
     folder: Path
@@ -77,6 +80,7 @@ class Trained:
     minutes: float
     skipped: bool
     ending: Ending = Ending.FINISHED
+    warning: str = ""
 
 
 def run_train(
@@ -168,8 +172,19 @@ def _train(
             local_size=ranks.local_size,
         )
         sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
-        trainer = build_trainer(
-            recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks, allow_code=allow_code
+        try:
+            trainer = build_trainer(
+                recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks, allow_code=allow_code
+            )
+        except RuntimeError as error:
+            raise explain_large_network(error) from error
+        multiple_of = recipe.train.images_per_class if recipe.uses_pk_sampler else 2
+        check_step_fits(
+            trainer,
+            batch_size=recipe.train.batch_size,
+            side_px=recipe.train.side_px,
+            multiple_of=multiple_of,
+            dtype=dtype,
         )
         if ranks.size > 1:
             torch.manual_seed(recipe.seed + ranks.rank)  # weights are equal; what each drops is its own
@@ -192,9 +207,17 @@ def _train(
 
     def validate() -> dict[str, float]:
         assert measure is not None
-        figures = measure(trainer.evaluated, stop)
-        if trainer.average is not None and recipe.train.validate_raw:
-            figures |= {f"raw_{name}": value for name, value in measure(trainer.raw, stop).items()}
+        try:
+            figures = measure(trainer.evaluated, stop)
+            if trainer.average is not None and recipe.train.validate_raw:
+                figures |= {f"raw_{name}": value for name, value in measure(trainer.raw, stop).items()}
+        except DataError as error:
+            if "must be finite" not in str(error):
+                raise
+            raise TrainingError(
+                "training: what the network says of validation images must be finite; it no longer is. Train anew with "
+                "a lower train.learning_rate or a longer train.warmup_epochs, under another name (name=...)."
+            ) from error
         return figures
 
     def save(name: str, figures: dict[str, float], network: nn.Module | None = None) -> None:
@@ -221,9 +244,15 @@ def _train(
         first_step=trainer.progress.step,
     )
 
+    warning = ""
+
     def finish_epoch(epoch: int, figures: dict[str, float]) -> None:
+        nonlocal warning
         if log is not None:
             log.write(epoch, figures)
+        was_told, warning = bool(warning), describe_rise(trainer.progress, figures)
+        if warning and not was_told:
+            warn(f"epoch {epoch + 1}: {warning}")
         trackers.write(trainer.progress.step, figures, kind="epoch")
         if recipe.train.soup:
             save(get_recent_folder(checkpoints, epoch).name, figures)
@@ -252,7 +281,7 @@ def _train(
                     mine_every=recipe.train.mine_every,
                     patience=recipe.train.patience,
                     deadline=None if max_minutes is None else started + 60 * max_minutes,
-                    batch_multiple=recipe.train.images_per_class if recipe.uses_pk_sampler else 2,
+                    batch_multiple=multiple_of,
                 ),
                 validate=None if measure is None else validate,
                 save=save,
@@ -279,7 +308,7 @@ def _train(
         draw_training_curves(folder / "curves.png", load_epochs(folder))
     if ranks.is_first and ending is not Ending.OUT_OF_TIME:
         finish_run(folder, decisive, figures, soup)
-    return Trained(folder, figures, minutes, skipped=False, ending=ending)
+    return Trained(folder, figures, minutes, skipped=False, ending=ending, warning=warning)
 
 
 def _explain(error: Exception, metric: str, stop: StopRequest, ranks: Ranks) -> Exception:

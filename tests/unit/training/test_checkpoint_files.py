@@ -15,6 +15,7 @@ from productrec.artifacts import compute_file_digest
 from productrec.errors import ArtifactError, StorageError
 from productrec.stages.train_resume import resume_training
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
+from productrec.training.run_folder import RunLog, check_run_folder, load_epochs
 from tests.unit.training.playing import build
 
 
@@ -132,3 +133,15 @@ def test_other_files_that_were_changed_are_refused(tmp_path):
     exchange(tmp_path / "last", "classes.json", b'{"a": 1}')
     with pytest.raises(ArtifactError, match=r"is no whole checkpoint"):
         load_checkpoint(tmp_path / "last")
+
+
+@pytest.mark.parametrize("text", ["not JSON", '["a list"]', "\xff"])
+def test_notes_of_a_run_that_were_changed_are_told(tmp_path, text):
+    (tmp_path / "checkpoints" / "last").mkdir(parents=True)
+    for name in ("started.json", "metrics.jsonl"):
+        (tmp_path / name).write_text(text + "\n", encoding="latin-1")
+    with pytest.raises(ArtifactError, match=r"started\.json: (is damaged|must hold)"):
+        check_run_folder(tmp_path, {}, resume=True)
+    for read in (lambda: RunLog(tmp_path, 1), lambda: load_epochs(tmp_path)):
+        with pytest.raises(ArtifactError, match=r"metrics\.jsonl: (is damaged|must hold)"):
+            read()
