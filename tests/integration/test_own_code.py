@@ -1,5 +1,7 @@
 """Code from outside productrec: imported only where the command line allows it, called only where it is a loss."""
 
+import os
+import pickle
 import sys
 
 import pytest
@@ -99,3 +101,39 @@ def test_an_error_of_a_users_loss_names_it_and_its_line(own, place, productrec, 
     assert failed.code == code, failed.err
     assert failed.err.splitlines()[-1].startswith("error: ") and "Traceback" not in failed.err
     assert said.format(place) in failed.err
+
+
+class Command:
+    def __reduce__(self):
+        return os.system, ("touch PWNED",)
+
+
+TAG = "!!python/object/apply:os.system ['touch PWNED']\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "arguments"),
+    [
+        ("evil.pth", pickle.dumps(Command(), protocol=2), ["model.pretrained=evil.pth"]),
+        ("augment.yaml", TAG.encode(), ["train.augmentation=augment.yaml"]),
+        ("augment.json", b'{"transform": {"__class_fullname__": "os.system"}}', ["train.augmentation=augment.json"]),
+        ("contract.yaml", f"name: {TAG}".encode(), ["competition=contract.yaml"]),
+        ("none", b"", ["model.backbone=local-dir:."]),
+        ("none", b"", ["train.optimizer=os:system"]),
+        ("none", b"", [f"model.backbone={TAG.strip()}"]),
+    ],
+)
+def test_no_file_or_name_of_a_recipe_runs_anything(own, place, productrec, name, data, arguments):
+    (place / name).write_bytes(data)
+    refused = productrec("train", own, *TINY, *arguments)
+    assert refused.code in (2, 5, 7), refused.err
+    assert refused.err.splitlines()[-1].startswith("error: ") and "Traceback" not in refused.err
+    assert not (place / "PWNED").exists()
+
+
+def test_no_tag_in_a_recipe_or_a_space_runs_anything(own, place, productrec):
+    (place / "evil.yaml").write_text(f"name: {TAG}")
+    for arguments in (["train", "evil.yaml"], ["sweep", own, "evil.yaml", *TINY]):
+        refused = productrec(*arguments)
+        assert refused.code == 2 and "could not determine a constructor" in refused.err, refused.err
+    assert not (place / "PWNED").exists()
