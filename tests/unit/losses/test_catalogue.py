@@ -98,7 +98,7 @@ def test_what_cannot_be_built_is_said(own_module: str) -> None:
     for name, message in (
         (f"{own_module}:Cubed", "my_losses:Cubed cannot be imported"),
         ("nowhere:Squared", "nowhere:Squared cannot be imported"),
-        (f"{own_module}:dataclass", "must have a method weigh"),
+        (f"{own_module}:dataclass", "must be a class with a method weigh"),
         ("multi", "must be one of multi_similarity"),
     ):
         with pytest.raises(RecipeError, match=message):
