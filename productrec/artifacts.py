@@ -18,12 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from productrec.errors import ArtifactError, StorageError
+from productrec.errors import ArtifactError, ProductrecError, StorageError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 _VERSIONED_PACKAGES = ("productrec", "torch", "timm", "albumentations", "numpy", "pandas", "pyarrow")
 _CHUNK_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,30 @@ def compute_file_digest(path: Path) -> str:
 
 @contextlib.contextmanager
 def explain_storage_errors(where: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write below ``where`` into a `StorageError` that says how to mend it."""
+    """Turn the operating system's refusals to write below ``where`` into a `StorageError` that says how to mend it.
+
+    Libraries that write by themselves (safetensors, FAISS) raise their own errors over a full disk, with the system's
+    words in them.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except ProductrecError:
+        raise
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _FULL or (number is None and any(os.strerror(one) in str(error) for one in _FULL)):
             raise StorageError(
                 f"{where}: no space left while writing; what stood there before is untouched. "
                 "Free some disk, or choose another place, and run the same command again."
             ) from error
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(
                 f"{where}: not permitted to write here ({error.strerror}). Choose another place."
             ) from error
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
+        is_gone = error.errno == errno.ENOENT and Path(error.filename or "") in (where, *where.parents)
+        if is_gone or error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
             raise StorageError(f"{where}: cannot be written here ({error.strerror}). Choose another place.") from error
         raise
 

@@ -30,6 +30,11 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="settings to change, for instance loss.metric=soft_triple"),
 ]
 
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Import a loss from outside productrec (package.module:Name), which runs it."),
+]
+
 
 @app.callback(invoke_without_command=True)
 def start(
@@ -55,6 +60,7 @@ def demo(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the demo's recipe.")
     ] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Draw a competition and play it to the end: a few minutes, nothing needed but this."""
     from productrec.stages.demo import run_demo
@@ -68,6 +74,7 @@ def demo(
         difficulty=difficulty,
         seed=seed,
         overrides=overrides or [],
+        allow_code=allow_code,
     )
 
 
@@ -196,6 +203,7 @@ def train(
     ] = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one a GPU.")] = 1,
     max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train a recipe's model (or each of its members) on its image table."""
     from productrec.launch import STARTED
@@ -213,7 +221,7 @@ def train(
 
     if max_minutes is not None:  # importing took some of it
         max_minutes -= (time.time() - started) / 60
-    train_recipe(loaded, resume=resume, max_minutes=max_minutes)
+    train_recipe(loaded, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
 
 
 @app.command()
@@ -296,12 +304,12 @@ def submit(
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None) -> None:
+def run(recipe: RecipePath, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
     from productrec.recipe import load_recipe
     from productrec.stages.run import run_recipe
 
-    run_recipe(load_recipe(recipe, overrides or []))
+    run_recipe(load_recipe(recipe, overrides or []), allow_code=allow_code)
 
 
 @app.command()
@@ -315,6 +323,7 @@ def sweep(
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a trial of its own.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/NAME.sweep.")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Search settings of a recipe: train it with many, give up hopeless ones early, write the best as best.yaml.
 
@@ -333,7 +342,7 @@ def sweep(
     from productrec.stages.sweep import report, run_sweep
 
     loaded = load_recipe(recipe, overrides or [])
-    swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out)
+    swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out, allow_code=allow_code)
     report(swept, loaded.train.keep_best_by)
 
 
@@ -341,9 +350,11 @@ def sweep(
 def settings(contains: Annotated[str, typer.Argument(help="Show only keys that hold this text.")] = "") -> None:
     """List every setting of a recipe with its default and meaning."""
     from productrec.console import print_table
-    from productrec.recipe import list_settings
+    from productrec.recipe import list_settings, suggest_key
 
     rows = [(key, default, meaning) for key, (default, meaning) in list_settings().items() if contains in key]
+    if not rows:
+        raise RecipeError(f"settings: no key holds {contains!r}. {suggest_key(contains)}")
     print_table("settings of a recipe", ("key", "default", "meaning"), rows, wrap_last=True)
 
 

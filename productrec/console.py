@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -43,15 +44,22 @@ def warn(message: str) -> None:
     get_console().print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
+_LEAST_TEXT = 24  # width that a last column of text needs beside the others
+_GAP = 2  # between two columns
+
+
 def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap_last: bool = False) -> Table:
-    """A plain table: the first column left-aligned, figures right-aligned; ``wrap_last`` for a last column of text."""
+    """A plain table: the first column left-aligned, figures right-aligned; ``wrap_last`` for a last column of text.
+
+    Where there is too little room the last column of text is folded, or else the first column.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         text = number == 0 or wrap_last
-        wrapped = wrap_last and number == len(columns) - 1
+        wrapped = number == (len(columns) - 1 if wrap_last else 0)
         table.add_column(column, justify="left" if text else "right", no_wrap=not wrapped, overflow="fold")
     for row in rows:
         table.add_row(*row)
@@ -59,11 +67,36 @@ def build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap_last: bool = False) -> None:
-    """Print a table of results on standard output."""
+    """Print a table of results on standard output, and never less than all of it.
+
+    A terminal gets what fits its width: where the last column of text has no room beside the others, it goes below
+    them. Into a file or a pipe every row is one line, however long.
+    """
     from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
 
     # Without markup and emoji: "[dry]" or ":cat:" in a class name stays what it is.
-    Console(highlight=False, markup=False, emoji=False).print(build_table(title, columns, rows, wrap_last=wrap_last))
+    console = Console(highlight=False, markup=False, emoji=False)
+    table = build_table(title, columns, rows, wrap_last=wrap_last)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = max(
+            console.width, console.measure(table, options=console.options.update(max_width=10**6)).maximum
+        )
+    beside = sum(_GAP + max(_measure(cell) for cell in cells) for cells in list(zip(columns, *rows, strict=True))[:-1])
+    with console.capture() as captured:
+        if not wrap_last or console.width - beside >= _LEAST_TEXT:
+            console.print(table)
+        else:
+            console.print(Text(f"{title}\n", style="bold"))
+            for row in [columns, *rows]:
+                console.print(Text("  ".join(cell for cell in row[:-1] if cell), overflow="fold"))
+                console.print(Padding(Text(row[-1], overflow="fold"), (0, 0, 0, 4)))
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def _measure(cell: str) -> int:
+    return max(map(len, cell.splitlines()), default=0)
 
 
 @contextlib.contextmanager

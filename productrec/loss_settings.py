@@ -227,7 +227,8 @@ class LossSettings(Settings):
 
     metric: str = Field(
         "multi_similarity",
-        description="metric head: one that `productrec losses` lists, none, or your own as package.module:Name",
+        description="metric head: one that `productrec losses` lists, none, or your own as package.module:Name (with "
+        "--allow-code)",
     )
     mining: Literal[
         "auto", "none", "multi_similarity", "semi_hard", "hardest", "easy_positive", "distance_weighted"
@@ -276,6 +277,17 @@ class LossSettings(Settings):
             section: Settings = getattr(self, self.metric)
             return section.model_dump(exclude=_NOT_OF_THE_LOSS)
         return dict(self.options)
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "LossSettings":
+        if self.options and ":" not in self.metric:
+            place = (
+                f"those of {self.metric} stand in loss.{self.metric}"
+                if self.metric in METRIC_LOSSES
+                else "there is none"
+            )
+            raise ValueError(f"options must be left out but for a loss of your own (package.module:Name); {place}")
+        return self
 
     @model_validator(mode="after")
     def _check_something_is_learned(self) -> "LossSettings":

@@ -32,7 +32,9 @@ class Recipe(Settings):
         description="names runs, table and CSV"
     )
     competition: str = Field("plain", description="contract: a bundled name or a YAML file")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="decides initial weights, data order and augmentation")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        0, description="decides initial weights, data order and augmentation"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     runs: Path = Field(Path("runs"), description="folder that run folders land in")
     data: DataSettings = DataSettings()
@@ -274,16 +276,19 @@ def _describe(item: Any) -> str:
     location = [str(part) for part in item["loc"]]
     key = ".".join(location)
     if item["type"] == "extra_forbidden":
-        return f"unknown key {key!r}. {_suggest_key(key)}"
+        return f"unknown key {key!r}. {suggest_key(key)}"
     if item["type"] == "missing":
         return f"{key!r} must be given"
+    if item["type"] == "tuple_type":
+        return f"{key}: must be a list, such as [{item['input']}]; got {item['input']!r}."
     message = item["msg"].removeprefix("Value error, ")
     if not key:
         return f"{message}."
     return f"{key}: {message[:1].lower()}{message[1:]}; got {item['input']!r}."
 
 
-def _suggest_key(key: str) -> str:
+def suggest_key(key: str) -> str:
+    """A sentence that names the setting or section nearest to a key that does not exist."""
     known = list(list_settings())
     sections = {name.rpartition(".")[0] for name in known if "." in name}
     last = key.rpartition(".")[2]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -55,10 +56,19 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in _DEVICES:
+        raise RecipeError(f"device: must be auto, cpu, cuda, cuda:1 (the second GPU) or mps; got {name!r}.")
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise RecipeError(f"device: {name!r} cannot be used here ({reason}). Use device=auto or device=cpu.") from None
+        seen = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type)
+        reason = f"torch finds {seen} of that kind" if seen is not None else str(error).partition(". ")[0][:120]
+        raise RecipeError(
+            f"device: {name!r} cannot be used here ({reason}). Use device=auto or device=cpu; `productrec doctor` "
+            "tells more."
+        ) from None
     return device
 
 
@@ -135,6 +145,45 @@ def measure_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
+
+
+def measure_free_memory() -> int | None:
+    """Bytes that this machine, or the container's limit, has left for this process; None where Linux does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            said = {line.partition(":")[0]: line.split()[1] for line in file}
+        free = (int(said["MemAvailable"]) + int(said.get("SwapFree", 0))) << 10
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    for limit, used, statistics, reclaimable in _list_limits():
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            most, now = int(_read(limit)), int(_read(used))
+            cached = [line.split()[1] for line in _read(statistics).splitlines() if line.startswith(f"{reclaimable} ")]
+            free = min(free, max(0, most - now + sum(map(int, cached))))
+    return free
+
+
+def _list_limits() -> Iterator[tuple[str, str, str, str]]:
+    """Files of the limit, the use, and what of it could be given back, for each control group we are in."""
+    try:
+        groups = [line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines()]
+    except OSError:
+        return
+    for number, controllers, group in groups:
+        names, root = ("memory.max", "memory.current", "memory.stat"), "/sys/fs/cgroup"
+        if number != "0":
+            if "memory" not in controllers.split(","):
+                continue
+            names, root = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"), "/sys/fs/cgroup/memory"
+        # Inside a container the group's own path is the root of what is mounted.
+        for base in dict.fromkeys((root + group.rstrip("/"), root)):
+            limit, used, statistics = (f"{base}/{name}" for name in names)
+            yield limit, used, statistics, "inactive_file" if number == "0" else "total_inactive_file"
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def set_seed(seed: int) -> None:

@@ -125,7 +125,7 @@ class TrainSettings(Settings):
         0.0, description="share of a PK batch's classes that are drawn from the category of its first"
     )
     mine_every: Positive = Field(1, description="epochs between two searches for near classes")
-    side_px: Annotated[int, Field(ge=16)] = Field(224, description="side of the square the network sees")
+    side_px: Annotated[int, Field(ge=16, le=8192)] = Field(224, description="side of the square the network sees")
     first_side_px: Annotated[int, Field(ge=0)] = Field(
         0, description="side in the first epoch; squares grow to side_px over the first half of them; 0: always side_px"
     )
@@ -191,7 +191,9 @@ class TrainSettings(Settings):
         "auto", description="of activations; losses stay float32"
     )
     compile: bool = Field(False, description="torch.compile the network")
-    workers: Annotated[int, Field(ge=-1)] = Field(-1, description="loader processes; -1 chooses by cores and device")
+    workers: Annotated[int, Field(ge=-1, le=256)] = Field(
+        -1, description="loader processes; -1 chooses by cores and device"
+    )
     validate_every: Positive = Field(1, description="epochs between validations")
     track: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         (), description="also write figures for these, beside metrics.jsonl: tensorboard, wandb"

@@ -5,6 +5,7 @@ Written by the submit stage after `writer`; the public score is added once the c
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import re
@@ -15,8 +16,10 @@ from pathlib import Path
 
 from productrec.artifacts import write_file
 from productrec.errors import ArtifactError, SubmissionError, describe_offenders
+from productrec.locking import hold_lock
 
 _NUMBERS = ("validation_value", "public_value")
+_PATIENCE_SECONDS = 60.0  # a row is written in milliseconds
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -71,13 +74,14 @@ _COLUMNS = tuple(column.name for column in fields(LedgerEntry))
 
 
 def append_to_ledger(path: Path, entry: LedgerEntry) -> None:
-    """Add a row, atomically; a missing ledger is begun. One writer at a time: of two at once, one row may be lost.
+    """Add a row, atomically; a missing ledger is begun. Of several writers, one waits for the other.
 
     Raises:
-        ArtifactError: the ledger is damaged; it is left as it is.
+        ArtifactError: the ledger is damaged, and left as it is; or another process held it for too long.
         StorageError: the disk refused; the ledger is as it was.
     """
-    _save(path, [*load_ledger(path), entry])
+    with _hold(path):
+        _save(path, [*load_ledger(path), entry])
 
 
 def load_ledger(path: Path) -> list[LedgerEntry]:
@@ -114,16 +118,27 @@ def set_public_value(path: Path, sha256: str, value: float) -> None:
 
     Raises:
         SubmissionError: no row has this SHA-256, or ``value`` is not finite.
-        ArtifactError: the ledger is damaged; it is left as it is.
+        ArtifactError: the ledger is damaged, and left as it is; or another process held it for too long.
         StorageError: the disk refused; the ledger is as it was.
     """
-    entries = load_ledger(path)
-    if not any(entry.sha256 == sha256 for entry in entries):
-        known = describe_offenders(f"{entry.file} {entry.sha256}" for entry in reversed(entries))
-        raise SubmissionError(
-            f"{path}: sha256 must be that of a row; got {sha256!r}. The rows, latest first: {known}. Name one of them."
-        )
-    _save(path, [replace(entry, public_value=value) if entry.sha256 == sha256 else entry for entry in entries])
+    with _hold(path):
+        entries = load_ledger(path)
+        if not any(entry.sha256 == sha256 for entry in entries):
+            known = describe_offenders(f"{entry.file} {entry.sha256}" for entry in reversed(entries))
+            raise SubmissionError(
+                f"{path}: sha256 must be that of a row; got {sha256!r}. The rows, latest first: {known}. Name one of "
+                "them."
+            )
+        _save(path, [replace(entry, public_value=value) if entry.sha256 == sha256 else entry for entry in entries])
+
+
+def _hold(path: Path) -> contextlib.AbstractContextManager[None]:
+    return hold_lock(
+        path.with_name(f".{path.name}.lock"),
+        f"{path}: another process has held this ledger for {_PATIENCE_SECONDS:.0f} s. Run the command again when it "
+        "has ended.",
+        wait_seconds=_PATIENCE_SECONDS,
+    )
 
 
 def _save(path: Path, entries: Iterable[LedgerEntry]) -> None:

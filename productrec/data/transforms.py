@@ -70,9 +70,8 @@ def build_augmentation(name: str, side_px: int) -> Augmentation:
         loaded = A.load(path, data_format="json" if path.suffix == ".json" else "yaml")
         pipeline = loaded if isinstance(loaded, A.Compose) else A.Compose([loaded])
     except Exception as error:  # albumentations raises whatever a wrong file makes it stumble over
-        raise RecipeError(
-            f"{path}: is not a serialised albumentations pipeline ({type(error).__name__}: {error})."
-        ) from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise RecipeError(f"{path}: is not a serialised albumentations pipeline ({reason}).") from None
     augmentation = Augmentation(pipeline, side_px)
     try:
         pixels = augmentation(np.zeros((side_px * 2, side_px * 2, 3), np.uint8), 0)

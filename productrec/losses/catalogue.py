@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from productrec.losses.mining import (
     MultiSimilarityMining,
     SemiHardMining,
 )
+from productrec.losses.own_loss import build_own_loss
 from productrec.losses.pair_logistic import Logistic, PairLogisticLoss
 from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss
 from productrec.losses.pairwise import (
@@ -146,7 +146,6 @@ PROXY_LOSSES: dict[str, Entry] = {
 
 _SIZES = "class_sizes"
 _NOT_SETTINGS = (_SIZES, "mining")
-_WAYS = ("weigh", "weigh_related")
 
 
 class Description(NamedTuple):
@@ -194,6 +193,7 @@ def build_metric_loss(
     embedding_dim: int,
     class_count: int,
     class_sizes: Sequence[int] | None = None,
+    allow_code: bool = False,
 ) -> nn.Module | None:
     """A metric loss by name, or a user's own pair loss by its import path.
 
@@ -209,9 +209,11 @@ def build_metric_loss(
         embedding_dim: D, for losses with centres.
         class_count: C, for losses with centres.
         class_sizes: (C,) training images of each class, for margins that depend on them.
+        allow_code: whether an import path outside of `productrec.losses` may be imported, which runs it.
 
     Raises:
-        RecipeError: no such loss, its settings do not fit, or a mining rule for a loss without pairs.
+        RecipeError: no such loss, its code is not allowed, its settings do not fit, or a mining rule for a loss
+            without pairs.
     """
     if name == "none":
         return None
@@ -224,13 +226,16 @@ def build_metric_loss(
         given = {_SIZES: class_sizes} if _SIZES in inspect.signature(build).parameters else {}
         module: nn.Module = build(embedding_dim, class_count, **settings, **given)
         return module
-    kind = PAIR_LOSSES[name].build if name in PAIR_LOSSES else _import_loss(name)
-    try:
-        loss = kind(**settings)
-    except TypeError as error:
-        raise RecipeError(f"loss.metric {name}: its settings do not fit ({error}).") from None
-    if not isinstance(loss, PairwiseLoss) and not any(callable(getattr(loss, way, None)) for way in _WAYS):
-        raise RecipeError(f"loss.metric {name}: must have a method weigh(positives, negatives). See docs/losses.md.")
+    if name in PAIR_LOSSES:
+        try:
+            loss = PAIR_LOSSES[name].build(**settings)
+        except TypeError as error:
+            raise RecipeError(f"loss.metric {name}: its settings do not fit ({error}).") from None
+    elif ":" in name:
+        loss = build_own_loss(name, settings, allow_code=allow_code)
+    else:
+        known = ", ".join([*PAIR_LOSSES, *PROXY_LOSSES])
+        raise RecipeError(f"loss.metric: must be one of {known}, none, or package.module:Name; got {name!r}.")
     rule: str = ("multi_similarity" if name == "multi_similarity" else "none") if mining == "auto" else mining
     if hasattr(loss, "summarise") and (rule != "none" or memory_rows):
         raise RecipeError(
@@ -261,16 +266,3 @@ def _build_mining(rule: str, epsilon: float, margin: float, embedding_dim: int) 
         "distance_weighted": lambda: DistanceWeightedMining(embedding_dim),
     }
     return rules[rule]()
-
-
-def _import_loss(path: str) -> Any:
-    module, _, name = path.partition(":")
-    if not name:
-        known = ", ".join([*PAIR_LOSSES, *PROXY_LOSSES])
-        raise RecipeError(f"loss.metric: must be one of {known}, none, or package.module:Name; got {path!r}.")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f"loss.metric: {path} cannot be imported ({error}). Its folder must be on PYTHONPATH, or installed."
-        ) from None

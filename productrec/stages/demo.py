@@ -19,7 +19,7 @@ from productrec.recipe import Recipe, load_recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.classify import PARTS
-from productrec.stages.run import ingest_recipe, predict_runs, train_recipe
+from productrec.stages.run import check_recipe_code, ingest_recipe, predict_runs, train_recipe
 from productrec.stages.score_table import TITLES, print_score_rows
 from productrec.stages.select import select_runs
 from productrec.stages.submit import submit_recipe
@@ -35,6 +35,7 @@ def run_demo(
     difficulty: float,
     seed: int,
     overrides: Sequence[str] = (),
+    allow_code: bool = False,
 ) -> dict[str, Scores]:
     """Draw, ingest, train two models, embed, index, classify with views, ensemble, submit, and score on hidden labels.
 
@@ -47,6 +48,7 @@ def run_demo(
         difficulty: 0 to 1.
         seed: decides the drawings and the weights.
         overrides: ``key=value`` changes of the demo's recipe.
+        allow_code: whether they may name a loss outside productrec.
 
     Returns:
         Scores of each way to predict on the hidden test labels.
@@ -65,9 +67,10 @@ def run_demo(
         "difficulty": difficulty,
         "seed": seed,
     }
+    check_recipe_code(recipe, allow_code=allow_code)
     hidden = _draw(out, options)
     ingest_recipe(recipe)
-    train_recipe(recipe, resume=True)
+    train_recipe(recipe, resume=True, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))
     submission = submit_recipe(recipe, predicted.folder / "test")
     scores = score_hidden(recipe, predicted.folder, hidden)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from productrec.runtime import choose_dtype, count_cores
+from productrec.runtime import choose_dtype, count_cores, measure_free_memory
 
 _LEAST_FREE_GIB = 5.0
 
@@ -35,6 +35,7 @@ def run_doctor(folder: Path) -> list[Finding]:
         _examine_faiss,
         _examine_timm,
         _examine_cores,
+        _examine_memory,
     ):
         findings += _guard(examine)
     return findings + _guard(lambda: _examine_disk(folder))
@@ -139,6 +140,13 @@ def _examine_cores() -> Iterator[Finding]:
     cores = count_cores()
     mend = "" if cores >= 2 else "Loading and training share one core; expect twice the time."
     yield Finding("cores", "ok" if cores >= 2 else "note", str(cores), mend)
+
+
+def _examine_memory() -> Iterator[Finding]:
+    free = measure_free_memory()
+    if free is not None:
+        mend = "" if free >= _LEAST_FREE_GIB * 2**30 else "Little; end other programs, or lower train.batch_size."
+        yield Finding("free memory", "note" if mend else "ok", f"{free / 2**30:.1f} GiB", mend)
 
 
 def _examine_disk(folder: Path) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from productrec.console import say, silence
 from productrec.data.table import load_table
 from productrec.data.views import PRESETS, get_views
 from productrec.errors import ArtifactError, RecipeError
+from productrec.losses.own_loss import check_code_allowed
 from productrec.recipe import Recipe, save_recipe
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
@@ -31,8 +32,8 @@ from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
 from productrec.training.validation import VALIDATION_FIGURES
 
 
-def run_recipe(recipe: Recipe) -> Submission | None:
-    """Play every stage; what is finished and unchanged is skipped.
+def run_recipe(recipe: Recipe, *, allow_code: bool = False) -> Submission | None:
+    """Play every stage; what is finished and unchanged is skipped. ``allow_code`` is that of `run_train`.
 
     Returns:
         The CSV; None where there are no test images to predict.
@@ -40,11 +41,12 @@ def run_recipe(recipe: Recipe) -> Submission | None:
     Raises:
         ProductrecError: whatever a stage raises; the stages before it are kept.
     """
+    check_recipe_code(recipe, allow_code=allow_code)
     for member in recipe.resolve_members().values():  # else met only after all training
         get_views(member.predict.tta)
         get_views(member.predict.gallery_tta)
     ingest_recipe(recipe)
-    train_recipe(recipe, resume=True)
+    train_recipe(recipe, resume=True, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))
     print_scores(predicted)
     if not predicted.test_images:
@@ -64,16 +66,28 @@ def ingest_recipe(recipe: Recipe) -> None:
     report(run_ingest(recipe.data.source, recipe.table, data=data, sample=contract.sample_submission, seed=recipe.seed))
 
 
-def train_recipe(recipe: Recipe, *, resume: bool, max_minutes: float | None = None) -> list[Trained]:
-    """Train the recipe's model, or each of its members in turn."""
+def check_recipe_code(recipe: Recipe, *, allow_code: bool) -> None:
+    """Refuse a recipe whose loss, or a member's, lies outside productrec, unless code is allowed."""
+    for member in recipe.resolve_members().values():
+        check_code_allowed(member.loss.metric, allow_code=allow_code)
+
+
+def train_recipe(
+    recipe: Recipe, *, resume: bool, max_minutes: float | None = None, allow_code: bool = False
+) -> list[Trained]:
+    """Train the recipe's model, or each of its members in turn; see `run_train`."""
+    check_recipe_code(recipe, allow_code=allow_code)
     trained = []
     for member in recipe.resolve_members().values():
-        one = run_train(member, resume=resume, max_minutes=max_minutes)
+        one = run_train(member, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
         if recipe.members:
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
         what = _describe_ending(one)
         figures = ", ".join(f"{name} {one.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in one.figures)
-        say(f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}")
+        say(
+            f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}"
+            + (f". {one.warning}" if one.warning else "")
+        )
         trained.append(one)
     return trained
 

@@ -21,9 +21,10 @@ from productrec.console import print_table, say, warn
 from productrec.data.dataset import choose_workers
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, DataError, Interrupted, ProductrecError, RecipeError, TrainingError
+from productrec.losses.own_loss import check_code_allowed
 from productrec.recipe import Recipe, change_recipe
 from productrec.runtime import StopRequest, catch_stop, choose_device, count_cores
-from productrec.stages.sweep_space import load_space
+from productrec.stages.sweep_space import Choices, Spec, load_space
 from productrec.stages.sweep_trials import ENDED, Job, Swept, describe_settings, rank_row, run_trials, settle
 
 DEFAULT_TRIALS = 20
@@ -40,6 +41,7 @@ def run_sweep(
     minutes: float | None = None,
     workers: int = 1,
     out: Path | None = None,
+    allow_code: bool = False,
 ) -> Swept:
     """Search settings of one model; a sweep that stands in the folder goes on.
 
@@ -51,6 +53,7 @@ def run_sweep(
         minutes: stop after so long; a trial that is cut off goes on with the next command.
         workers: processes that train a trial each.
         out: folder; default NAME.sweep beside the recipe's run.
+        allow_code: whether the recipe or the space may name a loss outside productrec, which runs that code.
 
     Raises:
         ArtifactError: the folder holds another sweep.
@@ -65,11 +68,15 @@ def run_sweep(
     if "val" in recipe.train.splits:
         raise RecipeError("sweep: compares trials on val, so train.splits must not hold it. Add train.splits=[train].")
     searched = load_space(space, recipe)
+    for metric in [recipe.loss.metric, *_list_values(searched.get("loss.metric"))]:
+        check_code_allowed(str(metric), allow_code=allow_code)
     _check_optuna()
     if trials is None and minutes is None:
         trials = DEFAULT_TRIALS
     folder = out or recipe.runs / f"{recipe.name}.sweep"
-    job = Job(recipe, searched, folder, trials, None if minutes is None else started + 60 * minutes, workers)
+    job = Job(
+        recipe, searched, folder, trials, None if minutes is None else started + 60 * minutes, workers, allow_code
+    )
     _claim_folder(job)
     study = job.open_study()
     try:
@@ -112,6 +119,10 @@ def report(swept: Swept, figure: str) -> None:
     say(f"trials: {swept.folder / 'trials.csv'}")
     if swept.best is not None:
         say(f"best recipe: {swept.folder / 'best.yaml'} (trial {swept.best.place})")
+
+
+def _list_values(spec: Spec | None) -> tuple[Any, ...]:
+    return spec.values if isinstance(spec, Choices) else ()
 
 
 def _check_optuna() -> None:

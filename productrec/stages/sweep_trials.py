@@ -33,7 +33,7 @@ _MOST_FAILED = 3  # trials that cannot be trained before one could
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker knows. ``deadline``: of `time.time`, the machine's."""
+    """What every worker knows. ``deadline``: of `time.time`, the machine's; ``allow_code``: that of `run_train`."""
 
     recipe: Recipe
     space: Space
@@ -41,6 +41,7 @@ class Job:
     trials: int | None
     deadline: float | None
     workers: int
+    allow_code: bool = False
 
     @property
     def figure(self) -> str:
@@ -124,7 +125,9 @@ def _run_trial(job: Job, study: Study, taken: Taken, stop: StopRequest) -> None:
     left = None if job.deadline is None else max(0.0, job.deadline - time.time()) / 60
     try:
         with _hush(job.workers > 1):
-            trained = run_train(taken.recipe, resume=True, max_minutes=left, should_stop=should_stop)
+            trained = run_train(
+                taken.recipe, resume=True, max_minutes=left, allow_code=job.allow_code, should_stop=should_stop
+            )
     except (RecipeError, TrainingError) as error:
         study.give_up(taken, reason=str(error))
     except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Callable
@@ -14,15 +15,17 @@ import torch
 from torch import nn
 
 from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
-from productrec.console import say, show_progress, silence
+from productrec.console import say, show_progress, silence, warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
 from productrec.data.images import open_images
 from productrec.data.table import load_table
-from productrec.errors import DataError
+from productrec.errors import DataError, ProductrecError, TrainingError
+from productrec.losses.own_loss import check_code_allowed, explain_own_error
 from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import (
+    StopRequest,
     catch_stop,
     choose_device,
     choose_dtype,
@@ -47,10 +50,20 @@ from productrec.stages.train_model import build_trainer
 from productrec.stages.train_resume import BEFORE, LAST, get_decisive_settings, get_state, resume_training
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.display import StepDisplay
+from productrec.training.fitting import explain_large_network
 from productrec.training.freezing import set_backbone_frozen, set_norms_frozen
-from productrec.training.loop import Ending, Plan, describe_images, explain_death, run_training
-from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
-from productrec.training.run_folder import RunLog, check_run_folder, finish_run, load_epochs, load_figures, start_run
+from productrec.training.loop import Ending, Plan, describe_images, describe_rise, explain_death, run_training
+from productrec.training.memory_estimate import check_step_fits
+from productrec.training.ranks import Ranks, is_first_process, join_ranks, leave_ranks, refuse_once
+from productrec.training.run_folder import (
+    RunLog,
+    check_run_folder,
+    claim_run_folder,
+    finish_run,
+    load_epochs,
+    load_figures,
+    start_run,
+)
 from productrec.training.soup import average_weights, drop_older, get_recent_folder, list_recent
 from productrec.training.tracking import start_trackers
 from productrec.training.trainer import Trainer
@@ -60,7 +73,8 @@ from productrec.training.trainer import Trainer
 class Trained:
     """A run: its folder, the figures of its best checkpoint, and whether there was nothing to do.
 
-    ``ending`` says why it ended; one that ran out of time has a best checkpoint too, and resumes.
+    ``ending`` says why it ended; one that ran out of time has a best checkpoint too, and resumes. ``warning`` tells of
+    a loss that went up.
     """
 
     folder: Path
@@ -68,6 +82,7 @@ class Trained:
     minutes: float
     skipped: bool
     ending: Ending = Ending.FINISHED
+    warning: str = ""
 
 
 def run_train(
@@ -75,6 +90,7 @@ def run_train(
     *,
     resume: bool = False,
     max_minutes: float | None = None,
+    allow_code: bool = False,
     should_stop: Callable[[int, dict[str, float]], bool] = lambda epoch, figures: False,
 ) -> Trained:
     """Train one model (a recipe without members), alone or as one of the ranks that torchrun started.
@@ -83,15 +99,32 @@ def run_train(
         recipe: every setting.
         resume: go on with what the run folder holds; without it a started run is refused.
         max_minutes: stop in time, with a usable model, so that all of this takes no longer; None for no limit.
+        allow_code: whether the recipe's loss may be imported from outside productrec, which runs that code.
         should_stop: asked after every epoch, with its figures; where it says so the run ends there and is finished.
 
     Raises:
-        ArtifactError: the run folder holds another run, or one that was stopped and ``resume`` is false.
+        ArtifactError: the run folder holds another run, one that was stopped and ``resume`` is false, or one that
+            another process trains at this moment.
         DataError: nothing to train on, or the rules forbid a split.
         Interrupted: stopped from outside; the run resumes.
+        RecipeError: the loss's code is not allowed.
         TrainingError: the model cannot be built, or the loss is no longer finite.
     """
     started = time.monotonic()
+    with refuse_once():
+        check_code_allowed(recipe.loss.metric, allow_code=allow_code)
+    with claim_run_folder(recipe.run_folder) if is_first_process() else contextlib.nullcontext():
+        return _train(recipe, started, resume, max_minutes, allow_code, should_stop)
+
+
+def _train(
+    recipe: Recipe,
+    started: float,
+    resume: bool,
+    max_minutes: float | None,
+    allow_code: bool,
+    should_stop: Callable[[int, dict[str, float]], bool],
+) -> Trained:
     folder = recipe.run_folder
     with refuse_once():
         table = load_table(recipe.table, root=recipe.data.images)
@@ -141,7 +174,20 @@ def run_train(
             local_size=ranks.local_size,
         )
         sizes = np.bincount(labels, minlength=len(class_ids)).tolist()
-        trainer = build_trainer(recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks)
+        try:
+            trainer = build_trainer(
+                recipe, sizes, len(sampler), device=device, dtype=dtype, ranks=ranks, allow_code=allow_code
+            )
+        except RuntimeError as error:
+            raise explain_large_network(error) from error
+        multiple_of = recipe.train.images_per_class if recipe.uses_pk_sampler else 2
+        check_step_fits(
+            trainer,
+            batch_size=recipe.train.batch_size,
+            side_px=recipe.train.side_px,
+            multiple_of=multiple_of,
+            dtype=dtype,
+        )
         if ranks.size > 1:
             torch.manual_seed(recipe.seed + ranks.rank)  # weights are equal; what each drops is its own
         if resume:
@@ -164,9 +210,17 @@ def run_train(
 
     def validate() -> dict[str, float]:
         assert measure is not None
-        figures = measure(trainer.evaluated, stop)
-        if trainer.average is not None and recipe.train.validate_raw:
-            figures |= {f"raw_{name}": value for name, value in measure(trainer.raw, stop).items()}
+        try:
+            figures = measure(trainer.evaluated, stop)
+            if trainer.average is not None and recipe.train.validate_raw:
+                figures |= {f"raw_{name}": value for name, value in measure(trainer.raw, stop).items()}
+        except DataError as error:
+            if "must be finite" not in str(error):
+                raise
+            raise TrainingError(
+                "training: what the network says of validation images must be finite; it no longer is. Train anew with "
+                "a lower train.learning_rate or a longer train.warmup_epochs, under another name (name=...)."
+            ) from error
         return figures
 
     def save(name: str, figures: dict[str, float], network: nn.Module | None = None) -> None:
@@ -195,9 +249,15 @@ def run_train(
         first_step=trainer.progress.step,
     )
 
+    warning = ""
+
     def finish_epoch(epoch: int, figures: dict[str, float]) -> None:
+        nonlocal warning
         if log is not None:
             log.write(epoch, figures)
+        was_told, warning = bool(warning), describe_rise(trainer.progress, figures)
+        if warning and not was_told:
+            warn(f"epoch {epoch + 1}: {warning}")
         trackers.write(trainer.progress.step, figures, kind="epoch")
         if recipe.train.soup:
             save(get_recent_folder(checkpoints, epoch).name, figures)
@@ -232,7 +292,7 @@ def run_train(
                     merge_every=recipe.loss.soft_triple.merge_every_epochs,
                     patience=recipe.train.patience,
                     deadline=None if max_minutes is None else started + 60 * max_minutes,
-                    batch_multiple=recipe.train.images_per_class if recipe.uses_pk_sampler else 2,
+                    batch_multiple=multiple_of,
                 ),
                 validate=None if measure is None else validate,
                 save=save,
@@ -248,8 +308,8 @@ def run_train(
             soup = None
             if recipe.train.soup and measure is not None and ending is not Ending.OUT_OF_TIME:
                 soup = _cook(trainer, measure, save, checkpoints, recipe)
-        except RuntimeError as error:
-            raise explain_death(error, stop, ranks) from error
+        except Exception as error:
+            raise _explain(error, recipe.loss.metric, stop, ranks) from error
         finally:
             leave_ranks()
     figures = load_checkpoint(folder / "checkpoints" / "best").figures if ranks.is_first else {}
@@ -258,7 +318,17 @@ def run_train(
         draw_training_curves(folder / "curves.png", load_epochs(folder))
     if ranks.is_first and ending is not Ending.OUT_OF_TIME:
         finish_run(folder, decisive, figures, soup)
-    return Trained(folder, figures, minutes, skipped=False, ending=ending)
+    return Trained(folder, figures, minutes, skipped=False, ending=ending, warning=warning)
+
+
+def _explain(error: Exception, metric: str, stop: StopRequest, ranks: Ranks) -> Exception:
+    """What to raise for an error of `run_training`: another process's death, and a user's own loss, are told."""
+    if isinstance(error, ProductrecError):
+        return error
+    told = explain_death(error, stop, ranks) if isinstance(error, RuntimeError) else error
+    if told is error and (own := explain_own_error(metric, error)):  # a death is raised in whatever line runs
+        return TrainingError(f"training: {own}")
+    return told
 
 
 def _cook(

@@ -34,6 +34,7 @@ def build_trainer(
     device: torch.device,
     dtype: torch.dtype,
     ranks: Ranks | None = None,
+    allow_code: bool = False,
 ) -> Trainer:
     """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step.
 
@@ -44,6 +45,7 @@ def build_trainer(
         device: where to train.
         dtype: of activations.
         ranks: that train together.
+        allow_code: whether a loss from outside productrec may be imported.
     """
     class_count = len(class_sizes)
     ranks = ranks or Ranks()
@@ -76,6 +78,7 @@ def build_trainer(
         embedding_dim=recipe.model.embedding_dim,
         class_count=class_count,
         class_sizes=class_sizes,
+        allow_code=allow_code,
     )
     objective = JointLoss(
         metric,

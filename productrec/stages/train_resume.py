@@ -88,8 +88,15 @@ def resume_training(trainer: Trainer, sampler: EpochSampler, folder: Path, class
             f"{folder}: was stopped under an older version, whose epochs hold other batches. Train the run anew, under "
             "another name (name=...)."
         )
-    if _NEAR_CLASSES in state:
-        sampler.near_classes = state.pop(_NEAR_CLASSES).numpy()
-    trainer.load_state_dict(state)
+    try:
+        if _NEAR_CLASSES in state:
+            sampler.near_classes = state.pop(_NEAR_CLASSES).numpy()
+        trainer.load_state_dict(state)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ArtifactError(
+            f"{checkpoint.folder}: the state is not one of this training ({reason}). It was changed, or is of another "
+            "version: train anew under another name (name=...)."
+        ) from error
     progress = trainer.progress
     say(f"resuming {folder} at epoch {progress.epoch + 1}, batch {progress.batch + 1}")

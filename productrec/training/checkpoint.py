@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ class Checkpoint:
         """
         try:
             network.load_state_dict(load_file(self.folder / "weights.safetensors"))
-        except RuntimeError as error:
+        except (RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
                 f"{self.folder}: the weights do not fit the model of their recipe ({reason})."
@@ -83,8 +84,11 @@ class Checkpoint:
                 f"{self.folder}: holds no centres; its metric loss ({metric}) learns none, or it was written before "
                 "they were kept. Train with soft_triple or another proxy loss."
             )
-        held = load_file(path)
-        return held["centres"].float(), held.get("sizes")
+        try:
+            held = load_file(path)
+            return held["centres"].float(), held.get("sizes")
+        except (KeyError, SafetensorError) as error:
+            raise ArtifactError(f"{path}: cannot be read as centres ({error!r}). Train anew.") from None
 
     def load_state(self) -> dict[str, Any]:
         """The complete training state; loaded as tensors and plain values, never as code.
@@ -95,7 +99,16 @@ class Checkpoint:
         path = self.folder / "state.pt"
         if not path.exists():
             raise ArtifactError(f"{self.folder}: holds weights alone; resume from the checkpoint 'last'.")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged or crafted file raises one of many kinds, with torch's advice to run it
+            raise ArtifactError(
+                f"{path}: must hold tensors and plain values alone; it cannot be read as these "
+                f"({type(error).__name__}), and is not run as code. It is damaged or was changed: train anew, or put "
+                "the run's own file back."
+            ) from error
+        if not isinstance(state, dict):
+            raise ArtifactError(f"{path}: must hold a training state by name; got {type(state).__name__}. Train anew.")
         return state
 
 
@@ -127,13 +140,50 @@ def save_checkpoint(
         folder, kind=KIND, inputs=inputs, settings=recipe, notes={"figures": figures}, keep_earlier=keep_earlier
     ) as temporary:
         weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(weights, temporary / "weights.safetensors")
+        _save_tensors(weights, temporary / "weights.safetensors")
         if centres:
             kept = {name: value.detach().cpu().contiguous() for name, value in centres.items()}
-            save_file(kept, temporary / "centres.safetensors")
+            _save_tensors(kept, temporary / "centres.safetensors")
         write_json(temporary / "classes.json", {"ids": class_ids, "keys": class_keys, "names": class_names})
         if state is not None:
-            torch.save(state, temporary / "state.pt")
+            _save_state(state, temporary / "state.pt")
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors; the file's mode follows the umask, which safetensors leaves aside."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path)
+    path.chmod(mode)
+
+
+class _Kept:
+    """A file that keeps why it could not be written: torch raises an error of its own over it, without the reason."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.refusal: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        kept = _Kept(file)
+        try:
+            torch.save(state, kept)  # type: ignore[arg-type]
+        except RuntimeError:
+            if kept.refusal is not None:
+                raise kept.refusal from None
+            raise
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -144,16 +194,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     manifest = load_manifest(folder, kind=KIND)
     check_files(folder, manifest)
-    classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
-    if isinstance(classes, list):  # of an older version, which kept ids alone
-        classes = {"ids": classes}
-    return Checkpoint(
-        folder=folder,
-        class_ids=[int(class_id) for class_id in classes["ids"]],
-        class_keys=[str(key) for key in classes.get("keys", [])],
-        class_names=[str(name) for name in classes.get("names", [])],
-        table=manifest.inputs.get("table", ""),
-        recipe=manifest.settings,
-        figures=manifest.notes.get("figures", {}),
-        space=manifest.files["weights.safetensors"]["sha256"],
-    )
+    try:
+        classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        if isinstance(classes, list):  # of an older version, which kept ids alone
+            classes = {"ids": classes}
+        return Checkpoint(
+            folder=folder,
+            class_ids=[int(class_id) for class_id in classes["ids"]],
+            class_keys=[str(key) for key in classes.get("keys", [])],
+            class_names=[str(name) for name in classes.get("names", [])],
+            table=manifest.inputs.get("table", ""),
+            recipe=manifest.settings,
+            figures=manifest.notes.get("figures", {}),
+            space=manifest.files["weights.safetensors"]["sha256"],
+        )
+    except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{folder}: is no whole checkpoint ({error!r}). Train anew.") from None

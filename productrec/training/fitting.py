@@ -22,6 +22,16 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _WORDS)
 
 
+def explain_large_network(error: RuntimeError) -> Exception:
+    """What to raise for an error while a network and its losses are built."""
+    if not is_out_of_memory(error):
+        return error
+    return TrainingError(
+        f"training: network, head and losses must fit the memory; they do not ({' '.join(str(error).split())[:200]}). "
+        "Lower model.embedding_dim, loss.memory.rows or a loss's centres_per_class, or take a smaller model.backbone."
+    )
+
+
 def find_fitting_size(fits: Callable[[int], bool], *, failed: int, multiple_of: int) -> int | None:
     """The largest batch that fits, to within an eighth of it.
 

@@ -21,12 +21,13 @@ from productrec.errors import DataError, Interrupted, ProcessLost, TrainingError
 from productrec.runtime import StopRequest
 from productrec.training.fitting import explain_out_of_memory, is_out_of_memory
 from productrec.training.ranks import Ranks
-from productrec.training.trainer import Trainer
+from productrec.training.trainer import Progress, Trainer
 
 _MOST_SKIPPED = 10  # steps in a row that may be skipped
 _PEER_WORDS = ("gloo", "NCCL", "onnection closed by peer", "imed out waiting")
 _COLLAPSED = 0.95  # mean similarity of a batch's embeddings
 _IDLE_PAIRS, _IDLE_LOOKS = 1e-3, 10  # share of active pairs, and how many looks in a row it is told after
+_RISEN = 10.0  # times the first step's loss
 _TERMINATED = 128 + signal.SIGTERM
 
 
@@ -183,6 +184,8 @@ def run_training(
                 raise _explain_broken(batch)
             with clock.measure("step"):
                 losses = take_step(trainer, batch, plan)
+            if progress.first_loss is None:
+                progress.first_loss = float(losses["loss"])
             progress.batch += 1
             spoilt = [*spoilt, *batch.rows.tolist()] if progress.skipped_in_a_row else []
             if progress.skipped_in_a_row >= _MOST_SKIPPED:
@@ -302,6 +305,17 @@ class _Watch:
                 "the metric term teaches nothing. Make batches harder (train.hard_classes) or its margins wider."
             )
         return figures
+
+
+def describe_rise(progress: Progress, figures: dict[str, float]) -> str:
+    """What to tell of an epoch whose mean loss is far above that of the first step; nothing where it is not."""
+    first, loss = progress.first_loss, figures.get("train_loss")
+    if first is None or loss is None or not loss > _RISEN * max(1.0, first):
+        return ""
+    return (
+        f"The loss went up, from {first:.3g} in the first step to {loss:.3g}: the training diverged. Train anew with a "
+        "lower train.learning_rate or a longer train.warmup_epochs, under another name (name=...)"
+    )
 
 
 def _explain_broken(batch: TrainingBatch) -> DataError:

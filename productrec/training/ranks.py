@@ -165,6 +165,11 @@ def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
         ) from None
 
 
+def is_first_process() -> bool:
+    """Whether this process is alone, or will be the first of its ranks; known before they are joined."""
+    return int(os.environ.get("WORLD_SIZE", "1")) <= 1 or int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def refuse_once() -> Iterator[None]:
     """What all ranks refuse alike, as a wrong setting, is said by a machine's first: torchrun then ends the others.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -18,10 +19,25 @@ from productrec.artifacts import (
 )
 from productrec.console import say
 from productrec.errors import ArtifactError, describe_offenders
+from productrec.locking import hold_lock
 
 KIND = "run"
 _STARTED = "started.json"
+_LOCK = ".lock"
 _UNSAID = ("learning_rate_factor", "raw_")  # in the file alone, or a line would be too long to read
+
+
+def claim_run_folder(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep a run folder for this training; a process that is killed gives it back at once.
+
+    Raises:
+        ArtifactError: another training runs in it.
+    """
+    return hold_lock(
+        folder / _LOCK,
+        f"{folder}: another training runs in this folder, and goes on untouched. Wait until it ends, or give this one "
+        "another name (name=...).",
+    )
 
 
 def check_run_folder(
@@ -39,14 +55,14 @@ def check_run_folder(
         ArtifactError: another run stands there (its differing settings are named), or this one was stopped and
             ``resume`` is false.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(one.name == _LOCK for one in folder.iterdir())):
         return False
     started = folder / _STARTED
     if not started.exists():
         raise ArtifactError(
             f"{folder}: holds files that are no run. Choose another name (name=...), or empty the folder."
         )
-    earlier = _flatten(json.loads(started.read_text(encoding="utf-8")))
+    earlier = _flatten(_parse(started, started.read_text(encoding="utf-8", errors="replace")))
     wanted = _flatten(json.loads(json.dumps(settings)))
     known = _flatten(json.loads(json.dumps(defaults or {}))) | earlier
     checkpoints = folder / "checkpoints"
@@ -96,15 +112,15 @@ def load_figures(folder: Path) -> dict[str, float]:
     Raises:
         ArtifactError: no finished run there.
     """
-    figures: dict[str, float] = load_manifest(folder, kind=KIND).notes["figures"]
+    figures: dict[str, float] = load_manifest(folder, kind=KIND).notes.get("figures", {})
     return figures
 
 
 def load_epochs(folder: Path) -> list[dict[str, float]]:
     """The figures of every finished epoch of a run."""
     path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    return [_parse(path, line) for line in lines]
 
 
 class RunLog:
@@ -114,9 +130,10 @@ class RunLog:
         self._metrics, self._text = folder / "metrics.jsonl", folder / "train.log"
         kept = []
         if self._metrics.exists():
-            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             # A kill may have left half a line at the end.
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] < first_epoch]
+            whole = [line for line in lines if line.endswith("\n")]
+            kept = [line for line in whole if _parse(self._metrics, line).get("epoch", first_epoch) < first_epoch]
         write_text(self._metrics, "".join(kept))
         self._started = time.monotonic()
 
@@ -131,6 +148,18 @@ class RunLog:
             with self._text.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')}  {line}\n")
         say(line)
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: is damaged ({error}). Mend it by hand, or remove the folder and train anew."
+        ) from None
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: must hold values by name; got {type(value).__name__}. Mend it, or train anew.")
+    return value
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, str]:

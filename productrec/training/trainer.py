@@ -29,7 +29,7 @@ class Progress:
 
     ``epoch`` and ``batch`` are the next to run; ``best`` is the best validation value, last reached in ``best_epoch``
     and first in ``improved_epoch``; ``skipped`` counts steps that were not taken because something was not finite,
-    ``skipped_in_a_row`` the newest of them.
+    ``skipped_in_a_row`` the newest of them; ``first_loss`` is that of the first step.
     """
 
     epoch: int = 0
@@ -40,6 +40,7 @@ class Progress:
     improved_epoch: int | None = None
     skipped: int = 0
     skipped_in_a_row: int = 0
+    first_loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,29 @@ def test_figures_stand_to_the_right_and_text_to_the_left() -> None:
     assert [column.no_wrap for column in wrapped] == [True, False]
 
 
+@pytest.mark.parametrize("width", [None, 50, 60, 80, 120])
+def test_nothing_of_a_table_is_lost_at_any_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int | None
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", str(width))
+    key, default = "predict.head_weight_grid_of_a_long_name", "(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)"
+    meaning = "what it means, said in so many words that they will not stand in one line of a narrow terminal " * 2
+    print_table("settings", ("key", "default", "meaning"), [(key, default, meaning), ("b", "1", "two")], wrap_last=True)
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= (width or 1000)
+    if width is None:  # a line a row, which grep finds whole
+        assert [line for line in lines if key in line and default in line and meaning.strip() in line]
+    assert key in out
+    assert all(word in out for cell in (default, meaning) for word in cell.split())
+    name = "a run of a name that is longer than a narrow terminal is wide and goes on"
+    print_table("scores", ("", "top-1 accuracy %", "top-3 error %"), [(name, "83.3", "16.7")])
+    out = capsys.readouterr().out
+    assert all(word in out for word in (*name.split(), "83.3", "16.7", "top-1 accuracy %", "top-3 error %"))
+
+
 def test_progress_on_a_stream_that_is_no_terminal_prints_its_last_state(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("[/] :cat:", 12_000, "images") as bar:
         bar.advance(5_000, loss="[b]1.5")

@@ -39,7 +39,7 @@ def test_a_ledger_is_begun_added_to_and_read_back(tmp_path: Path) -> None:
     lines = path.read_bytes().decode().split("\n")
     assert lines[0] == HEADER
     assert lines[1].startswith("2025-01-02T03:04:05+00:00,submissions/first.csv,aaa") and lines[1].endswith(",,,,")
-    assert os.listdir(path.parent) == ["ledger.csv"]
+    assert [name for name in os.listdir(path.parent) if name != ".ledger.csv.lock"] == ["ledger.csv"]
 
 
 def test_the_time_is_now_in_utc_unless_given() -> None:
@@ -126,7 +126,7 @@ def test_a_damaged_ledger_is_refused_and_left_as_it_is(tmp_path: Path, damage: A
     with pytest.raises(ArtifactError, match=message):
         set_public_value(path, "a" * 64, 0.5)
     assert path.read_bytes() == damaged
-    assert os.listdir(tmp_path) == ["ledger.csv"]
+    assert [name for name in os.listdir(tmp_path) if name != ".ledger.csv.lock"] == ["ledger.csv"]
 
 
 def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,4 +140,4 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: py
     with pytest.raises(StorageError, match="no space left"):
         append_to_ledger(path, build_entry("b"))
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["ledger.csv"]
+    assert [name for name in os.listdir(tmp_path) if name != ".ledger.csv.lock"] == ["ledger.csv"]

@@ -18,7 +18,7 @@ DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "losses.md"
 
 
 def build(name: str, **settings: object) -> torch.nn.Module | None:
-    return build_metric_loss(name, settings, embedding_dim=8, class_count=5)
+    return build_metric_loss(name, settings, embedding_dim=8, class_count=5, allow_code=True)
 
 
 @pytest.fixture
@@ -83,11 +83,22 @@ def test_the_documented_loss_of_ones_own_works(own_module: str) -> None:
     assert torch.autograd.gradcheck(lambda one: module(one, torch.arange(9) % 3), (leaf,))
 
 
+def test_code_from_outside_is_neither_imported_nor_called_unasked(own_module: str) -> None:
+    with pytest.raises(RecipeError, match=r"my_losses:Squared.*--allow-code"):
+        build_metric_loss(f"{own_module}:Squared", {}, embedding_dim=8, class_count=5)
+    assert own_module not in sys.modules
+    built = build_metric_loss("productrec.losses.pairwise:Circle", {"margin": 0.3}, embedding_dim=8, class_count=5)
+    assert built is not None and "margin=0.3" in repr(built)
+    for path in ("subprocess:call", "subprocess:Popen", "productrec.losses.catalogue:inspect"):
+        with pytest.raises(RecipeError, match="which was not called"):
+            build(path)
+
+
 def test_what_cannot_be_built_is_said(own_module: str) -> None:
     for name, message in (
         (f"{own_module}:Cubed", "my_losses:Cubed cannot be imported"),
         ("nowhere:Squared", "nowhere:Squared cannot be imported"),
-        (f"{own_module}:dataclass", "must have a method weigh"),
+        (f"{own_module}:dataclass", "must be a class with a method weigh"),
         ("multi", "must be one of multi_similarity"),
     ):
         with pytest.raises(RecipeError, match=message):
