@@ -64,7 +64,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_recipe(folder: Path, source: Path, name: str = "tiny", **sections: object) -> Path:
     """A recipe file; the settings of `TINY` are given on the command line."""
     path = folder / f"{name}.yaml"
-    recipe = {"name": name, "competition": "imaterialist2019", "data": {"source": str(source)}} | sections
+    data = {"source": str(source), "table": f"data/{name}"}
+    recipe = {"name": name, "competition": "imaterialist2019", "data": data} | sections
     path.write_text(json.dumps(recipe))
     return path
 
