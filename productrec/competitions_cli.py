@@ -55,7 +55,9 @@ def new(
         raise SubmissionError(f"{target}: a contract's file must end in .yaml. Name one with --out.")
     if target.exists():
         raise SubmissionError(f"{target}: is there already and stays as it is. Name another file with --out.")
-    head = f"# Made from {sample.name}. Its metric and trainable_splits are guesses: read the competition's rules.\n"
+    head = (
+        f"# Made from {sample.name}. Metric, label_as and trainable_splits are guesses: read the competition's rules.\n"
+    )
     write_text(target, head + format_contract(contract))
     print("\n".join(explain_contract(contract)))
     say(f"contract {target} written: look it over, and name it as `competition: {target}` or --competition {target}")

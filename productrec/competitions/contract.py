@@ -55,7 +55,9 @@ class Contract(BaseModel):
     pseudo_labels: bool = Field(
         True, strict=True, description="whether the rules let a model be trained on images whose labels it predicted"
     )
-    metric: Literal["top_k_error", "top_1_accuracy"] = Field(description="what the competition scores")
+    metric: Literal["top_k_error", "top_1_accuracy"] = Field(
+        description="what the competition scores: top_k_error or top_1_accuracy"
+    )
     metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
     id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
     prediction_column: str = Field(min_length=1, description="the header of the submission's column of labels")

@@ -92,8 +92,7 @@ def adapt_contract(contract: Contract, sample: Sample, *, names: Sequence[str], 
         return contract
     form = find_label_form(sample.predictions, {*names, *ids})
     several = form.most > 1
-    texts = {text for text in sample.predictions[:_MOST_ROWS] if text.strip()}
-    labels = {label for text in texts for label in (text.split(form.separator) if several else [text])}
+    labels = _list_labels(sample, form)
     changes = {
         "id_column": sample.columns[0],
         "prediction_column": sample.columns[1],
@@ -145,10 +144,14 @@ def find_misfits(
             f"rows of {where} hold {form.most} labels with {form.separator!r} between them; the contract writes "
             f"{contract.labels_per_image}, with {contract.label_separator!r}."
         )
+    written, other = (names, class_ids) if contract.label_as == "name" else (class_ids, names)
+    shown = _list_labels(sample, form)
+    if shown and shown <= set(other) and not shown & set(written):
+        kinds = ("names", "id") if contract.label_as == "name" else ("ids", "name")
+        found.append(f"labels of {where} are not the classes' {kinds[0]}; label_as must be {kinds[1]}.")
     if len(names) and contract.labels_per_image > len(names):
         found.append(f"a row holds {contract.labels_per_image} labels, but there are only {len(names)} classes.")
-    labels = names if contract.label_as == "name" else class_ids
-    joined = [label for label in labels if contract.labels_per_image > 1 and contract.label_separator in label]
+    joined = [label for label in written if contract.labels_per_image > 1 and contract.label_separator in label]
     if joined:
         found.append(f"classes hold the separator {contract.label_separator!r}: {describe_offenders(joined)}.")
     if len(set(sample.ids)) < len(sample.ids):
@@ -158,6 +161,10 @@ def find_misfits(
         extra = [image_id for image_id in test_ids if image_id not in known]
         if extra:
             found.append(f"test images that {where} does not list: {describe_offenders(extra)}.")
+        tests = set(test_ids)
+        missing = [image_id for image_id in sample.ids if image_id not in tests]
+        if missing:
+            found.append(f"ids of {where} are not test images: {describe_offenders(missing)}.")
     return found
 
 
@@ -200,6 +207,11 @@ def build_contract(sample: Sample, *, name: str, labels_per_image: int | None = 
         label_separator=form.separator,
         label_as="name",
     )
+
+
+def _list_labels(sample: Sample, form: LabelForm) -> set[str]:
+    texts = {text for text in sample.predictions[:_MOST_ROWS] if text.strip()}
+    return {label for text in texts for label in (text.split(form.separator) if form.most > 1 else [text])}
 
 
 def _shorten(columns: Sequence[str], most: int = 5) -> str:
