@@ -175,7 +175,7 @@ def find_findings(images: pd.DataFrame) -> list[str]:
         findings.append("no image has a label: there is nothing to train on, only a catalogue to look up.")
     usable = images[images["status"] == "ok"]
     trained = usable.loc[usable["split"] == "train", "label"].value_counts()
-    for split in ("val",):
+    for split in ("val", "test"):
         labels = set(usable.loc[usable["split"] == split, "label"].dropna().tolist())
         unseen = sorted(labels - set(trained.index.tolist()))
         if unseen:

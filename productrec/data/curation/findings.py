@@ -112,9 +112,13 @@ def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     strange = [label for label in relabelled["new_label"] if label not in known]
     if strange:
         raise DataError(f"findings: new labels must be among the classes; {describe_offenders(strange)} are not.")
-    tests = [image_id for image_id in relabelled["image_id"] if images["split"].iloc[places[image_id]] == "test"]
-    if tests:
-        raise DataError(f"findings: images of the test split have no label to change; got {describe_offenders(tests)}.")
+    rows = images.iloc[[places[image_id] for image_id in relabelled["image_id"]]]
+    tests = rows.loc[(rows["split"] == "test") & rows["label"].isna(), "image_id"]
+    if len(tests):
+        raise DataError(
+            f"findings: test images without a label have none to change; got {describe_offenders(tests)}. "
+            "Empty the action of their rows."
+        )
     return places
 
 

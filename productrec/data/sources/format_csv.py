@@ -99,7 +99,8 @@ def read_csv(
     if test is not None:
         table = _read(test)
         columns = _choose_unlabelled(test, table, given, hint, first)
-        rows.notes.append(_describe(test, table, columns))
+        if test != sample:
+            rows.notes.append(_describe(test, table, columns))
         for image_id, title, file in zip(table.get_column(columns.ids), *_read_extras(table, columns), strict=True):
             rows.add(image_id, "test", None, title=title, path=file)
     return rows
