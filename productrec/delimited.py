@@ -39,6 +39,7 @@ def read_delimited(path: Path, *, error: type[ProductrecError] = DataError) -> D
     Raises:
         ProductrecError: of kind ``error``; it cannot be read, or has no header.
     """
+    line = ""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = file.readline()
@@ -46,10 +47,16 @@ def read_delimited(path: Path, *, error: type[ProductrecError] = DataError) -> D
             separator = find_separator(header)
             reader = csv.reader(file, delimiter=separator, strict=True)
             columns = next(reader, [])
-            rows = [row for row in reader if row]
+            try:
+                rows = [row for row in reader if row]
+            except csv.Error:
+                line = f", line {reader.line_num}"
+                raise
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
         reason = getattr(problem, "strerror", None) or problem
-        raise error(f"{path}: cannot be read as UTF-8 CSV ({reason}). Download it again, or save it so.") from None
+        raise error(
+            f"{path}{line}: cannot be read as UTF-8 CSV ({reason}). Download it again, or save it so."
+        ) from None
     if not columns:
         raise error(f"{path}: must have a header and at least one row; it is empty. Download it again.")
     return Delimited(columns, rows, separator)

@@ -93,7 +93,8 @@ def understand_source(
 @contextmanager
 def unpack_to_look(source: Path, out: Path, data: DataSettings) -> Iterator[tuple[Path, str]]:
     """The folder and layout of a source; what must be unpacked for it is removed at the end, unless ingest left it."""
-    if (out.parent / f"{out.name}.unpacked").exists():
+    kept = out.parent / f"{out.name}.unpacked" / "manifest.json"
+    if kept.is_file() and kept.stat().st_mtime_ns > _find_newest(source):
         yield unpack_source(source, out, data)
         return
     there = next(folder for folder in out.absolute().parents if folder.is_dir())  # as large as the table's own disk
@@ -106,6 +107,12 @@ def compare_to_table(table: ImageTable, images: pd.DataFrame, classes: pd.DataFr
     return compare_tables(
         (table.images, table.classes), (images, classes), splits=bool((images["split"] == "val").any())
     )
+
+
+def _find_newest(source: Path) -> int:
+    """When a source's archive, or the latest of the files right in its folder, was written, in ns."""
+    files = [source] if source.is_file() else source.iterdir() if source.is_dir() else []
+    return max((path.stat().st_mtime_ns for path in files if path.is_file()), default=0)
 
 
 def find_root(understood: Understood, out: Path, data: DataSettings) -> Path:
