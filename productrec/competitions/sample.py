@@ -46,7 +46,10 @@ def read_sample(path: Path) -> Sample:
     """
     table = read_delimited(path, error=SubmissionError)
     if not table.rows:
-        raise SubmissionError(f"{path}: must hold the test images' ids; got only a header. Download it again.")
+        raise SubmissionError(
+            f"{path}: must hold the test images' ids; got only a header. Download it again, "
+            "or leave it out with --sample none."
+        )
     has_two = len(table.columns) == 2
     return Sample(
         path=path,

@@ -208,6 +208,17 @@ def test_submit_takes_form_and_order_from_the_sample_that_the_table_holds(place,
     none = productrec("submit", run, "--sample", "none")
     assert none.code == 0 and "no sample submission to compare with" in none.err
     assert (place / "elsewhere/submissions/first.csv").read_text().startswith("id,label\n")
+    monkeypatch.chdir(place)
+    assert "written" in productrec("ingest", "shop", "--sample", "none").err
+    assert not (place / "data/shop/sample_submission.csv").exists()
+
+
+def test_a_sample_that_cannot_be_read_can_be_left_out(place, productrec):
+    draw(place / "set/images", "a.jpg", "b.jpg")
+    write(place / "set", "train.csv", "id,label", "a,x", "b,y")
+    write(place / "set", "sample_submission.csv", "id,label")
+    check_line(productrec("ingest", "set"), 3, "must have a header and at least one row", "sample_submission.csv")
+    assert productrec("ingest", "set", "--sample", "none").code == 0
 
 
 def test_contracts_are_listed_explained_and_made(place, productrec):

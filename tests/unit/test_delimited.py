@@ -34,7 +34,9 @@ def test_what_cannot_be_read_is_an_error_of_the_kind_that_is_asked_for(tmp_path:
         with pytest.raises(kind, match=r"x.csv(, line 2)?: (cannot be read as UTF-8 CSV|must have a header)"):
             read_delimited(path, error=kind)
     path.write_text('id,label\na,x\nb,"y\n')
-    with pytest.raises(DataError, match="x.csv, line [34]: .*unexpected end of data"):  # it would swallow all that follows
+    with pytest.raises(
+        DataError, match="x.csv, line [34]: .*unexpected end of data"
+    ):  # it would swallow all that follows
         read_delimited(path)
     with pytest.raises(DataError, match="No such file"):
         read_delimited(tmp_path / "absent.csv")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from productrec.data.sources.formats import SourceRows, find_sample, number_labels
+from productrec.data.sources.formats import SourceRows, number_labels
 from productrec.delimited import SEPARATORS, Delimited, read_delimited, squash_name
 from productrec.errors import DataError, describe_offenders
 
@@ -60,7 +60,7 @@ def read_csv(
         id_column: header of the image ids.
         label_column: header of the labels.
         file_column: header of the file names, where they are not the ids.
-        sample: the sample submission; None for the one that is named like one.
+        sample: the sample submission; None where there is none.
 
     Raises:
         DataError: columns are missing (all of them are named), or a file cannot be read.
@@ -69,7 +69,6 @@ def read_csv(
     if train is None:
         raise DataError(f"{source / 'train.csv'}: must exist in a CSV source; no such file.")
     rows = SourceRows()
-    sample = sample or find_sample(source)
     hint = None if sample is None else _read(sample).columns[0]
     given = _Given(id_column, label_column, file_column)
     labelled: list[tuple[str, str, str, str | None, str | None]] = []

@@ -86,7 +86,7 @@ def read_source(
         id_column: of a CSV.
         label_column: of a CSV.
         file_column: of a CSV, where files are not named by their ids.
-        sample: the sample submission of a CSV source; None for the one that is named like one.
+        sample: the sample submission of a CSV source; None where there is none.
         box_margin: by which share COCO's boxes are widened on every side.
 
     Raises:

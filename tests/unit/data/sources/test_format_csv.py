@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from productrec.data.sources.format_csv import read_csv
+from productrec.data.sources.formats import find_sample
 from productrec.errors import DataError
 
 
@@ -96,12 +97,13 @@ def test_a_missing_column_names_the_option(tmp_path: Path) -> None:
 
 def test_test_ids_come_from_the_sample_submission_where_there_is_no_test_file(tmp_path: Path) -> None:
     write(tmp_path, train="id,label\na,1\n", sample_submission="id,predicted\n007,1 2 3\nNA,1 2 3\n")
-    rows = read_csv(tmp_path)
+    rows = read_csv(tmp_path, sample=tmp_path / "sample_submission.csv")
     assert rows.image_id == ["a", "007", "NA"]
     assert rows.split == ["train", "test", "test"]
     assert rows.label[1:] == [None, None]
+    assert read_csv(tmp_path).image_id == ["a"]
     write(tmp_path, test="id\nt\n")
-    assert read_csv(tmp_path).image_id == ["a", "t"]
+    assert read_csv(tmp_path, sample=tmp_path / "sample_submission.csv").image_id == ["a", "t"]
 
 
 def test_a_byte_order_mark_quotes_and_windows_lines_are_read(tmp_path: Path) -> None:
@@ -153,19 +155,26 @@ def test_a_column_of_files_beside_that_of_the_ids(tmp_path: Path) -> None:
         test="posting_id,image,title\ntest_1,t1.jpg,jar\n",
         sample_submission="posting_id,matches\ntest_1,test_1\n",
     )
-    rows = read_csv(tmp_path)
+    rows = read_csv(tmp_path, sample=find_sample(tmp_path))
     assert (rows.image_id, rows.path) == (["train_1", "test_1"], ["h1.jpg", "t1.jpg"])
     assert rows.title == ["red tin", "jar"]
 
 
 def test_the_sample_submission_says_which_column_is_that_of_the_ids(tmp_path: Path) -> None:
     write(tmp_path, train="image,code,label\na.jpg,17,x\n", sample_submission="Code,label\n18,x\n")
-    rows = read_csv(tmp_path)
+    rows = read_csv(tmp_path, sample=find_sample(tmp_path))
     assert (rows.image_id, rows.path) == (["17", "18"], ["a.jpg", None])
     assert rows.split == ["train", "test"]
 
 
 def test_a_sample_of_another_name_is_taken_where_it_is_named_so_or_given(tmp_path: Path) -> None:
     write(tmp_path, train="id,label\na,1\n", sampleSubmission="id,label\nb,1\n", other="id,label\nc,1\n")
-    assert read_csv(tmp_path).image_id == ["a", "b"]
-    assert read_csv(tmp_path, sample=tmp_path / "other.csv").image_id == ["a", "c"]
+    assert find_sample(tmp_path) == tmp_path / "sampleSubmission.csv"
+    assert find_sample(tmp_path, "other.csv") == tmp_path / "other.csv"
+    with pytest.raises(DataError, match=r"absent.csv: must be the sample submission; no such file. .*: 3 \(other.csv,"):
+        find_sample(tmp_path, "absent.csv")
+    write(tmp_path, sample_sub="id,label\n")
+    with pytest.raises(DataError, match="must hold one sample submission; got sampleSubmission.csv, sample_sub.csv"):
+        find_sample(tmp_path)
+    write(tmp_path, sample_submission="id,label\n")
+    assert find_sample(tmp_path) == tmp_path / "sample_submission.csv"
