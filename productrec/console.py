@@ -78,7 +78,8 @@ def show_progress(label: str, total: int, unit: str = "images") -> Iterator[Bar]
             elapsed = getattr(task, "elapsed", None)
             if not rate and elapsed:  # over before a speed was measured
                 rate = getattr(task, "completed", 0.0) / elapsed
-            return Text(f"{rate:,.0f} {unit}/s" if rate else "")
+            shown = f"{rate:,.0f}" if rate and rate >= 10 else f"{rate or 0:.2g}"
+            return Text(f"{shown} {unit}/s" if rate else "")
 
     class NotedProgress(Progress):
         note = ""
