@@ -126,7 +126,7 @@ def run_ingest(
     inputs["files"] = fingerprint_files(images, root)
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
-    chosen = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
+    chosen: dict[str, object] = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
     chosen["sample"] = sample or False
     chosen["hold_out"] = data.hold_out == "classes"
     settings |= {name: value for name, value in chosen.items() if value not in (False, "off", 0)}
