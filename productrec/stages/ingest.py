@@ -108,10 +108,8 @@ def run_ingest(
     images, classes = understood.images, understood.classes
     root = find_root(understood, out, data)
     inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in list_source_files(source)}
-    inputs["rows"] = compute_digest(
-        [images["image_id"].tolist(), [None if pd.isna(label) else int(label) for label in images["label"]],
-         images["split"].tolist()]
-    )  # fmt: skip
+    labels = [None if label is pd.NA else label for label in images["label"].tolist()]
+    inputs["rows"] = compute_digest([images["image_id"].tolist(), labels, images["split"].tolist()])
     if understood.sample is not None and not understood.sample.is_relative_to(source):
         inputs["sample"] = compute_file_digest(understood.sample)
     said_of = None if data.findings is None else read_findings(data.findings)
