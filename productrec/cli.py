@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from productrec import __version__
+from productrec import __version__, competitions_cli
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(competitions_cli.app, name="competitions")
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; pipelines/ has some to run and copy.")]
 Overrides = Annotated[
@@ -93,7 +95,13 @@ def ingest(
     images: Annotated[Path | None, typer.Option(help="Image folder, where it is not in the source.")] = None,
     id_column: Annotated[str | None, typer.Option(help="CSV column of image ids.")] = None,
     label_column: Annotated[str | None, typer.Option(help="CSV column of labels.")] = None,
-    sample: Annotated[str | None, typer.Option(help="File name of the sample submission in the source.")] = None,
+    file_column: Annotated[str | None, typer.Option(help="CSV column of file names, beside that of the ids.")] = None,
+    sample: Annotated[
+        str | None, typer.Option(help="Sample submission, by its name in the source or a path; none: none.")
+    ] = None,
+    competition: Annotated[
+        str | None, typer.Option(help="Contract that the sample submission must fit; default plain, which adapts.")
+    ] = None,
     validation_fraction: Annotated[float, typer.Option(help="Share held out of train where there is no val.")] = 0.1,
     hold_out: Annotated[str, typer.Option(help="What it is a share of: images (of each class) or classes.")] = "images",
     verify: Annotated[bool, typer.Option(help="Decode every image once.")] = True,
@@ -111,16 +119,25 @@ def ingest(
     seed: Annotated[int, typer.Option(help="Decides what is held out.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a table of another source.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what is understood, and write nothing.")] = False,
+    diff: Annotated[
+        bool,
+        typer.Option(
+            "--diff",
+            help="Say what changed from the table (--out) to SOURCE, which may be another table; write nothing. The "
+            "exit code is 1 where something did.",
+        ),
+    ] = False,
 ) -> None:
     """Read a competition's files into an image table."""
-    from productrec.recipe import build_recipe
-    from productrec.stages.ingest import explain_source, report, run_ingest
+    from productrec.competitions.contract import load_contract
+    from productrec.recipe import build_recipe, name_table
 
     given = {
         "format": format,
         "images": images,
         "id_column": id_column,
         "label_column": label_column,
+        "file_column": file_column,
         "validation_fraction": validation_fraction,
         "hold_out": hold_out,
         "verify": verify,
@@ -133,12 +150,31 @@ def ingest(
         "findings": apply,
     }
     data = build_recipe({"name": "ingest", "data": given}).data
-    name = source.resolve().name
-    folder = out or Path("data") / (name.partition(".")[0] if source.is_file() else name)
-    if explain:
-        explain_source(source, folder, data=data)
-        return
-    report(run_ingest(source, folder, data=data, sample=sample, seed=seed, replace=replace))
+    folder = out or name_table(source)
+    contract = load_contract(competition or "plain")
+    must_fit = competition is not None
+    if explain or diff:
+        from productrec.stages import ingest_look
+
+        if explain:
+            ingest_look.explain_source(source, folder, data=data, contract=contract, sample=sample, must_fit=must_fit)
+            return
+        differences = ingest_look.compare_source(source, folder, data=data, contract=contract, sample=sample)
+        ingest_look.report_differences(differences, folder, source)
+        raise typer.Exit(0 if differences.is_empty else 1)
+    from productrec.stages.ingest import report, run_ingest
+
+    ingested = run_ingest(
+        source,
+        folder,
+        data=data,
+        contract=contract,
+        sample=sample,
+        seed=seed,
+        replace=replace,
+        must_fit=must_fit,
+    )
+    report(ingested)
 
 
 @app.command()
@@ -295,7 +331,9 @@ def submit(
     source: Annotated[Path, typer.Argument(metavar="RUN|PROBABILITIES|RECIPE", help="What to submit.")],
     competition: Annotated[str | None, typer.Option(help="Contract: a bundled name or a YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write; default submissions/NAME.csv.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="Sample submission to agree with; default the source's.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Sample submission to agree with; default the source's; none: none.")
+    ] = None,
 ) -> None:
     """Write the CSV that a competition accepts, checked against its sample submission."""
     from productrec.stages.submit import submit_target
@@ -304,12 +342,19 @@ def submit(
 
 
 @app.command()
-def run(recipe: RecipePath, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    replace_table: Annotated[
+        bool, typer.Option("--replace-table", help="Ingest a source that has changed again, over its image table.")
+    ] = False,
+    allow_code: AllowCode = False,
+) -> None:
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
     from productrec.recipe import load_recipe
     from productrec.stages.run import run_recipe
 
-    run_recipe(load_recipe(recipe, overrides or []), allow_code=allow_code)
+    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, allow_code=allow_code)
 
 
 @app.command()

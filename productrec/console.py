@@ -107,8 +107,12 @@ def show_progress(label: str, total: int, unit: str = "images") -> Iterator[Bar]
 
     class RateColumn(ProgressColumn):
         def render(self, task: object) -> Text:
-            rate = getattr(task, "finished_speed", None) or getattr(task, "speed", None) or 0.0
-            return Text(f"{rate:,.0f} {unit}/s")
+            rate = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+            elapsed = getattr(task, "elapsed", None)
+            if not rate and elapsed:  # over before a speed was measured
+                rate = getattr(task, "completed", 0.0) / elapsed
+            shown = f"{rate:,.0f}" if rate and rate >= 10 else f"{rate or 0:.2g}"
+            return Text(f"{shown} {unit}/s" if rate else "")
 
     class NotedProgress(Progress):
         note = ""

@@ -5,6 +5,8 @@ folder the command is run in.
 """
 
 import difflib
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,9 +30,7 @@ from productrec.settings import (
 class Recipe(Settings):
     """A whole pipeline, from a source folder to a CSV."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = Field(
-        description="names runs, table and CSV"
-    )
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = Field(description="names runs and CSV")
     competition: str = Field("plain", description="contract: a bundled name or a YAML file")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
         0, description="decides initial weights, data order and augmentation"
@@ -107,8 +107,10 @@ class Recipe(Settings):
 
     @property
     def table(self) -> Path:
-        """Folder of the image table."""
-        return self.data.table or Path("data") / self.name
+        """Folder of the image table: named by its source, so that recipes of one source share it."""
+        if self.data.table is not None:
+            return self.data.table
+        return Path("data") / self.name if self.data.source is None else name_table(self.data.source)
 
     @property
     def run_folder(self) -> Path:
@@ -140,6 +142,12 @@ class Recipe(Settings):
     def dump(self) -> dict[str, Any]:
         """The recipe as plain values, ready for YAML or JSON."""
         return self.model_dump(mode="json")
+
+
+def name_table(source: Path) -> Path:
+    """The folder of a source's image table where none is given: ``data/`` and the name of its folder or archive."""
+    name = Path(os.path.abspath(source)).name
+    return Path("data") / (re.sub(r"\.(zip|tgz|tar(\.\w+)?)$", "", name, flags=re.IGNORECASE) or "source")
 
 
 class UniqueKeys(yaml.SafeLoader):

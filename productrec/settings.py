@@ -44,7 +44,10 @@ class DataSettings(Settings):
         None, description="CSV column of image ids or file names; found by itself where usual"
     )
     label_column: str | None = Field(None, description="CSV column of labels; found by itself where usual")
-    table: Path | None = Field(None, description="folder of the image table; default data/NAME")
+    file_column: str | None = Field(None, description="CSV column of file names, where images are not named by id")
+    table: Path | None = Field(
+        None, description="folder of the image table; default data/ and the name of the source's folder or archive"
+    )
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share held out of train as val, where the source has no val"
     )
@@ -261,4 +264,6 @@ class SubmitSettings(Settings):
     """Where the CSV lands."""
 
     out: Path | None = Field(None, description="CSV to write; default submissions/NAME.csv")
-    sample: Path | None = Field(None, description="sample submission; default the one in the source folder")
+    sample: Path | None = Field(
+        None, description="sample submission; default the one in the source folder; none: compare with none"
+    )

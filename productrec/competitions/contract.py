@@ -38,6 +38,12 @@ class Contract(BaseModel):
     source_format: Literal["auto", "table", "fgvc_json", "coco", "csv", "folders"] = Field(
         "auto", description="how the competition's files are laid out; auto looks at them"
     )
+    adapts_to_sample: bool = Field(
+        False,
+        strict=True,
+        description="whether headers, separators and the number of labels are those of the sample submission, where "
+        "the source has one",
+    )
     sample_submission: str | None = Field(
         None,
         min_length=1,
@@ -49,10 +55,15 @@ class Contract(BaseModel):
     pseudo_labels: bool = Field(
         True, strict=True, description="whether the rules let a model be trained on images whose labels it predicted"
     )
-    metric: Literal["top_k_error", "top_1_accuracy"] = Field(description="what the competition scores")
+    metric: Literal["top_k_error", "top_1_accuracy"] = Field(
+        description="what the competition scores: top_k_error or top_1_accuracy"
+    )
     metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
     id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
     prediction_column: str = Field(min_length=1, description="the header of the submission's column of labels")
+    column_separator: Literal[",", ";", "\t"] = Field(
+        ",", description="what stands between the two columns: a comma, a semicolon or a tab"
+    )
     labels_per_image: int = Field(1, strict=True, ge=1, description="how many labels each row of the submission holds")
     label_separator: str = Field(" ", min_length=1, description="what stands between the labels of one row")
     label_as: Literal["id", "name"] = Field(
@@ -168,11 +179,14 @@ def _parse(text: str, *, where: str) -> Contract:
 
 
 def _describe(error: ValidationError) -> str:
-    """The first problem that pydantic found, in one line of the house's form."""
-    first: Any = error.errors(include_url=False)[0]
-    if not first["loc"]:
-        return f"{first['ctx']['error']}. Change what disagrees."
-    key = str(first["loc"][0])
-    got = "nothing" if first["type"] == "missing" else repr(first["input"])
-    expected = _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    """Every problem that pydantic found, a sentence of the house's form each, in one line."""
+    return " ".join(_describe_one(item) for item in error.errors(include_url=False))
+
+
+def _describe_one(item: Any) -> str:
+    if not item["loc"]:
+        return f"{item['ctx']['error']}. Change what disagrees."
+    key = str(item["loc"][0])
+    got = "nothing" if item["type"] == "missing" else repr(item["input"])
+    expected = _EXPECTED.get(item["type"], item["msg"].removeprefix("Input should be "))
     return f"{key} must be {expected}; got {got}. It is {Contract.model_fields[key].description}."

@@ -144,7 +144,7 @@ def write_submission(
     )
     with write_file(out) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv.writer(file, lineterminator="\n", delimiter=contract.column_separator)
             writer.writerow((contract.id_column, contract.prediction_column))
             writer.writerows(lines)
         _check_rows(temporary, where=out, contract=contract, ids_expected=order, known_labels=class_labels)
@@ -205,12 +205,13 @@ def _read_rows(path: Path, *, where: Path, contract: Contract, encoding: str) ->
     header = [contract.id_column, contract.prediction_column]
     try:
         with path.open(encoding=encoding, newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, delimiter=contract.column_separator)
             first = next(reader, None)
             if first != header:
                 got = "an empty file" if first is None else ",".join(first)[:200]
                 raise SubmissionError(
-                    f"{where}: header must be {','.join(header)}; got {got}. Choose the contract that fits this file."
+                    f"{where}: header must be {','.join(header)}; got {got}. Choose the contract that fits this file, "
+                    "or have `productrec competitions new --from FILE` write one."
                 )
             for fields in reader:
                 if len(fields) == 2:
@@ -218,7 +219,7 @@ def _read_rows(path: Path, *, where: Path, contract: Contract, encoding: str) ->
                 elif fields:
                     raise SubmissionError(
                         f"{where}: line {reader.line_num} must have 2 fields; got {len(fields)}. "
-                        "Quote fields that hold a comma."
+                        "Quote fields that hold a separator."
                     )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)

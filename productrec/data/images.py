@@ -11,6 +11,7 @@ import pandas as pd
 from productrec.data.decode import decode_image, read_image_bytes
 from productrec.data.packed import PackedImages
 from productrec.data.table import ImageTable, crop_to_box
+from productrec.errors import DataError
 
 
 class Images(Protocol):
@@ -68,11 +69,17 @@ def open_images(table: ImageTable, rows: pd.DataFrame) -> Images:
 
     Raises:
         ArtifactError: the packed store is not there or damaged.
+        DataError: the folder of the files is not there.
     """
     if table.packed is not None:
         packed = PackedImages(table.packed)
         packed.check_ids(table.images["image_id"].tolist())
         return PackedRows(packed, rows.index.to_numpy(dtype=np.int64))
+    if not table.root.is_dir():
+        raise DataError(
+            f"{table.root}: the folder of the images must be there; not one of {len(rows)} can be read. If they have "
+            "moved, name the folder they are in now with data.images=FOLDER."
+        )
     return FileImages(table.get_paths(rows), get_boxes(rows))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from productrec.artifacts import check_files, load_manifest, write_artifact
+from productrec.artifacts import MANIFEST_NAME, Manifest, check_files, load_manifest, write_artifact
+from productrec.delimited import guard_cell
 from productrec.errors import ArtifactError, DataError, describe_offenders
 
 KIND = "image table"
@@ -75,6 +77,21 @@ class ImageTable:
         return [str(names.get(class_id) or class_id) for class_id in class_ids]
 
 
+def get_class_identity(name: str, path: str | None) -> str:
+    """What a class is known by from one table to another: its path in the category tree and its name."""
+    return name if not path or "/" in name else f"{path}/{name}"
+
+
+def identify_classes(classes: pd.DataFrame) -> dict[int, str]:
+    """The identity of each class of a table, by its id; where several have one, the id stands behind it."""
+    identities = {
+        int(class_id): get_class_identity(str(name), path if isinstance(path, str) else None)
+        for class_id, name, path in zip(classes["id"], classes["name"], classes["path"], strict=True)
+    }
+    counts = Counter(identities.values())
+    return {number: text if counts[text] == 1 else f"{text} ({number})" for number, text in identities.items()}
+
+
 def format_box(x: float, y: float, width: float, height: float) -> str:
     """A box in pixels from the upper left, as the table keeps it; parts of it may lie outside the picture."""
     return ",".join(f"{value:.2f}" for value in (x, y, width, height))
@@ -112,6 +129,14 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
             f"{where}: image ids must be unique over all splits; {describe_offenders(repeated)} stand more than once. "
             "Remove the repeated entries from the source files."
         )
+    # Neither a CSV's line nor a ledger's holds them; submit would meet them only after all training.
+    for what, texts in (("image ids", images["image_id"]), ("class names", classes["name"].dropna())):
+        torn = [ascii(text) for text in texts if not text or "\n" in text or "\r" in text]
+        if torn:
+            raise DataError(
+                f"{where}: {what} must be text of one line, not empty; {describe_offenders(torn)} are not. "
+                "Rename them in the source."
+            )
     boxed = images.loc[images["box"].notna(), ["image_id", "box"]]
     wrong = [image_id for image_id, box in zip(boxed["image_id"], boxed["box"], strict=True) if not _is_box(box)]
     if wrong:
@@ -154,7 +179,7 @@ def find_findings(images: pd.DataFrame) -> list[str]:
         findings.append("no image has a label: there is nothing to train on, only a catalogue to look up.")
     usable = images[images["status"] == "ok"]
     trained = usable.loc[usable["split"] == "train", "label"].value_counts()
-    for split in ("val",):
+    for split in ("val", "test"):
         labels = set(usable.loc[usable["split"] == split, "label"].dropna().tolist())
         unseen = sorted(labels - set(trained.index.tolist()))
         if unseen:
@@ -200,8 +225,12 @@ def save_table(
     packed: Path | None = None,
     duplicates: pd.DataFrame | None = None,
     findings: Sequence[str] = (),
+    free_class_id: int | None = None,
 ) -> None:
-    """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move."""
+    """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move.
+
+    ``free_class_id``: above every class id the table has ever had.
+    """
     notes: dict[str, Any] = {
         "root": str(root.resolve()),
         "relative_root": os.path.relpath(root.resolve(), folder.resolve()),
@@ -212,11 +241,14 @@ def save_table(
         notes["findings"] = list(findings)
     notes["images"] = len(images)
     notes["classes"] = len(classes)
+    if free_class_id is not None:
+        notes["free_class_id"] = free_class_id
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         # Half of snappy's size and time to read: the table is read by every stage, and digested first.
         images.to_parquet(temporary / "images.parquet", index=False, compression="zstd")
         classes.to_parquet(temporary / "classes.parquet", index=False)
         if duplicates is not None:
+            duplicates = duplicates.assign(image_id=duplicates["image_id"].map(guard_cell))
             duplicates.to_csv(temporary / "duplicates.csv", index=False)
         if sample is not None:
             (temporary / "sample_submission.csv").write_bytes(sample.read_bytes())
@@ -229,13 +261,26 @@ def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
     return known if known.is_dir() else (folder / str(notes["relative_root"])).resolve()
 
 
+def _load_manifest(folder: Path) -> Manifest:
+    try:
+        return load_manifest(folder, kind=KIND)
+    except ArtifactError:
+        if (folder / MANIFEST_NAME).exists():
+            raise
+        beside = sorted(str(path.parent) for path in folder.parent.glob("*/images.parquet"))
+        others = f"There are {', '.join(beside)}: name one with data.table=FOLDER. Or make" if beside else "Make"
+        raise ArtifactError(
+            f"{folder}: no {KIND} here. {others} it with `productrec ingest SOURCE --out {folder}`."
+        ) from None
+
+
 def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
     """Read an image table; ``root`` names the image folder where it has moved.
 
     Raises:
-        ArtifactError: no table there, or a damaged one.
+        ArtifactError: no table there (those beside it are named), or a damaged one.
     """
-    manifest = load_manifest(folder, kind=KIND)
+    manifest = _load_manifest(folder)
     check_files(folder, manifest)
     sample = folder / "sample_submission.csv"
     images = pd.read_parquet(folder / "images.parquet")

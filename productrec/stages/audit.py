@@ -14,7 +14,7 @@ from productrec.artifacts import check_replaceable, compute_file_digest, is_fres
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
 from productrec.data.curation.duplicates import DuplicateReport, compute_fingerprints, find_duplicates
-from productrec.data.curation.findings import ACTIONS, build_findings
+from productrec.data.curation.findings import ACTIONS, build_findings, write_findings
 from productrec.data.images import open_images
 from productrec.data.sheets import write_sheet
 from productrec.data.table import ImageTable, load_table
@@ -115,7 +115,7 @@ def run_audit(
     counts = {str(kind): int(count) for kind, count in findings["kind"].value_counts(sort=False).items()}
     with write_artifact(out, kind=KIND, inputs=inputs, settings=settings, notes={"counts": counts}) as temporary:
         findings.to_parquet(temporary / "findings.parquet", index=False)
-        findings.to_csv(temporary / CSV_NAME, index=False)
+        write_findings(temporary / CSV_NAME, findings)
         if len(suspects) and shown:
             _draw_sheet(temporary / SHEET_NAME, suspects, shown, table)
     return Audited(out, counts, skipped=False)

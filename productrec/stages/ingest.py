@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from productrec.artifacts import compute_digest, compute_file_digest, is_fresh, load_manifest
+from productrec.artifacts import (
+    MANIFEST_NAME,
+    check_replaceable,
+    compute_digest,
+    compute_file_digest,
+    is_fresh,
+    load_manifest,
+)
+from productrec.competitions.contract import Contract, load_contract
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.apply import (
     apply_duplicates,
@@ -23,9 +31,9 @@ from productrec.data.curation.duplicates import compute_fingerprints, find_dupli
 from productrec.data.curation.findings import apply_findings, check_findings, describe_applied, read_findings
 from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.packed import PackedImages
-from productrec.data.sources.formats import SAMPLE_NAME, FileFinder, find_image_root, find_paths
-from productrec.data.table import KIND, check_table, find_findings, hold_out_validation, save_table
-from productrec.errors import ArtifactError
+from productrec.data.sources.formats import find_paths
+from productrec.data.table import KIND, ImageTable, find_findings, hold_out_validation, load_table, save_table
+from productrec.errors import ArtifactError, SubmissionError
 from productrec.runtime import count_cores
 from productrec.settings import DataSettings
 from productrec.stages.ingest_parts import (
@@ -35,16 +43,23 @@ from productrec.stages.ingest_parts import (
     join_paths,
     list_source_files,
     pack_files,
-    read_rows,
     unpack_source,
 )
-
-_EXPLAINED_ROWS = 3
+from productrec.stages.ingest_source import (
+    Understood,
+    compare_to_table,
+    describe_misfits,
+    find_root,
+    understand_source,
+)
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What ingest did: the table's folder, its counts by split and by state, and whether there was nothing to do."""
+    """What ingest did: the table's folder, its counts by split and by state, and whether there was nothing to do.
+
+    ``changes`` are those since the table that was written over.
+    """
 
     folder: Path
     by_split: dict[str, int]
@@ -52,10 +67,19 @@ class Ingested:
     classes: int
     findings: list[str]
     skipped: bool
+    changes: list[str]
 
 
 def run_ingest(
-    source: Path, out: Path, *, data: DataSettings, sample: str | None = None, seed: int = 0, replace: bool = False
+    source: Path,
+    out: Path,
+    *,
+    data: DataSettings,
+    contract: Contract | None = None,
+    sample: str | None = None,
+    seed: int = 0,
+    replace: bool = False,
+    must_fit: bool = False,
 ) -> Ingested:
     """Read ``source`` into the image table ``out``; a table made from the same files is left as it is.
 
@@ -64,22 +88,30 @@ def run_ingest(
             unpacked beside ``out``.
         out: folder of the table.
         data: format, columns, image folder, held-out share.
-        sample: file name of the sample submission, where it is not the usual one.
+        contract: what the competition wants, to tell now what would not fit at submit; None for the plain one.
+        sample: file name or path of the sample submission, where it is not the usual one; ``none`` for none.
         seed: decides which training images are held out where the source has no val.
-        replace: make the table anew whatever stands there.
+        replace: make the table anew whatever stands there; classes known by name keep their numbers.
+        must_fit: refuse a sample submission that the contract cannot agree with.
 
     Raises:
         DataError: the source cannot be understood, or breaks a promise of the table.
-        ArtifactError: ``out`` holds the table of another source and ``replace`` is false.
+        ArtifactError: ``out`` holds the table of another source, or of other rows, and ``replace`` is false.
+        SubmissionError: the sample cannot be read, or does not fit and must.
     """
+    check_replaceable(out, kind=KIND)
     source, layout = unpack_source(source, out, data)
-    root = out.parent / f"{out.name}.images" if data.download else find_image_root(source, data.images)
-    sample_path = source / (sample or SAMPLE_NAME)
+    contract = contract or load_contract("plain")
+    understood = understand_source(source, layout, out, data=data, contract=contract, sample=sample)
+    if understood.misfits and must_fit:
+        raise SubmissionError(describe_misfits(understood))
+    images, classes = understood.images, understood.classes
+    root = find_root(understood, out, data)
     inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in list_source_files(source)}
-    rows = read_rows(source, layout, data)
-    images, classes = rows.build_frames()
-    inputs["rows"] = compute_digest([rows.image_id, rows.label, rows.split])
-    check_table(images, classes, str(source))
+    labels = [None if label is pd.NA else label for label in images["label"].tolist()]
+    inputs["rows"] = compute_digest([images["image_id"].tolist(), labels, images["split"].tolist()])
+    if understood.sample is not None and not understood.sample.is_relative_to(source):
+        inputs["sample"] = compute_file_digest(understood.sample)
     said_of = None if data.findings is None else read_findings(data.findings)
     if said_of is not None:  # before anything is fetched or looked at
         check_findings(images, said_of, classes["id"].tolist())
@@ -92,7 +124,8 @@ def run_ingest(
     inputs["files"] = fingerprint_files(images, root)
     settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
-    chosen = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
+    chosen: dict[str, object] = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
+    chosen["sample"] = sample or False
     chosen["hold_out"] = data.hold_out == "classes"
     settings |= {name: value for name, value in chosen.items() if value not in (False, "off", 0)}
     if data.pack:
@@ -100,8 +133,11 @@ def run_ingest(
     packed = out.parent / f"{out.name}.packed" if data.pack else None
     is_complete = packed is None or packed.exists()
     if not replace and is_complete and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
-        return _load_summary(out, skipped=True)
-    _check_same_source(out, inputs["rows"], replace=replace)
+        return _load_summary(out, skipped=True, understood=understood)
+    earlier = _load_earlier(out)
+    is_other = (out / MANIFEST_NAME).exists() and load_manifest(out).inputs.get("rows") != inputs["rows"]
+    if is_other and not replace:
+        raise ArtifactError(_explain_other(out, root, earlier, understood))
     states = pack_files(images, root, packed, inputs, data) if packed else inspect_files(images, root, data)
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
@@ -111,23 +147,24 @@ def run_ingest(
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
     if said_of is not None:
         images = apply_findings(images, said_of, classes["id"].tolist())
+    changes = [] if earlier is None else compare_to_table(earlier, images, classes).describe()
     images, duplicates, findings = _curate(images, root, packed, data, seed)
     if said_of is not None:
         findings.append(describe_applied(said_of))
-    sample_found = sample_path if sample_path.is_file() else None
     save_table(
         out,
         images,
         classes,
         root=root,
-        sample=sample_found,
+        sample=understood.sample,
         inputs=inputs,
         settings=settings,
         packed=packed,
         duplicates=duplicates,
         findings=findings,
+        free_class_id=understood.free_class_id,
     )
-    return _load_summary(out, skipped=False)
+    return _load_summary(out, skipped=False, understood=understood, changes=changes)
 
 
 def report(ingested: Ingested) -> None:
@@ -136,33 +173,10 @@ def report(ingested: Ingested) -> None:
     states = ", ".join(f"{count:,} {status}" for status, count in ingested.by_status.items())
     done = "unchanged" if ingested.skipped else "written"
     say(f"image table {ingested.folder} {done}: {splits}; {ingested.classes:,} classes; images {states}")
+    for change in ingested.changes:
+        say(f"since the table before: {change}")
     for finding in ingested.findings:
         warn(finding)
-
-
-def explain_source(source: Path, out: Path, *, data: DataSettings) -> None:
-    """Say what is understood of a source: its layout, and what its first rows would be; archives are unpacked.
-
-    Raises:
-        DataError: the source cannot be understood.
-    """
-    source, layout = unpack_source(source, out, data)
-    rows = read_rows(source, layout, data)
-    finder = FileFinder(find_image_root(source, data.images))
-    counts = Counter(rows.split)
-    say(f"{source}: layout {layout}")
-    for split in counts:
-        first = [place for place, other in enumerate(rows.split) if other == split][:_EXPLAINED_ROWS]
-        for place in first:
-            image_id, label = rows.image_id[place], rows.label[place]
-            path = finder.find(rows.path[place] or image_id, split)
-            known: dict[str, object] = {"file": path or "not there", "title": rows.title[place], "box": rows.box[place]}
-            known |= {"label": label, "url": rows.url[place]}
-            texts = [f"{name} {value}" for name, value in known.items() if value is not None]
-            say(f"  {split} {image_id}: {', '.join(texts)}")
-    shown = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    classes = len({label for label in rows.label if label is not None})
-    say(f"{len(rows.image_id):,} rows ({shown}), {classes:,} classes with images; nothing was written.")
 
 
 def _curate(
@@ -189,27 +203,43 @@ def _curate(
     return images, duplicates, findings
 
 
-def _check_same_source(out: Path, rows: str, *, replace: bool) -> None:
-    """Refuse to write over a table of other ids and labels; the same ones at another place are the same source."""
-    if replace or not (out / "manifest.json").exists():
-        return
-    earlier = load_manifest(out, kind=KIND)
-    if earlier.inputs.get("rows") != rows:
-        raise ArtifactError(
-            f"{out}: holds the image table of another source (images of {earlier.settings.get('images')}). "
-            "Choose another folder with --out, or pass --replace to write over it."
+def _load_earlier(out: Path) -> ImageTable | None:
+    """The table that is written over, where there is one that can be read."""
+    try:
+        return load_table(out)
+    except (ArtifactError, OSError, ValueError):
+        return None
+
+
+def _explain_other(out: Path, root: Path, earlier: ImageTable | None, understood: Understood) -> str:
+    """Why a table of other ids or labels is not written over, and how to go on."""
+    go_on = (
+        "To take it in, pass --replace (`productrec run` takes --replace-table), and train under another name; "
+        "`productrec ingest SOURCE --diff` tells all that changed. Or choose another folder (--out, data.table)."
+    )
+    if earlier is None:
+        return f"{out}: holds an image table of another source, or a damaged one. {go_on}"
+    if root.resolve() != earlier.root.resolve():
+        return (
+            f"{out}: holds the image table of another source (images of {earlier.root}, not {root.resolve()}). {go_on}"
         )
+    changes = "; ".join(compare_to_table(earlier, understood.images, understood.classes).describe())
+    return f"{out}: its source has changed since it was ingested ({changes or 'the order of its rows'}). {go_on}"
 
 
-def _load_summary(folder: Path, *, skipped: bool) -> Ingested:
+def _load_summary(folder: Path, *, skipped: bool, understood: Understood, changes: Sequence[str] = ()) -> Ingested:
     images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
     order = {"train": 0, "val": 1, "test": 2}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
+    told = list(understood.warnings)
+    if understood.misfits:
+        told.append(describe_misfits(understood))
     return Ingested(
         folder=folder,
         by_split={str(split): int(count) for split, count in by_split.items()},
         by_status={str(status): int(count) for status, count in images["status"].value_counts().items()},
         classes=int(load_manifest(folder, kind=KIND).notes["classes"]),
-        findings=[*find_findings(images), *load_manifest(folder, kind=KIND).notes.get("findings", [])],
+        findings=[*told, *find_findings(images), *load_manifest(folder, kind=KIND).notes.get("findings", [])],
         skipped=skipped,
+        changes=list(changes),
     )

@@ -14,6 +14,7 @@ from productrec.data.images import get_boxes
 from productrec.data.inspection import ImageState, inspect_images
 from productrec.data.packed import pack_images
 from productrec.data.sources.archive import describe_skipped, is_archive, unpack_archive
+from productrec.data.sources.format_coco import ROBOFLOW_NAME
 from productrec.data.sources.formats import SourceRows
 from productrec.data.sources.layouts import UNPACKERS, detect_layout, read_source
 from productrec.data.sources.unpacked import Unpacked
@@ -22,7 +23,7 @@ from productrec.runtime import count_cores
 from productrec.settings import DataSettings
 
 _LARGEST_LIST_BYTES = 4 << 30
-_LIST_SUFFIXES = (".json", ".csv", ".txt", ".parquet", ".mat")
+_LIST_SUFFIXES = (".json", ".csv", ".tsv", ".txt", ".parquet", ".mat")
 
 
 def inspect_files(images: pd.DataFrame, root: Path, data: DataSettings) -> list[ImageState]:
@@ -104,19 +105,24 @@ def _tell_skipped(source: Path, unpacked: Unpacked) -> Path:
 def list_source_files(source: Path) -> list[Path]:
     """The files of a source that say what its images are."""
     folders = [source, source / "annotations"]
+    files = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     return sorted(
         path
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.iterdir()
+        for path in (*files, *source.glob(f"*/{ROBOFLOW_NAME}"))
         if path.suffix.lower() in _LIST_SUFFIXES and path.is_file() and path.stat().st_size <= _LARGEST_LIST_BYTES
     )
 
 
-def read_rows(source: Path, layout: str, data: DataSettings) -> SourceRows:
+def read_rows(source: Path, layout: str, data: DataSettings, sample: Path | None) -> SourceRows:
     """The source's rows by its layout's reader."""
     return read_source(
-        source, layout, id_column=data.id_column, label_column=data.label_column, box_margin=data.box_margin
+        source,
+        layout,
+        id_column=data.id_column,
+        label_column=data.label_column,
+        file_column=data.file_column,
+        sample=sample,
+        box_margin=data.box_margin,
     )
 
 

@@ -35,7 +35,7 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
     table = load_table(recipe.table, root=recipe.data.images)
     rows = table.select(recipe.train.splits)
     if not len(rows):
-        raise DataError(f"{recipe.table}: splits {recipe.train.splits} hold no readable image. Ingest again.")
+        raise DataError(f"{recipe.table}: splits {recipe.train.splits} hold no readable image. Look at the source.")
     side_px = recipe.train.side_px
     pictures = open_images(table, rows)
     augmentation = build_augmentation(recipe.train.augmentation, side_px)

@@ -32,8 +32,13 @@ from productrec.training.ranks import join_ranks, leave_ranks, refuse_once
 from productrec.training.validation import VALIDATION_FIGURES
 
 
-def run_recipe(recipe: Recipe, *, allow_code: bool = False) -> Submission | None:
-    """Play every stage; what is finished and unchanged is skipped. ``allow_code`` is that of `run_train`.
+def run_recipe(recipe: Recipe, *, replace_table: bool = False, allow_code: bool = False) -> Submission | None:
+    """Play every stage; what is finished and unchanged is skipped.
+
+    Args:
+        recipe: what is played.
+        replace_table: take a changed source in: write the image table anew where it is of other rows.
+        allow_code: that of `run_train`.
 
     Returns:
         The CSV; None where there are no test images to predict.
@@ -45,7 +50,7 @@ def run_recipe(recipe: Recipe, *, allow_code: bool = False) -> Submission | None
     for member in recipe.resolve_members().values():  # else met only after all training
         get_views(member.predict.tta)
         get_views(member.predict.gallery_tta)
-    ingest_recipe(recipe)
+    ingest_recipe(recipe, replace=replace_table)
     train_recipe(recipe, resume=True, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))
     print_scores(predicted)
@@ -54,8 +59,11 @@ def run_recipe(recipe: Recipe, *, allow_code: bool = False) -> Submission | None
     return submit_recipe(recipe, predicted.folder / "test")
 
 
-def ingest_recipe(recipe: Recipe) -> None:
-    """Ingest the recipe's source; without one, the table must be there."""
+def ingest_recipe(recipe: Recipe, *, replace: bool = False) -> None:
+    """Ingest the recipe's source; without one, the table must be there.
+
+    A sample submission that the contract could not agree with is refused now, before any training.
+    """
     if recipe.data.source is None:
         load_table(recipe.table, root=recipe.data.images)
         return
@@ -63,7 +71,18 @@ def ingest_recipe(recipe: Recipe) -> None:
     data = recipe.data
     if data.format == "auto" and contract.source_format != "auto":
         data = data.model_copy(update={"format": contract.source_format})
-    report(run_ingest(recipe.data.source, recipe.table, data=data, sample=contract.sample_submission, seed=recipe.seed))
+    sample = None if recipe.submit.sample is None else str(recipe.submit.sample)
+    ingested = run_ingest(
+        recipe.data.source,
+        recipe.table,
+        data=data,
+        contract=contract,
+        sample=sample,
+        seed=recipe.seed,
+        replace=replace,
+        must_fit=True,
+    )
+    report(ingested)
 
 
 def check_recipe_code(recipe: Recipe, *, allow_code: bool) -> None:
@@ -195,7 +214,7 @@ def audit_targets(
         if len(targets) > 1:
             raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
         table = tables[0]
-        return run_audit(table, out or _name_audit(table), replace=replace, **options)
+        return run_audit(table, out or _name_audit(table), root=_read_root(overrides), replace=replace, **options)
     selected = load_runs(targets, overrides, command="audit")
     recipes = list(selected.runs.values())
     if len({recipe.table.resolve() for recipe in recipes}) > 1:
@@ -209,6 +228,14 @@ def audit_targets(
     return run_audit(
         table, out or _name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
     )
+
+
+def _read_root(overrides: Sequence[str]) -> Path | None:
+    """The image folder, the one setting that an audit of a table alone takes."""
+    others = [text for text in overrides if not text.startswith("data.images=")]
+    if others:
+        raise RecipeError(f"audit: {', '.join(others)} have no effect on a table; only data.images=FOLDER has.")
+    return Path(overrides[-1].partition("=")[2]) if overrides else None
 
 
 def _name_audit(table: Path) -> Path:

@@ -7,11 +7,14 @@ from pathlib import Path
 from productrec.artifacts import compute_digest, load_manifest
 from productrec.competitions.contract import Contract, load_contract
 from productrec.competitions.ledger import LedgerEntry, append_to_ledger, load_ledger
+from productrec.competitions.sample import adapt_contract, read_sample
 from productrec.competitions.writer import Submission, write_submission
 from productrec.console import say, warn
 from productrec.errors import ArtifactError, RecipeError
 from productrec.recipe import Recipe, build_recipe, load_recipe
 from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities
+
+NO_SAMPLE = Path("none")  # in place of a sample submission: compare with none
 
 
 def write_and_note(
@@ -28,6 +31,9 @@ def write_and_note(
     Raises:
         SubmissionError: they do not fit the contract or the sample.
     """
+    if sample is not None:
+        ids = [str(class_id) for class_id in probabilities.class_ids]
+        contract = adapt_contract(contract, read_sample(sample), names=probabilities.names, ids=ids)
     labels = (
         probabilities.names if contract.label_as == "name" else [str(class_id) for class_id in probabilities.class_ids]
     )
@@ -114,7 +120,9 @@ def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, samp
     if table is not None:
         _check_table(probabilities, table)
     if sample is None:
-        sample = recipe.submit.sample or (_find_sample(table) if table else None)
+        sample = recipe.submit.sample or find_sample(table or recipe.table, source)
+    if sample == NO_SAMPLE:
+        sample = None
     views = probabilities.made.get("views") or recipe.predict.tta
     name = recipe.name if views == recipe.predict.tta else f"{recipe.name}-{views}"
     target = out or (recipe.submit.out if name == recipe.name else None) or Path("submissions") / f"{name}.csv"
@@ -185,7 +193,14 @@ def find_recipe(folder: Path) -> Recipe | None:
     return None
 
 
-def _find_sample(table: Path) -> Path | None:
-    """The sample submission kept with an image table; the table itself need not be read, which would take pandas."""
-    kept = table / "sample_submission.csv"
-    return kept if kept.is_file() else None
+def find_sample(table: Path, source: Path) -> Path | None:
+    """The sample submission kept with an image table; the table itself need not be read, which would take pandas.
+
+    A relative ``table`` is looked for where the command runs, and in the folders above ``source``, in one of which the
+    run was trained.
+    """
+    for folder in (Path(), *source.absolute().parents):
+        kept = folder / table / "sample_submission.csv"
+        if kept.is_file():
+            return kept
+    return None

@@ -78,7 +78,8 @@ def add_pseudo_labels(rows: pd.DataFrame, table: ImageTable, recipe: Recipe) -> 
     known = labels.index[labels.notna()].tolist()
     if known:
         raise DataError(
-            f"{folder}: must be of images without a label; {describe_offenders(known)} have one. Take the test split's."
+            f"{folder}: must be of images without a label; {describe_offenders(known)} have one. Take predictions of "
+            "images without."
         )
     chosen = choose_pseudo_labels(
         probabilities, least=recipe.train.pseudo_confidence, known=rows["label"].astype(int).unique().tolist()

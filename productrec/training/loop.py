@@ -323,7 +323,8 @@ def _explain_broken(batch: TrainingBatch) -> DataError:
         return DataError("training: another process met an image that cannot be read; its own message says which.")
     return DataError(
         f"training: {len(batch.broken)} images of a batch cannot be read, the first: {batch.broken[0]} "
-        "Ingest again, so that broken images are left out."
+        "Ingest again, so that broken images are left out; if they have moved, name their folder with "
+        "data.images=FOLDER."
     )
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from productrec.cli import main
 from productrec.data.drawn.competition import draw_competition
@@ -64,7 +65,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_recipe(folder: Path, source: Path, name: str = "tiny", **sections: object) -> Path:
     """A recipe file; the settings of `TINY` are given on the command line."""
     path = folder / f"{name}.yaml"
-    recipe = {"name": name, "competition": "imaterialist2019", "data": {"source": str(source)}} | sections
+    data = {"source": str(source), "table": f"data/{name}"}
+    recipe = {"name": name, "competition": "imaterialist2019", "data": data} | sections
     path.write_text(json.dumps(recipe))
     return path
 
@@ -90,3 +92,18 @@ def finished(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+def draw(root: Path, *names: str) -> Path:
+    """Images of one colour each, no two alike."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * (number % 6), 7 * number % 256, 90)).save(root / name, quality=95)
+    return root
+
+
+@pytest.fixture
+def shop(place):
+    """Three classes of class folders with test images whose folders are labels."""
+    names = [f"{split}/{name}/{n}.jpg" for split in ("train", "test") for name in ("cola", "jam", "tea") for n in "123"]
+    return draw(place / "shop", *names)

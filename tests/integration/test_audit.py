@@ -99,6 +99,7 @@ def test_a_run_of_all_images_judges_each_by_the_others(finished, productrec):
 def test_what_cannot_be_audited_is_told_in_a_line(finished, productrec):
     for arguments, code, said in (
         (["data/tiny", "runs/tiny"], 2, "must be named alone"),
+        (["data/tiny", "train.epochs=3"], 2, "train.epochs=3 have no effect on a table; only data.images=FOLDER"),
         (["data/tiny", "--mark", "burn"], 2, "mark must be one of drop, relabel, weight"),
         (["nowhere"], 2, "nowhere"),
         (["data/tiny", "--out", "runs/tiny"], 4, "must hold the findings|is no findings"),

@@ -135,7 +135,7 @@ def test_a_training_image_that_breaks_after_ingest_is_named(place, source, produ
     assert productrec("ingest", source, "--out", "data/tiny").code == 0
     for image in json.loads((source / "train.json").read_text())["images"]:
         (source / "images" / image["id"]).write_bytes(b"no image")
-    check_line(productrec("train", recipe, *TINY), 3, "16 images of a batch", "Ingest again")
+    check_line(productrec("train", recipe, *TINY), 3, "16 images of a batch", "Ingest again", "data.images")
 
 
 def test_runs_of_other_classes_are_not_combined(finished, drawn, source, productrec):
@@ -252,5 +252,8 @@ def test_images_that_moved_are_one_clear_error_with_its_mend(place, source, prod
     assert productrec("train", recipe, *TINY, "train.epochs=1").code == 0
     shutil.move(source, place / "elsewhere")
     check_line(productrec("predict", "runs/tiny"), 3, "not one of", "data.images")
+    check_line(productrec("train", recipe, *TINY, "name=again", "train.epochs=1"), 3, "not one of", "data.images")
+    check_line(productrec("audit", "data/tiny"), 3, "not one of", "data.images")
+    assert productrec("audit", "data/tiny", f"data.images={place / 'elsewhere'}").code == 0
     done = productrec("predict", "runs/tiny", f"data.images={place / 'elsewhere'}")
     assert done.code == 0, done.err

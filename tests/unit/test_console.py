@@ -1,7 +1,9 @@
 """What a person sees: notes on standard error, results on standard output, text exactly as it is."""
 
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -87,3 +89,17 @@ def test_the_console_is_imported_without_rich() -> None:
     code = "import sys, productrec.console; print('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_job_that_is_over_at_once_has_a_rate_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress("reading", 24) as bar:
+        bar.advance(24)
+    err = capsys.readouterr().err
+    assert " 0 images/s" not in err and "images/s" in err
+
+
+def test_a_slow_job_has_a_rate_below_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress("training", 1, "steps") as bar:
+        time.sleep(0.3)
+        bar.advance(1)
+    assert re.search(r" (\d\.\d+|[1-9]) steps/s", capsys.readouterr().err)

@@ -320,7 +320,7 @@ def test_members_have_their_own_settings_and_share_the_table(write) -> None:
     for name, member in members.items():
         assert member.name == name
         assert member.run_folder == Path("out/shoes") / name
-        assert member.table == recipe.table == Path("data/shoes")
+        assert member.table == recipe.table == Path("data/here")
         assert member.data.validation_fraction == 0.2
         assert not member.members
 
@@ -389,3 +389,15 @@ def test_reading_a_recipe_imports_no_heavy_library() -> None:
     code = "import sys, productrec.recipe; print([m for m in ('torch', 'timm', 'pandas', 'cv2') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("source", "table"),
+    [("../mine", "mine"), ("a/set.tar.gz", "set"), ("my.data.zip", "my.data"), ("x/v1.2", "v1.2"), ("/", "source")],
+)
+def test_a_table_is_named_by_its_source_so_that_recipes_share_it(source: str, table: str) -> None:
+    for name in ("first", "second"):
+        assert build_recipe({"name": name, "data": {"source": source}}).table == Path("data") / table
+    assert build_recipe({"name": "alone"}).table == Path("data/alone")
+    named = build_recipe({"name": "first", "data": {"source": source, "table": "there"}})
+    assert named.table == Path("there")

@@ -12,6 +12,7 @@ import pandas as pd
 
 from productrec.data.sources.formats import parse_whole_number
 from productrec.data.table import build_frame
+from productrec.delimited import guard_cell, unguard_cell
 from productrec.errors import DataError, describe_offenders
 
 FINDING_COLUMNS = {
@@ -36,6 +37,13 @@ def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return build_frame(FINDING_COLUMNS, {name: [row.get(name) for row in rows] for name in FINDING_COLUMNS})
 
 
+def write_findings(path: Path, findings: pd.DataFrame) -> None:
+    """Write findings as the CSV that a person edits: no text in it is a formula to a spreadsheet."""
+    texts = [name for name, kind in FINDING_COLUMNS.items() if kind == "str"]
+    guarded = {name: findings[name].map(guard_cell, na_action="ignore") for name in texts}
+    findings.assign(**guarded).to_csv(path, index=False)
+
+
 def read_findings(path: Path) -> pd.DataFrame:
     """The findings of a CSV whose ``action`` is not empty, as a person left them.
 
@@ -55,6 +63,7 @@ def read_findings(path: Path) -> pd.DataFrame:
             f"{path}: findings must have the columns {', '.join(_NEEDED)}; {', '.join(absent)} "
             "is missing. `productrec audit` writes such a file."
         )
+    texts["image_id"] = texts["image_id"].map(unguard_cell)
     texts["line"] = [str(number + 2) for number in range(len(texts))]
     texts["action"] = texts["action"].str.strip().str.lower()
     texts = texts[texts["action"] != ""]
@@ -103,9 +112,13 @@ def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     strange = [label for label in relabelled["new_label"] if label not in known]
     if strange:
         raise DataError(f"findings: new labels must be among the classes; {describe_offenders(strange)} are not.")
-    tests = [image_id for image_id in relabelled["image_id"] if images["split"].iloc[places[image_id]] == "test"]
-    if tests:
-        raise DataError(f"findings: images of the test split have no label to change; got {describe_offenders(tests)}.")
+    rows = images.iloc[[places[image_id] for image_id in relabelled["image_id"]]]
+    tests = rows.loc[(rows["split"] == "test") & rows["label"].isna(), "image_id"]
+    if len(tests):
+        raise DataError(
+            f"findings: test images without a label have none to change; got {describe_offenders(tests)}. "
+            "Empty the action of their rows."
+        )
     return places
 
 

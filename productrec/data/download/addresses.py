@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+NOT_PUBLIC = "address is not public; --allow-private (data.allow_private=true) lets it be fetched"
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64: the last 32 bits are an IPv4 address
 _LOCALLY_TRANSLATED = ipaddress.IPv6Network("64:ff9b:1::/48")
 
@@ -57,7 +58,7 @@ def open_public_socket(address: tuple[Any, ...]) -> socket.socket:
     """
     family, kind, protocol, _, where = address
     if not is_public(str(where[0])):
-        raise AddressRefusedError("address is not public")
+        raise AddressRefusedError(NOT_PUBLIC)
     return socket.socket(family, kind, protocol)
 
 

@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from productrec import __version__
-from productrec.data.download.addresses import AddressRefusedError, DaemonResolver, open_public_socket
+from productrec.data.download.addresses import NOT_PUBLIC, AddressRefusedError, DaemonResolver, open_public_socket
 from productrec.data.download.content import HEAD_BYTES, ContentDecoder, find_format
 from productrec.data.download.ledger import explain_disk, get_part
 from productrec.data.download.terms import DownloadLimits, Outcome, Request
@@ -128,7 +128,7 @@ async def _try_once(
 
 def _explain_connection(error: aiohttp.ClientConnectorError) -> _FailureError:
     if isinstance(error.os_error, AddressRefusedError):
-        return _FailureError("address is not public")
+        return _FailureError(NOT_PUBLIC)
     if isinstance(error.os_error, socket.gaierror):
         return _FailureError("host not found", may_pass=True)
     if isinstance(error, aiohttp.ClientConnectorSSLError):

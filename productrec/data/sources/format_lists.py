@@ -44,7 +44,7 @@ def read_in_shop(source: Path) -> SourceRows:
     Raises:
         DataError: the file is not of this form.
     """
-    rows = SourceRows()
+    rows = SourceRows(numbered=True)
     path = source / "list_eval_partition.txt"
     numbers: dict[str, int] = {}
     for number, (name, item, status) in _read_lines(path, columns=3, skip=2):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from productrec.data.sources.formats import SourceRows, parse_whole_number
+from productrec.data.sources.formats import SourceRows, number_labels
 from productrec.data.table import SPLITS
 from productrec.errors import DataError, describe_offenders
 
@@ -45,7 +45,8 @@ def read_table(source: Path) -> SourceRows:
         raise DataError(f"{path}: split must be one of {', '.join(SPLITS)}; got {describe_offenders(wrong)}.")
     labels = texts.get("label", [None] * count)
     weights = texts.get("weight", [None] * count)
-    numbers, rows = _number_labels(labels), SourceRows()
+    rows = SourceRows()
+    numbers, rows.numbered = number_labels([label for label in labels if label is not None])
     rows.class_names = {number: name for name, number in numbers.items()}
     for place, image_id in enumerate(texts["image_id"]):
         if image_id is None:
@@ -68,11 +69,3 @@ def _read_weight(text: str | None, path: Path, image_id: str) -> float | None:
 
 def _as_texts(column: pd.Series) -> list[str | None]:
     return [None if pd.isna(value) else str(value) for value in column]
-
-
-def _number_labels(labels: list[str | None]) -> dict[str, int]:
-    names = sorted({label for label in labels if label is not None})
-    numbers = {name: number for name in names if (number := parse_whole_number(name)) is not None}
-    if any(str(numbers.get(name)) != name for name in names):  # "007" is a name: as a number it would be another's
-        return {name: number for number, name in enumerate(names)}
-    return numbers

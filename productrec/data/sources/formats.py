@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
+from productrec.data.sources.unpacked import match_split
 from productrec.data.table import CLASS_COLUMNS, IMAGE_COLUMNS, SPLITS, build_frame
 from productrec.errors import DataError, describe_offenders
 
@@ -17,7 +18,11 @@ from productrec.errors import DataError, describe_offenders
 # may lie among the training images, which it was held out of.
 IMAGE_FOLDERS = (
     "images",
-    *(f"{split}{ending}" for split in ("val", "train", "test") for ending in ("", "_images", "2017", "2014")),
+    *(
+        f"{split}{ending}"
+        for split in ("val", "valid", "validation", "train", "test")
+        for ending in ("", "_images", "2017", "2014")
+    ),
     ".",
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -26,6 +31,7 @@ _TRIED_SUFFIXES = ("", *IMAGE_SUFFIXES, *UPPER_SUFFIXES)
 SAMPLE_NAME = "sample_submission.csv"
 _CARRIED = ("image_id", "label", "split", "url", "title", "path", "box", "group", "role", "weight")
 _SPLIT_ENDING = re.compile("_images$|20[0-9]{2}$")
+_SAMPLE = re.compile(r"sample[ _-]?sub(mission)?s?\.(csv|tsv)$", re.IGNORECASE)
 _WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 
 
@@ -46,6 +52,9 @@ class SourceRows:
     class_names: dict[int, str] = field(default_factory=dict)
     class_paths: dict[int, str] = field(default_factory=dict)
     class_descriptions: dict[int, str] = field(default_factory=dict)
+    numbered: bool = False  # whether class ids are numbers that the reader gave to names
+    notes: list[str] = field(default_factory=list)  # how the source was understood
+    warnings: list[str] = field(default_factory=list)  # what was seen in it and left out
 
     def add(
         self,
@@ -77,6 +86,26 @@ class SourceRows:
         self.role.append(role)
         self.weight.append(weight)
 
+    def add_test_ids(self, ids: Iterable[str]) -> None:
+        """Have a row of the split test for every id, as a sample submission lists them.
+
+        A row whose id is one of them but for a file's suffix (``9.jpg`` for ``9``) takes it; other ids get new rows.
+        """
+        known = set(self.image_id)
+        missing = [image_id for image_id in ids if image_id not in known]
+        stems: dict[str, list[int]] = {}
+        for place, image_id in enumerate(self.image_id):
+            if missing and self.split[place] == "test":
+                stems.setdefault(_strip_suffix(image_id), []).append(place)
+        for image_id in missing:
+            places = stems.get(_strip_suffix(image_id), [])
+            if len(places) == 1:
+                place = places.pop()
+                self.path[place] = self.path[place] or self.image_id[place]
+                self.image_id[place] = image_id
+            else:
+                self.add(image_id, "test", None)
+
     def build_frames(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The image rows (paths and states still to be found) and the classes, sorted by id.
 
@@ -104,6 +133,39 @@ class SourceRows:
         return images, classes
 
 
+def _strip_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+
+
+def find_sample(source: Path, given: str | None = None) -> Path | None:
+    """The sample submission among a source's files: ``given``, else the one that is named like one.
+
+    Args:
+        source: folder.
+        given: its file name in the source, or a path of its own.
+
+    Raises:
+        DataError: ``given`` is no file, or several files are named like one.
+    """
+    if given is not None:
+        found = next((path for path in (source / given, Path(given)) if path.is_file()), None)
+        if found is None:
+            tables = sorted(path.name for path in source.glob("*.csv"))
+            raise DataError(
+                f"{source / given}: must be the sample submission; no such file. "
+                f"The CSV files of the source: {describe_offenders(tables)}. Name one of them with --sample, or none."
+            )
+        return found
+    if (source / SAMPLE_NAME).is_file():
+        return source / SAMPLE_NAME
+    named = sorted(path for path in source.iterdir() if _SAMPLE.match(path.name) and path.is_file())
+    if len(named) > 1:
+        names = ", ".join(path.name for path in named)
+        raise DataError(f"{source}: must hold one sample submission; got {names}. Name one with --sample.")
+    return named[0] if named else None
+
+
 def _check_unicode(texts: Iterable[str | None]) -> None:
     # File names that are no UTF-8, and JSON's lone surrogates, come as letters that cannot be written.
     wrong = [
@@ -126,6 +188,15 @@ def parse_whole_number(text: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
+def number_labels(labels: Sequence[str]) -> tuple[dict[str, int], bool]:
+    """The class id of each label, and whether it is a number given here rather than the label itself."""
+    names = sorted(set(labels))
+    numbers = {name: number for name in names if (number := parse_whole_number(name)) is not None}
+    if any(str(numbers.get(name)) != name for name in names):  # "007" is a name: as a number it would be another's
+        return {name: number for number, name in enumerate(names)}, True
+    return numbers, False
+
+
 def find_image_root(source: Path, given: Path | None) -> Path:
     """The folder image paths are relative to: ``given``, else ``source`` itself.
 
@@ -138,15 +209,16 @@ def find_image_root(source: Path, given: Path | None) -> Path:
 
 
 def _serves(folder: str, split: str) -> bool:
-    owner = _SPLIT_ENDING.sub("", folder)
-    return owner not in SPLITS or owner == split or (owner, split) == ("train", "val")
+    owner = match_split(_SPLIT_ENDING.sub("", folder.lower()), whole=True)
+    return owner is None or owner == split or (owner, split) == ("train", "val")
 
 
 class FileFinder:
     """Finds an image's file by its id or name, listing each folder once (a million ``stat`` calls would be slow)."""
 
     def __init__(self, root: Path, folders: Iterable[str] = IMAGE_FOLDERS) -> None:
-        there = [folder for folder in folders if (root / folder).is_dir()]
+        actual = {name.lower(): name for name in _list_folders(root)} | {".": "."}  # Images/ is images/ as well
+        there = [actual[folder] for folder in folders if folder in actual]
         self._folders = {split: [folder for folder in there if _serves(folder, split)] for split in SPLITS}
         self._root = root
         self._listed: dict[str, set[str]] = {}
@@ -176,6 +248,15 @@ class FileFinder:
             except OSError:
                 self._listed[folder] = set()
         return self._listed[folder]
+
+
+def _list_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``; one in lower case after others that differ in case alone."""
+    try:
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(names, key=lambda name: (name.islower(), name))
 
 
 def find_paths(images: pd.DataFrame, root: Path) -> pd.Series:

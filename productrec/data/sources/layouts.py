@@ -7,9 +7,9 @@ from pathlib import Path
 
 from productrec.data.sources import format_lists, format_table
 from productrec.data.sources.format_coco import list_coco_files, read_coco
-from productrec.data.sources.format_csv import read_csv
+from productrec.data.sources.format_csv import find_split_csv, is_labelled, read_csv
 from productrec.data.sources.format_fgvc import read_fgvc_json
-from productrec.data.sources.format_folders import read_folders
+from productrec.data.sources.format_folders import is_images_only, read_folders
 from productrec.data.sources.format_huggingface import export_dataset, is_saved_dataset
 from productrec.data.sources.format_webdataset import list_shards, unpack_shards
 from productrec.data.sources.formats import SourceRows
@@ -23,6 +23,9 @@ UNPACKERS: dict[str, Callable[[Path, Path], Unpacked]] = {
 }
 LAYOUTS = ("table", "fgvc_json", "coco", "csv", *format_lists.READERS, *UNPACKERS, "folders")
 _CHUNK_BYTES = 1 << 20
+_NO_CLASSES = (
+    " Its folders are named as folders of all images are, not as classes; if they are classes, pass --format folders."
+)
 
 
 def detect_layout(source: Path) -> str:
@@ -41,7 +44,8 @@ def detect_layout(source: Path) -> str:
         return "coco" if _mentions(source / "train.json", b'"bbox"') else "fgvc_json"
     if list_coco_files(source):
         return "coco"
-    if (source / "train.csv").is_file():
+    table = find_split_csv(source, "train")
+    if table is not None and (table.name.lower() == "train.csv" or is_labelled(table)):
         return "csv"
     for layout, names in format_lists.LAYOUTS.items():
         if all((source / name).is_file() for name in names):
@@ -51,18 +55,28 @@ def detect_layout(source: Path) -> str:
     # A tar beside class folders is somebody's backup, unless it has a shard's number.
     if shards and (not has_folders or any(shard.name.partition(".")[0][-1:].isdigit() for shard in shards)):
         return "webdataset"
-    if has_folders:
+    if has_folders and not is_images_only(source):
         return "folders"
+    if table is not None:  # its columns will be asked for
+        return "csv"
     raise DataError(
         f"{source}: must hold train.json (iMaterialist, FGVC, COCO), train.csv (Kaggle), images.csv (a table of your "
         "own), the lists of Stanford Online Products, In-Shop, CUB or Cars196, tar shards (WebDataset), a saved "
         "dataset of Hugging Face, or one folder a class; "
         f"got {describe_offenders(sorted(entry.name for entry in source.iterdir()))}."
+        f"{_NO_CLASSES if has_folders else ''}"
     )
 
 
 def read_source(
-    source: Path, layout: str, *, id_column: str | None = None, label_column: str | None = None, box_margin: float = 0.1
+    source: Path,
+    layout: str,
+    *,
+    id_column: str | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
+    sample: Path | None = None,
+    box_margin: float = 0.1,
 ) -> SourceRows:
     """The rows of a source of a known layout.
 
@@ -71,13 +85,15 @@ def read_source(
         layout: one of `LAYOUTS`.
         id_column: of a CSV.
         label_column: of a CSV.
+        file_column: of a CSV, where files are not named by their ids.
+        sample: the sample submission of a CSV source; None where there is none.
         box_margin: by which share COCO's boxes are widened on every side.
 
     Raises:
         DataError: the source is not of that layout.
     """
     if layout == "csv":
-        return read_csv(source, id_column=id_column, label_column=label_column)
+        return read_csv(source, id_column=id_column, label_column=label_column, file_column=file_column, sample=sample)
     if layout == "coco":
         return read_coco(source, margin=box_margin)
     readers = {

@@ -77,9 +77,9 @@ def save_images(folder: Path, images: list[UnpackedImage], source: Path) -> None
         ) from None
 
 
-def match_split(name: str) -> str | None:
-    """The split that a name starts with (``validation-0001`` is val), or None."""
-    match = _SPLIT.match(name)
+def match_split(name: str, *, whole: bool = False) -> str | None:
+    """The split that a name starts with (``validation-0001`` is val), or, where ``whole``, that it is; or None."""
+    match = _SPLIT.fullmatch(name) if whole else _SPLIT.match(name)
     return None if match is None else ("train", "val", "test")[(match.lastindex or 1) - 1]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from productrec.data.images import FileImages
+from productrec.data.images import FileImages, open_images
+from productrec.data.table import CLASS_COLUMNS, IMAGE_COLUMNS, ImageTable, build_frame
 from productrec.errors import DataError
 
 
@@ -30,3 +31,10 @@ def test_a_path_comes_back_to_the_letter(name: str) -> None:
 
 def test_no_pictures_are_none() -> None:
     assert len(FileImages([])) == 0
+
+
+def test_images_that_have_moved_are_told_with_the_setting_that_mends_it(tmp_path: Path) -> None:
+    rows = build_frame(IMAGE_COLUMNS, {"image_id": ["a"], "path": ["a.png"]})
+    table = ImageTable(rows, build_frame(CLASS_COLUMNS, {"id": []}), tmp_path / "gone", None, "")
+    with pytest.raises(DataError, match=r"gone: the folder of the images must be there; .* data.images=FOLDER"):
+        open_images(table, rows)

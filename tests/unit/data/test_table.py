@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from productrec.artifacts import MANIFEST_NAME, load_manifest
+from productrec.artifacts import load_manifest
 from productrec.data.sources.formats import SourceRows
 from productrec.data.table import (
     CLASS_COLUMNS,
@@ -276,5 +276,19 @@ def test_a_damaged_table_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_without_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=f"no image table here .no {MANIFEST_NAME}"):
-        load_table(tmp_path)
+    with pytest.raises(ArtifactError, match=r"mine: no image table here. Make it with `productrec ingest SOURCE"):
+        load_table(tmp_path / "mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "images.parquet").write_text("x")
+    with pytest.raises(ArtifactError, match=r"There are \S+/other: name one with data.table=FOLDER. Or make it with"):
+        load_table(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("torn", ["a\nb", "a\rb", ""])
+def test_ids_and_class_names_that_no_csv_can_hold_are_refused(torn: str) -> None:
+    with pytest.raises(DataError, match=r"image ids must be text of one line, not empty; 1 \('"):
+        check_table(*frames(*GOOD, (torn, "train", 1)), "here")
+    images, classes = frames(*GOOD)
+    classes.loc[0, "name"] = torn
+    with pytest.raises(DataError, match=r"class names must be text of one line, not empty; 1 \('"):
+        check_table(images, classes, "here")

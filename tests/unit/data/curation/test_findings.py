@@ -5,7 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from productrec.data.curation.findings import apply_findings, build_findings, describe_applied, read_findings
+from productrec.data.curation.findings import (
+    apply_findings,
+    build_findings,
+    describe_applied,
+    read_findings,
+    write_findings,
+)
 from productrec.data.table import IMAGE_COLUMNS, build_frame
 from productrec.errors import DataError
 
@@ -82,12 +88,28 @@ def test_what_cannot_be_done_is_told_by_its_line(tmp_path: Path, lines: list[str
     [
         ("nobody,drop,,", "nobody.* are not"),
         ("a,relabel,9,", "among the classes"),
-        ("t,relabel,1,", "test split have no label"),
+        ("t,relabel,1,", "test images without a label have none to change; got 1 .t."),
     ],
 )
 def test_findings_of_another_source_are_refused(tmp_path: Path, line: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         apply_findings(build_images(), read_findings(write(tmp_path, line)), [1, 2])
+
+
+def test_ids_that_look_like_formulas_are_written_safe_and_read_to_the_letter(tmp_path: Path) -> None:
+    ids = ["=1+1", "-1.jpg", "@x", "+x", "'=x", "'x", "007"]
+    path = tmp_path / "findings.csv"
+    rows = [{"image_id": name, "kind": "wrong_label", "label_name": "=SUM(A1)", "action": "drop"} for name in ids]
+    write_findings(path, build_findings(rows))
+    cells = [cell for line in path.read_text().splitlines() for cell in line.split(",")]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+    assert read_findings(path)["image_id"].tolist() == ids
+
+
+def test_a_label_of_a_test_image_may_be_changed(tmp_path: Path) -> None:
+    images = build_images()
+    images.loc[3, "label"] = 1
+    assert apply_findings(images, read_findings(write(tmp_path, "t,relabel,2,")), [1, 2])["label"].iloc[3] == 2
 
 
 def test_a_file_that_is_no_findings_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from productrec.data.sources.format_csv import read_csv
+from productrec.data.sources.formats import find_sample
 from productrec.errors import DataError
 
 
@@ -82,23 +83,27 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
 
 def test_a_missing_column_names_the_option(tmp_path: Path) -> None:
     write(tmp_path, train="photo,brand\na.jpg,x\n")
-    assert "must have the column one of image_id, id" in refuse(tmp_path)
-    assert "got photo, brand. Name it with --id-column." in refuse(tmp_path)
-    assert "got photo, brand. Name it with --label-column." in refuse(tmp_path, id_column="photo")
-    assert "must have the column 'foto'; got photo, brand. Name it with --id-column." in refuse(
-        tmp_path, id_column="foto"
+    both = refuse(tmp_path)  # all that lack at once
+    assert "a column of image ids, usually image_id, id, posting_id, image (--id-column) and a column of labels" in both
+    assert "(--label-column); got photo, brand" in both
+    only = refuse(tmp_path, id_column="photo")
+    assert "--label-column" in only and "--id-column" not in only
+    assert "must have the column 'foto' (--id-column) and a column of labels" in refuse(tmp_path, id_column="foto")
+    assert "the column 'file' (--file-column)" in refuse(
+        tmp_path, id_column="photo", label_column="brand", file_column="file"
     )
     assert read_csv(tmp_path, id_column="photo", label_column="brand").image_id == ["a.jpg"]
 
 
 def test_test_ids_come_from_the_sample_submission_where_there_is_no_test_file(tmp_path: Path) -> None:
     write(tmp_path, train="id,label\na,1\n", sample_submission="id,predicted\n007,1 2 3\nNA,1 2 3\n")
-    rows = read_csv(tmp_path)
+    rows = read_csv(tmp_path, sample=tmp_path / "sample_submission.csv")
     assert rows.image_id == ["a", "007", "NA"]
     assert rows.split == ["train", "test", "test"]
     assert rows.label[1:] == [None, None]
+    assert read_csv(tmp_path).image_id == ["a"]
     write(tmp_path, test="id\nt\n")
-    assert read_csv(tmp_path).image_id == ["a", "t"]
+    assert read_csv(tmp_path, sample=tmp_path / "sample_submission.csv").image_id == ["a", "t"]
 
 
 def test_a_byte_order_mark_quotes_and_windows_lines_are_read(tmp_path: Path) -> None:
@@ -119,9 +124,57 @@ def test_extra_fields_do_no_harm(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "train.csv").write_bytes(data)
     message = refuse(tmp_path)
-    assert "train.csv: " in message
+    assert "train.csv" in message
     assert "must have a header and at least one row" in message or "cannot be read as UTF-8 CSV" in message
 
 
 def test_a_source_without_train_csv_is_refused(tmp_path: Path) -> None:
     assert "train.csv: must exist in a CSV source" in refuse(write(tmp_path, val="id,label\na,1\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("train.csv", "Id,Label\na,x\nb,y\n"),
+        ("train.csv", "id;label\na;x\nb;y\n"),
+        ("train.tsv", "ImageId\tClass Name\na\tx\nb\ty\n"),
+        ("Train_Labels.csv", "IMAGE_ID,product_id\na,x\nb,y\n"),
+    ],
+)
+def test_headers_in_any_case_and_other_separators(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    rows = read_csv(tmp_path)
+    assert (rows.image_id, rows.class_names) == (["a", "b"], {0: "x", 1: "y"})
+    assert rows.notes and rows.notes[0].startswith(f"{name}: ids from ")
+
+
+def test_a_column_of_files_beside_that_of_the_ids(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        train="posting_id,image,title,label_group\ntrain_1,h1.jpg,red tin,5\n",
+        test="posting_id,image,title\ntest_1,t1.jpg,jar\n",
+        sample_submission="posting_id,matches\ntest_1,test_1\n",
+    )
+    rows = read_csv(tmp_path, sample=find_sample(tmp_path))
+    assert (rows.image_id, rows.path) == (["train_1", "test_1"], ["h1.jpg", "t1.jpg"])
+    assert rows.title == ["red tin", "jar"]
+
+
+def test_the_sample_submission_says_which_column_is_that_of_the_ids(tmp_path: Path) -> None:
+    write(tmp_path, train="image,code,label\na.jpg,17,x\n", sample_submission="Code,label\n18,x\n")
+    rows = read_csv(tmp_path, sample=find_sample(tmp_path))
+    assert (rows.image_id, rows.path) == (["17", "18"], ["a.jpg", None])
+    assert rows.split == ["train", "test"]
+
+
+def test_a_sample_of_another_name_is_taken_where_it_is_named_so_or_given(tmp_path: Path) -> None:
+    write(tmp_path, train="id,label\na,1\n", sampleSubmission="id,label\nb,1\n", other="id,label\nc,1\n")
+    assert find_sample(tmp_path) == tmp_path / "sampleSubmission.csv"
+    assert find_sample(tmp_path, "other.csv") == tmp_path / "other.csv"
+    with pytest.raises(DataError, match=r"absent.csv: must be the sample submission; no such file. .*: 3 \(other.csv,"):
+        find_sample(tmp_path, "absent.csv")
+    write(tmp_path, sample_sub="id,label\n")
+    with pytest.raises(DataError, match="must hold one sample submission; got sampleSubmission.csv, sample_sub.csv"):
+        find_sample(tmp_path)
+    write(tmp_path, sample_submission="id,label\n")
+    assert find_sample(tmp_path) == tmp_path / "sample_submission.csv"

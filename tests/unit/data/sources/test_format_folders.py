@@ -64,10 +64,64 @@ def test_hidden_files_other_files_and_loose_images_are_left_out(tmp_path: Path) 
     assert read_folders(source).image_id == ["tin/1.jpg"]
 
 
-def test_val_and_test_without_train_are_ordinary_classes(tmp_path: Path) -> None:
-    rows = read_folders(write_images(tmp_path, "val/1.jpg", "test/1.jpg"))
-    assert rows.split == ["train", "train"]
-    assert rows.class_names == {0: "test", 1: "val"}
+def test_val_and_test_without_train_are_refused_and_one_among_classes_is_a_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must hold train beside val and test; got val, test"):
+        read_folders(write_images(tmp_path / "one", "val/1.jpg", "test/1.jpg"))
+    assert read_folders(write_images(tmp_path / "two", "tin/1.jpg", "test/1.jpg")).class_names == {0: "test", 1: "tin"}
+
+
+@pytest.mark.parametrize(
+    "names", [("Train", "Val", "Test"), ("train", "valid", "test"), ("training", "dev", "TESTING")]
+)
+@pytest.mark.parametrize("above", ["", "dataset/"])
+def test_splits_in_any_case_and_by_their_other_names(tmp_path: Path, names: tuple[str, ...], above: str) -> None:
+    train, val, test = (above + name for name in names)
+    source = write_images(tmp_path, f"{train}/tin/1.jpg", f"{train}/jar/1.jpg", f"{val}/tin/2.jpg", f"{test}/3.jpg")
+    rows = read_folders(source)
+    assert rows.split == ["train", "train", "val", "test"]
+    assert rows.class_names == {0: "jar", 1: "tin"}
+    assert rows.image_id[-1] == "3.jpg"
+    images, _ = rows.build_frames()
+    assert find_paths(images, source).tolist() == rows.path
+
+
+def test_one_split_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a split must be one folder; got val, valid"):
+        read_folders(write_images(tmp_path, "train/tin/1.jpg", "val/tin/1.jpg", "valid/tin/1.jpg"))
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    rows = read_folders(write_images(tmp_path, "train/tin/1.jpg", "train/loose.jpg", "extra/tin/1.jpg"))
+    assert rows.image_id == ["train/tin/1.jpg"]
+    assert "1 (extra/) beside train/ hold images and are not read" in rows.warnings[0]
+    assert "1 (train/loose.jpg) images lie in no class folder" in rows.warnings[1]
+
+
+def test_class_folders_below_test_are_labels_and_others_are_not(tmp_path: Path) -> None:
+    names = ("train/tin/1.jpg", "train/jar/1.jpg", "test/tin/2.jpg", "test/box/3.jpg", "test/4.jpg")
+    rows = read_folders(write_images(tmp_path / "one", *names))
+    assert rows.image_id[2:] == ["4.jpg", "box/3.jpg", "tin/2.jpg"]
+    assert rows.label == [1, 2, None, 0, 2]
+    assert rows.class_names == {0: "box", 1: "jar", 2: "tin"}
+    rows = read_folders(write_images(tmp_path / "two", "train/tin/1.jpg", "test/unknown/3.jpg"))
+    assert (rows.label, rows.class_names) == ([0, None], {0: "tin"})
+
+
+@pytest.mark.parametrize("name", ["images", "train_images", "IMG"])
+def test_a_folder_of_all_images_is_no_class(tmp_path: Path, name: str) -> None:
+    source = write_images(tmp_path, f"{name}/1.jpg", f"{name}/2.jpg")
+    with pytest.raises(DataError, match=rf"got 1 \({name}\). Its folders are named as folders of all images are"):
+        detect_layout(source)
+    (source / "train_labels.csv").write_text("photo,brand\n1.jpg,x\n")
+    assert detect_layout(source) == "csv"  # which asks for its columns
+
+
+def test_labels_beside_class_folders_are_read_only_where_they_are_labels_of_images(tmp_path: Path) -> None:
+    source = write_images(tmp_path, "tin/1.jpg", "jar/2.jpg")
+    (source / "labels.csv").write_text("number,name\n1,tin\n")
+    assert detect_layout(source) == "folders"
+    (source / "labels.csv").write_text("id,label\n1.jpg,tin\n")
+    assert detect_layout(source) == "csv"
 
 
 def test_the_order_on_disk_does_not_matter(tmp_path: Path) -> None:

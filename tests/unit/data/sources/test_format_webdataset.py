@@ -16,7 +16,8 @@ from productrec.data.sources.layouts import detect_layout, read_source
 from productrec.data.table import check_table
 from productrec.errors import DataError
 from productrec.settings import DataSettings
-from productrec.stages.ingest import explain_source, run_ingest
+from productrec.stages.ingest import run_ingest
+from productrec.stages.ingest_look import explain_source
 
 
 def picture(colour: str = "red", kind: str = "PNG") -> bytes:
@@ -241,6 +242,7 @@ def test_shards_are_ingested(shards: Path, tmp_path: Path, capsys: pytest.Captur
     explain_source(shards, out, data=data)
     told = capsys.readouterr()
     assert "layout webdataset" in told.out + told.err
+    assert not (tmp_path / "data").exists() and not list(tmp_path.glob(".productrec*"))  # nothing is left of the look
     ingested = run_ingest(shards, out, data=data)
     assert ingested.by_split == {"train": 4, "val": 1, "test": 2}
     assert ingested.by_status == {"ok": 6, "missing": 1}

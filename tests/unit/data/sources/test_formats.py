@@ -263,7 +263,7 @@ def test_a_csv_source_finds_files_by_ids_without_suffix(tmp_path: Path) -> None:
     write_images(tmp_path, "images/000123.jpg", "images/NA.jpg", "images/t1.jpg")
     (tmp_path / "train.csv").write_text("id,label\n000123,1\nNA,2\n123,1\n")
     (tmp_path / "sample_submission.csv").write_text("id,predicted\nt1,1 2 3\n")
-    images, _ = read_csv(tmp_path).build_frames()
+    images, _ = read_csv(tmp_path, sample=tmp_path / "sample_submission.csv").build_frames()
     assert find_paths(images, tmp_path).fillna("none").tolist() == [
         "images/000123.jpg",
         "images/NA.jpg",

@@ -1,0 +1,57 @@
+"""Contracts in plain words, and as YAML that says what each key means."""
+
+from __future__ import annotations
+
+import json
+
+from productrec.competitions.contract import Contract
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", " ": "a space"}
+
+
+def explain_contract(contract: Contract) -> list[str]:
+    """What a contract asks for, a sentence each."""
+    count = contract.labels_per_image
+    between = _SEPARATORS.get(contract.label_separator, repr(contract.label_separator))
+    labels = "one label"
+    if count > 1:
+        labels = f"{count} different labels, the likeliest first, with {between} between them"
+    kind = "the class's name" if contract.label_as == "name" else "the class's own id"
+    if contract.metric == "top_1_accuracy":
+        scored = "accuracy: the share of images whose first label is right"
+    else:
+        scored = f"top-{contract.metric_k} error: the share of images without a right label among the first "
+        scored += f"{contract.metric_k}"
+    splits = " and ".join(contract.trainable_splits)
+    lines = [
+        f"{contract.name}: {contract.title}",
+        f"The CSV has two columns, {contract.id_column} and {contract.prediction_column}, with "
+        f"{_SEPARATORS[contract.column_separator]} between them, and a row for every test image.",
+        f"A row holds {labels}; a label is {kind}.",
+    ]
+    if contract.adapts_to_sample:
+        lines.append(
+            "Where the source has a sample submission, the CSV takes headers, separators, number of labels and order "
+            "from it."
+        )
+    if contract.sample_submission is not None:
+        lines.append(f"The sample submission is {contract.sample_submission} in the source folder.")
+    if contract.unknown_label is not None:
+        lines.append(f"A product of no known class is called {contract.unknown_label}.")
+    lines.append(f"Scored by {scored}.")
+    pseudo = "allowed" if contract.pseudo_labels else "forbidden"
+    lines.append(f"Training on {splits} is allowed; training on predicted labels of test images is {pseudo}.")
+    if contract.source_format != "auto":
+        lines.append(f"The source files are laid out as {contract.source_format}.")
+    if contract.upload_slug is not None:
+        lines.append(f"Submissions are uploaded to {contract.upload_slug}.")
+    return lines
+
+
+def format_contract(contract: Contract) -> str:
+    """A contract as YAML for `load_contract`, with the meaning of every key above it."""
+    values = contract.model_dump(mode="json")
+    lines = []
+    for key, field in Contract.model_fields.items():
+        lines += [f"# {field.description}", f"{key}: {json.dumps(values[key], ensure_ascii=False)}"]
+    return "\n".join(lines) + "\n"
