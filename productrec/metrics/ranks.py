@@ -282,8 +282,12 @@ class _Ranks:
         alone = self._live[hit] == 1  # then it is enough to count
         counted = hit[alone]
         if len(counted):
+            bounds = floor[counted]
+            if 3 * len(counted) > 2 * len(negatives):  # then looking at all is cheaper than taking out most
+                counted = np.arange(len(negatives))
+                bounds = np.where(self._live == 1, floor, np.float32(np.inf))
             few = self._take(negatives, counted)
-            flags = self._flag(few, floor[counted])
+            flags = self._flag(few, bounds)
             self._low.unflag_later(flags, few, counted, start)
             self._between[self._first_bin[counted]] += _count_flags(flags)
             hit = hit[~alone]
