@@ -62,11 +62,11 @@ class CategoryTree:
     def _find(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
         places = np.searchsorted(self._class_ids, labels, sorter=self._order)
         rows: NDArray[np.int64] = self._order[np.minimum(places, len(self._order) - 1)]
-        unknown = self._class_ids[rows] != labels
-        if unknown.any():
+        unknown = np.unique(np.asarray(labels)[self._class_ids[rows] != labels])
+        if len(unknown):
             raise DataError(
-                f"category tree: every class must be in it; {describe_offenders(np.unique(np.asarray(labels)[unknown]))} "
-                "are not. Take classes and labels from one image table."
+                f"category tree: every class must be in it; {describe_offenders(unknown)} are not. "
+                "Take classes and labels from one image table."
             )
         return rows
 

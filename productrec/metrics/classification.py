@@ -110,12 +110,11 @@ def _count_by_class(
     classes, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
     own, named = codes[: len(labels)], codes[len(labels) :]
     times = np.ones(len(labels)) if weights is None else weights
-    count = len(classes)
-    return (
-        np.bincount(own, weights=times * (own == named), minlength=count),
-        np.bincount(own, weights=times, minlength=count),
-        np.bincount(named, weights=times, minlength=count),
-    )
+
+    def add_up(which: NDArray[np.integer], counted: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(which, weights=counted, minlength=len(classes)).astype(np.float64)
+
+    return add_up(own, times * (own == named)), add_up(own, times), add_up(named, times)
 
 
 def compute_label_ranks(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
 _MOST_STEPS = 20
@@ -21,7 +24,9 @@ def cluster_embeddings(embeddings: NDArray[np.float32], clusters: int, *, seed: 
         seed: decides where it starts.
     """
     engine = KMeans(clusters, init="random", n_init=1, max_iter=_MOST_STEPS, random_state=seed)
-    found: NDArray[np.int64] = engine.fit(embeddings).labels_.astype(np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # among equal rows there may be fewer clusters than asked
+        found: NDArray[np.int64] = engine.fit(embeddings).labels_.astype(np.int64)
     return found
 
 

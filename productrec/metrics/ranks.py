@@ -104,7 +104,8 @@ class _Work:
         depth: int,
         tile: tuple[int, int],
     ) -> None:
-        self.queries, self.gallery, self.own_rows, self.depth = np.asarray(queries), np.asarray(gallery), own_rows, depth
+        self.queries, self.gallery = np.asarray(queries), np.asarray(gallery)
+        self.own_rows, self.depth = own_rows, depth
         self.tile_queries, self.tile_rows = _fill_up(tile[0]), min(_fill_up(tile[1]), 1984)
         self.members = np.argsort(gallery_labels, kind="stable")
         ordered = gallery_labels[self.members]
@@ -178,7 +179,8 @@ def _compare_pairs(
         span = slice(*np.searchsorted(places, (first, first + _PAIR_QUERIES)))
         needed, columns = np.unique(rows[span], return_inverse=True)
         for start in range(0, len(needed), work.tile_rows):
-            product = asked[first : first + _PAIR_QUERIES] @ _pad(work.gallery[needed[start : start + work.tile_rows]]).T
+            part = _pad(work.gallery[needed[start : start + work.tile_rows]])
+            product = asked[first : first + _PAIR_QUERIES] @ part.T
             chosen = ((columns >= start) & (columns < start + work.tile_rows)).nonzero()[0]
             similarities[span][chosen] = product[places[span][chosen] - first, columns[chosen] - start]
     return similarities + np.float32(0.0)  # turns -0.0 into 0.0, its equal

@@ -282,7 +282,7 @@ def _fill_in(result: Retrieval, part: RankedQueries) -> None:
     precisions = (np.arange(len(places)) - part.starts[places] + 1) / part.ranks
 
     def sum_up(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(places, weights=values, minlength=len(counts))
+        return np.bincount(places, weights=values, minlength=len(counts)).astype(np.float64)
 
     within = part.ranks <= positives
     at_least_one = np.maximum(counts, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ from productrec.stages.audit import Audited, Judge, run_audit
 from productrec.stages.classify import PARTS, run_classify
 from productrec.stages.embed import Wish, run_embed
 from productrec.stages.ensemble import run_ensemble
+from productrec.stages.evaluate import (
+    Evaluation,
+    Protocol,
+    Wanted,
+    choose_protocol,
+    evaluate_material,
+    has_foreign_classes,
+    load_material,
+    run_evaluate,
+)
+from productrec.stages.evaluate import report as report_evaluation
 from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import find_probabilities, find_recipe, submit_recipe
@@ -44,11 +55,15 @@ class Selected:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Where predictions lie (``folder/val`` and ``folder/test``) and their validation scores by run and way."""
+    """Where predictions lie (``folder/val`` and ``folder/test``) and their validation scores by run and way.
+
+    ``retrieval``: by run, of those whose head knows no class of the validation images.
+    """
 
     folder: Path
     scores: dict[str, dict[str, Scores]]
     ensembled: Scores | None
+    retrieval: dict[str, Evaluation] = field(default_factory=dict)
 
 
 def run_recipe(recipe: Recipe) -> Submission:
@@ -170,6 +185,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     """
     runs, out = selected.runs, selected.folder
     scores: dict[str, dict[str, Scores]] = {}
+    retrieval: dict[str, Evaluation] = {}
     recipes = list(runs.values())
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
@@ -180,9 +196,11 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
             if with_views:
                 ways["tta"] = with_views["fused"]
         scores[folder.name] = ways
+        if has_foreign_classes(folder, recipe, "val"):
+            retrieval[folder.name] = run_evaluate(folder, recipe, wanted=Wanted(draws=0, clustering=False))
     if len(runs) == 1:
         only = next(iter(runs))
-        return Predicted(only / "predictions" / views, scores, None)
+        return Predicted(only / "predictions" / views, scores, None, retrieval)
     _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
@@ -196,13 +214,77 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     metric_k = load_contract(recipes[0].competition).metric_k
     ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=weights)
     _keep_recipe(out, selected.recipe)
-    return Predicted(ensemble_folder, scores, ensembled)
+    return Predicted(ensemble_folder, scores, ensembled, retrieval)
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> dict[str, Scores]:
     """Index and classify one run through one preset of views."""
     run_index(folder, recipe, views=views)
     return run_classify(folder, recipe, views=views)
+
+
+def evaluate_target(
+    target: Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "val",
+    views: str = "plain",
+    protocol: Protocol = "auto",
+    wanted: Wanted | None = None,
+    labels: Path | None = None,
+) -> dict[str, Evaluation]:
+    """Evaluate runs, an embedding set of a run, or NumPy files.
+
+    Args:
+        target: a run folder or recipe, whose split is embedded where it is not yet; a folder
+            ``RUN/embeddings/VIEWS/SPLIT``; or a ``.npz`` or ``.npy``, see :func:`load_material`.
+        overrides: ``key=value`` changes of the recipe.
+        split: whose images ask.
+        views: preset of their views.
+        protocol: who asks whom.
+        wanted: figures.
+        labels: ``.npy`` of labels for NumPy files.
+
+    Returns:
+        By name of run or file.
+
+    Raises:
+        ArtifactError: the target is nothing of these.
+    """
+    wanted = wanted or Wanted()
+    if target.suffix in (".npz", ".npy"):
+        material = load_material(target, labels)
+        return {target.name: evaluate_material(material, "self" if material.gallery is None else "roles", wanted)}
+    if (target / "embeddings.npy").is_file():
+        folder = target.resolve()
+        run, views, split = folder.parents[2], folder.parent.name, folder.name
+        if not (run / "recipe.yaml").is_file():
+            raise ArtifactError(
+                f"{target}: an embedding set must lie in its run folder, which names the image table. "
+                "Evaluate its arrays as a .npz with embeddings and labels."
+            )
+        return {
+            run.name: run_evaluate(
+                run,
+                load_recipe(run / "recipe.yaml", overrides),
+                split=split,
+                views=views,
+                protocol=protocol,
+                wanted=wanted,
+            )
+        }
+    found = {}
+    for run, recipe in load_runs([target], overrides).runs.items():
+        gallery_splits = recipe.predict.gallery_splits
+        table = load_table(recipe.table, root=recipe.data.images)
+        chosen = choose_protocol(table, split, gallery_splits) if protocol == "auto" else protocol
+        wishes = [Wish(split, views, True)]
+        if chosen == "gallery":
+            gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
+            wishes += [Wish(one, gallery_views, False) for one in gallery_splits]
+        run_embed(run, recipe, wishes)
+        found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
+    return found
 
 
 def audit_targets(
@@ -260,6 +342,8 @@ def print_scores(predicted: Predicted, title: str = "validation") -> None:
         rows.append(("ensembled", *_format(predicted.ensembled)))
     if rows:
         print_table(title, ("", "top-1 accuracy %", "top-3 error %"), rows)
+    for name, evaluation in predicted.retrieval.items():
+        report_evaluation(evaluation, name)
     say(f"class probabilities: {predicted.folder}")
 
 
