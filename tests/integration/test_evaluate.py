@@ -37,7 +37,9 @@ def test_a_run_is_evaluated_against_its_gallery_and_kept(finished, productrec):
     assert again.code == 0, again.err
     assert again.out == done.out
     assert (artefact / "evaluation.json").stat().st_mtime_ns == written  # unchanged, so not made again
-    other = productrec("evaluate", "runs/tiny", "--bootstrap", "0", "--protocol", "self", "--k", "1,3", "--no-clustering")
+    other = productrec(
+        "evaluate", "runs/tiny", "--bootstrap", "0", "--protocol", "self", "--k", "1,3", "--no-clustering"
+    )
     assert "every image asks all others" in other.out and "recall@3" in other.out and "nmi" not in other.out
     assert "18 queries, 0 of them without a positive, 18 gallery rows" in other.err
 
@@ -56,7 +58,7 @@ def test_what_cannot_be_evaluated_is_said(finished, productrec):
 def test_arrays_are_evaluated(place, productrec):
     rows = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
     labels = np.repeat(np.arange(4), 3)
-    labels[-1] = 9  # alone in its class
+    labels[0] = 9  # alone in its class, and as sure of its neighbour as the others
     np.savez("some.npz", embeddings=rows, labels=labels)
     done = productrec("evaluate", "some.npz", "--bootstrap", "20", "--json", "some.json")
     assert done.code == 0, done.err
@@ -66,7 +68,7 @@ def test_arrays_are_evaluated(place, productrec):
     is_query = np.arange(12) % 3 == 0
     np.savez("roles.npz", embeddings=rows, labels=labels, is_query=is_query)
     roles = productrec("evaluate", "roles.npz", "--bootstrap", "0")
-    assert "4 queries, 0 of them without a positive, 8 gallery rows" in roles.err
+    assert "4 queries, 1 of them without a positive, 8 gallery rows" in roles.err
     np.save("rows.npy", rows)
     bare = productrec("evaluate", "rows.npy")
     assert bare.code == 3
