@@ -189,8 +189,8 @@ def _run_memory(name: str, options: argparse.Namespace) -> dict[str, float]:
 def _measure_memory(case: Case, options: argparse.Namespace) -> dict[str, float]:
     queries = None if case.queries is None else options.queries or case.queries
     gallery, gallery_labels, asked, labels = _draw(case, options.dim, queries)
-    small = gallery[:3000]
-    compute_retrieval(small, gallery_labels[:3000], threads=options.threads)  # libraries and threads are there
+    small = gallery[:64]
+    compute_retrieval(small, gallery_labels[:64], threads=options.threads)  # libraries and threads are there
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the highest counts from here on
     held = _read_status("VmRSS")

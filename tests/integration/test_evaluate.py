@@ -64,7 +64,7 @@ def test_arrays_are_evaluated(place, productrec):
     assert done.code == 0, done.err
     assert "12 queries, 1 of them without a positive, 12 gallery rows" in done.err
     figures = json.loads((place / "some.json").read_text())["some.npz"]["figures"]
-    assert figures["recall@1"] == 1.0 and figures["gap"] < 1.0
+    assert figures["recall@1"] == pytest.approx(9 / 11) and figures["gap"] < 9 / 11  # two find it instead
     is_query = np.arange(12) % 3 == 0
     np.savez("roles.npz", embeddings=rows, labels=labels, is_query=is_query)
     roles = productrec("evaluate", "roles.npz", "--bootstrap", "0")
