@@ -26,7 +26,8 @@ TILE_QUERIES, TILE_ROWS = 2048, 512
 _WHOLE = 64
 _MOST_PAIRS = 1 << 20  # pairs of query and positive held by a block
 _PAIR_QUERIES = 256  # compared with their positives at a time: neighbours in a block share them
-_ROUNDS = 3  # negatives of a row that are looked for one by one before all are looked at
+_ROUNDS = 3  # negatives of a row that are looked for one by one before all are looked at,
+_FEW = 16  # where no more ranks than this are wanted of a query
 
 
 class RankedQueries(NamedTuple):
@@ -240,7 +241,8 @@ class _Ranks:
         tile_rows: int,
     ) -> None:
         self._buffer, self._flags = np.empty(count * tile_rows, np.float32), np.empty(count * tile_rows, bool)
-        order = np.lexsort((rows, -similarities, places))
+        keys = _make_keys(places, similarities)
+        order = np.argsort(keys, kind="stable")  # of equals the lower row stays first, as the pairs are listed
         self.places, self.rows, self.similarities = places[order], rows[order], similarities[order]
         sizes = np.bincount(self.places, minlength=count)
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -249,7 +251,7 @@ class _Ranks:
         # Bin p + q of query q counts the negatives between its positives p - 1 and p; it has one more than positives.
         self._between = np.zeros(len(self.rows) + count, np.int64)
         self._first_bin = self.starts[:-1] + np.arange(count)
-        self._keys = _make_keys(self.places, self.similarities)
+        self._keys = keys[order]
         tie = np.concatenate([[False], self._keys[1:] == self._keys[:-1]]) if len(rows) else np.zeros(0, bool)
         self._groups = np.cumsum(~tie)
         self._stride = int(np.iinfo(np.int64).max // (len(self.rows) + 2))  # above any row of a gallery
@@ -294,7 +296,7 @@ class _Ranks:
             self._between[self._first_bin[counted]] += _count_flags(flags)
             hit = hit[~alone]
         # Few rows have more than one or two: their largest is taken out, and the next one looked for.
-        for _ in range(_ROUNDS):
+        for _ in range(_ROUNDS if self._wanted[hit].max(initial=0) <= _FEW else 0):
             if not len(hit):
                 return False
             columns = best[hit]
