@@ -91,3 +91,15 @@ def test_classification_equals_scikit_learn(seed: int) -> None:
     for k in (1, 3, 5):
         expected = library.top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7))
         assert compute_top_k_error(scores, np.arange(7), labels, k) == pytest.approx(1 - expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "clusters"), [(60, 5, 9), (300, 100, 80), (40, 40, 3), (40, 1, 4), (9, 9, 9)]
+)
+def test_clustering_equals_scikit_learn(rows: int, classes: int, clusters: int) -> None:
+    generator = np.random.default_rng(rows)
+    labels, found = (generator.permutation(np.arange(rows) % count) for count in (classes, clusters))
+    for predicted in (found, labels):
+        seen = compute_clustering(labels, predicted)
+        assert seen["nmi"] == pytest.approx(library.normalized_mutual_info_score(labels, predicted), abs=1e-9)
+        assert seen["ami"] == pytest.approx(library.adjusted_mutual_info_score(labels, predicted), abs=1e-9)
