@@ -314,6 +314,53 @@ def predict(
 
 
 @app.command()
+def evaluate(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN|EMBEDDINGS", help="Run, recipe, embedding set, or .npz of arrays.")
+    ],
+    overrides: Overrides = None,
+    split: Annotated[str, typer.Option(help="Whose images ask: val or test.")] = "val",
+    views: Annotated[
+        str, typer.Option(metavar="PRESET", help="Views of the images, as `predict --views` has them.")
+    ] = "plain",
+    protocol: Annotated[
+        str, typer.Option(help="Who asks whom: auto, self (each all others), roles, or gallery.")
+    ] = "auto",
+    k: Annotated[str, typer.Option(help="K of Recall@K.")] = "1,2,4,8,10,100,1000",
+    map_k: Annotated[str, typer.Option(help="K of MAP@K; large ones take time.")] = "10",
+    bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
+    clustering: Annotated[bool, typer.Option(help="NMI and AMI with k-means.")] = True,
+    labels: Annotated[Path | None, typer.Option(help=".npy of labels, beside one of embeddings.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File to write the figures to.")] = None,
+) -> None:
+    """Recall@K, MAP@R and other exact figures of embeddings, with intervals."""
+    from dataclasses import asdict
+
+    from productrec.artifacts import write_json
+    from productrec.data.views import get_views
+    from productrec.stages.evaluate import PROTOCOLS, Wanted, report
+    from productrec.stages.run import evaluate_target
+
+    if protocol != "auto" and protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
+    get_views(views)
+    wanted = Wanted(_parse_numbers(k), _parse_numbers(map_k), bootstrap, clustering)
+    found = evaluate_target(
+        target,
+        overrides or [],
+        split=split,
+        views=views,
+        protocol=protocol,  # type: ignore[arg-type]
+        wanted=wanted,
+        labels=labels,
+    )
+    for name, evaluation in found.items():
+        report(evaluation, name)
+    if json is not None:
+        write_json(json, {name: asdict(evaluation) for name, evaluation in found.items()})
+
+
+@app.command()
 def ensemble(
     members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
@@ -478,3 +525,10 @@ def _parse_weights(text: str | None) -> list[float] | None:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(f"must be numbers with commas between them, as 2,1,1; got {text!r}") from None
+
+
+def _parse_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"must be whole numbers with commas between them, as 1,10,100; got {text!r}") from None

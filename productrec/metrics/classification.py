@@ -79,6 +79,44 @@ def compute_log_loss(
     return float(-np.log(np.clip(given, floor, 1.0)).mean())
 
 
+def compute_macro_f1(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], weights: NDArray[np.float64] | None = None
+) -> float:
+    """Mean over classes of F1, 2 TP / (2 TP + FP + FN), as scikit-learn's ``f1_score(average="macro")``.
+
+    The classes are those that are true or predicted somewhere; one that is never both has an F1 of 0.
+
+    Args:
+        labels: (N,) true class ids.
+        predicted: (N,) class ids.
+        weights: (N,) how often each row counts; None for once each.
+    """
+    right, true, named = _count_by_class(labels, predicted, weights)
+    return float(np.mean((2 * right / np.maximum(true + named, 1e-300))[true + named > 0]))
+
+
+def compute_balanced_accuracy(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], weights: NDArray[np.float64] | None = None
+) -> float:
+    """Mean over the true classes of the share of their rows that is predicted right; arguments as compute_macro_f1."""
+    right, true, _ = _count_by_class(labels, predicted, weights)
+    return float(np.mean((right / np.maximum(true, 1e-300))[true > 0]))
+
+
+def _count_by_class(
+    labels: NDArray[np.integer], predicted: NDArray[np.integer], weights: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Rows of each class that are predicted right, that are of it, and that are predicted as it."""
+    classes, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
+    own, named = codes[: len(labels)], codes[len(labels) :]
+    times = np.ones(len(labels)) if weights is None else weights
+
+    def add_up(which: NDArray[np.integer], counted: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(which, weights=counted, minlength=len(classes)).astype(np.float64)
+
+    return add_up(own, times * (own == named)), add_up(own, times), add_up(named, times)
+
+
 def compute_label_ranks(
     probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any], *, where: str = "label ranks"
 ) -> NDArray[np.int64]:

@@ -1,14 +1,19 @@
 """Retrieval metrics: whether a query's nearest neighbours are of its own class."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from productrec.errors import DataError, describe_offenders
+from productrec.metrics.ranks import TILE_QUERIES, TILE_ROWS, RankedQueries, rank_positives
 
-# Rows sorted at a time; their 64-bit keys (10 MB at 20,000 columns) then stay near the processor.
-_SORTED_ROWS = 64
+RECALL_CUTOFFS = (1, 2, 4, 8, 10, 100, 1000)
 
 
 def compute_recall_at_k(neighbour_labels: NDArray[Any], query_labels: NDArray[Any], k: int) -> float:
@@ -84,84 +89,211 @@ def compute_map_at_r(neighbour_labels: NDArray[Any], query_labels: NDArray[Any],
     return float(_compute_average_precisions(hits, positives[counted]).mean())
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """What retrieval gave each of Q queries; :meth:`measure` sums it up.
+
+    ``positives``: (Q,) gallery rows of its class, R; ``first_ranks``: (Q,) rank of the first of them, from 1, 0 where
+    there is none; ``r_precisions``, ``average_precisions_at_r``: (Q,); ``average_precisions_at_k``: K to (Q,);
+    ``nearest``: (Q,) gallery row that ranks first; ``similarities``: (Q,) its similarity; ``gallery_rows``: M;
+    ``cutoffs``: of Recall@K.
+    """
+
+    positives: NDArray[np.int64]
+    first_ranks: NDArray[np.int64]
+    r_precisions: NDArray[np.float64]
+    average_precisions_at_r: NDArray[np.float64]
+    average_precisions_at_k: dict[int, NDArray[np.float64]]
+    nearest: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    gallery_rows: int
+    cutoffs: tuple[int, ...]
+
+    @property
+    def without_positives(self) -> int:
+        """Queries that have nothing to find."""
+        return int((self.positives == 0).sum())
+
+    def measure(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """Figures, each in [0, 1], higher is better.
+
+        Means are over the queries with positives; the others count in ``gap`` alone, where what they find is wrong.
+
+        - ``recall@K``: share of queries with a positive among the first K (Jégou et al., PAMI 2011; Song et al., 2016).
+        - ``map@r``, ``r_precision``: see :func:`compute_map_at_r`; share of positives among the first R.
+        - ``mrr``: mean of 1 / rank of the first positive.
+        - ``map@K``: mean over queries of (1 / min(R, K)) sum over i = 1..K of P(i), as Kaggle has it.
+        - ``gap``: global average precision (Perronnin et al., CVPR 2009; Google Landmark): each query's nearest row is
+          a prediction, those of all queries are ranked together by similarity, (1 / M) sum of P(i) over the right
+          ones, M being the queries with positives. Equal similarities rank by query, lower first.
+
+        Args:
+            weights: (Q,) how often each query counts; None for once each.
+
+        Returns:
+            All figures by name; NaN where no query with positives counts.
+        """
+        times = np.ones(len(self.positives)) if weights is None else weights
+        asked = times * (self.positives > 0)
+        total = float(asked.sum())
+        if total == 0:
+            return dict.fromkeys(self._values, float("nan")) | {"gap": float("nan")}
+        means = {name: float(asked @ values / total) for name, values in self._values.items()}
+        order = self._by_similarity
+        counted, right = times[order], (times * (self.first_ranks == 1))[order]
+        found = np.cumsum(right)
+        # A query that counts w times makes w predictions in a row, of one precision to within rounding of its own w.
+        precisions = found / np.maximum(np.cumsum(counted), 1e-300)
+        return means | {"gap": float(right @ precisions / total)}
+
+    @cached_property
+    def _values(self) -> dict[str, NDArray[Any]]:
+        first = np.maximum(self.first_ranks, 1)
+        values: dict[str, NDArray[Any]] = {f"recall@{k}": first <= k for k in self.cutoffs}
+        values |= {"map@r": self.average_precisions_at_r, "r_precision": self.r_precisions, "mrr": 1.0 / first}
+        return values | {f"map@{k}": figures for k, figures in self.average_precisions_at_k.items()}
+
+    @cached_property
+    def _by_similarity(self) -> NDArray[np.int64]:
+        return np.argsort(-self.similarities, kind="stable")
+
+
+def compute_retrieval(
+    queries: NDArray[Any],
+    query_labels: NDArray[Any],
+    gallery: NDArray[Any] | None = None,
+    gallery_labels: NDArray[Any] | None = None,
+    *,
+    cutoffs: Sequence[int] = RECALL_CUTOFFS,
+    precision_cutoffs: Sequence[int] = (),
+    tile: tuple[int, int] = (TILE_QUERIES, TILE_ROWS),
+    threads: int | None = None,
+) -> Retrieval:
+    """Exact retrieval of queries in a gallery, or, without one, of every row among all the others.
+
+    Equal similarities rank by gallery row, lower first. Without a gallery a row is left out of its own neighbours by
+    its index, so an exact duplicate still counts. Time grows with Q x M; memory is a few tiles (4 MB each), and about
+    100 bytes a query: see :func:`productrec.metrics.ranks.rank_positives`.
+
+    Args:
+        queries: (Q, D) float32, unit rows (other floats are converted).
+        query_labels: (Q,) integers.
+        gallery: (M, D), as the queries; None for the queries themselves.
+        gallery_labels: (M,) integers.
+        cutoffs: K of Recall@K, each at least 1.
+        precision_cutoffs: K of MAP@K, each at least 1; large ones take time.
+        tile: decides memory and time alone.
+        threads: None for one a core.
+
+    Raises:
+        DataError: shapes do not fit, a row is not finite or not of unit length, or a cutoff is below 1.
+    """
+    where = "retrieval"
+    rows = _check_embeddings(where, queries, query_labels)
+    own_rows = None
+    if gallery is None or gallery_labels is None:
+        if gallery is not None or gallery_labels is not None:
+            raise DataError(f"{where}: gallery and gallery_labels go together; got one of them. Pass both, or none.")
+        searched, searched_labels, own_rows = rows, query_labels, np.arange(len(rows))
+    else:
+        searched, searched_labels = _check_embeddings(f"{where}, gallery", gallery, gallery_labels), gallery_labels
+        if searched.shape[1] != rows.shape[1]:
+            raise DataError(
+                f"{where}: queries and gallery must be of one width; got {rows.shape[1]} and {searched.shape[1]}. "
+                "Embed both with one network."
+            )
+    wrong = [k for k in (*cutoffs, *precision_cutoffs) if k < 1]
+    if wrong:
+        raise DataError(f"{where}: K must be at least 1; got {wrong[0]}. Recall@1 is the nearest neighbour's.")
+    count = len(rows)
+    result = Retrieval(
+        positives=np.zeros(count, np.int64),
+        first_ranks=np.zeros(count, np.int64),
+        r_precisions=np.zeros(count),
+        average_precisions_at_r=np.zeros(count),
+        average_precisions_at_k={k: np.zeros(count) for k in sorted(set(precision_cutoffs))},
+        nearest=np.full(count, -1),
+        similarities=np.zeros(count, np.float32),
+        gallery_rows=len(searched),
+        cutoffs=tuple(sorted(set(cutoffs))),
+    )
+    for part in rank_positives(
+        rows,
+        query_labels,
+        searched,
+        searched_labels,
+        own_rows=own_rows,
+        depth=max(precision_cutoffs, default=0),
+        tile=tile,
+        threads=threads,
+    ):
+        _fill_in(result, part)
+    return result
+
+
 def compute_self_retrieval(
     embeddings: NDArray[Any],
     labels: NDArray[Any],
     *,
     is_query: NDArray[np.bool_] | None = None,
-    block_rows: int = 1024,
+    tile: tuple[int, int] = (TILE_QUERIES, TILE_ROWS),
 ) -> dict[str, float]:
     """Retrieval within one set: every row asks all the others, or the queries among them ask the rest.
 
-    A row is left out of its own neighbours by its index, so an exact duplicate still counts as a neighbour. Equal
-    similarities rank by row, lower first. Rows that are alone in their class have nothing to find and are left out of
-    both means (they remain as neighbours of others); ``counts == 1`` of ``np.unique(labels, return_counts=True)`` says
-    which.
-
-    Time grows with N squared, memory with ``block_rows`` x N x 4 bytes: 82 MB at N = 20,000.
+    Rows that have nothing to find are left out of both means (they remain as neighbours of others).
 
     Args:
         embeddings: (N, D) float32, unit rows (other floats are converted).
         labels: (N,) integers.
         is_query: (N,) bool, rows that are looked for among the others alone, as In-Shop has it; None where every row
             is looked for among all others.
-        block_rows: queries compared at a time.
+        tile: see :func:`compute_retrieval`.
 
     Returns:
-        ``recall@1``, the share of queries whose nearest neighbour is of their class, and ``map@r`` (see
-        :func:`compute_map_at_r`), both in [0, 1], higher is better.
+        ``recall@1`` and ``map@r``, see :meth:`Retrieval.measure`.
 
     Raises:
-        DataError: shapes do not fit, a row is not finite or not of unit length, every row is alone in its class.
+        DataError: as :func:`compute_retrieval`, or no query has a positive.
     """
     where = "self retrieval"
-    rows = _check_embeddings(where, embeddings, labels)
-    if block_rows < 1:
-        raise DataError(f"{where}: block_rows must be at least 1; got {block_rows}. 1024 suits most machines.")
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if is_query is None:
-        gallery, gallery_classes, positives = rows, classes, counts[classes] - 1
+        found = compute_retrieval(embeddings, labels, cutoffs=(1,), tile=tile)
     else:
-        _check_roles(where, is_query, len(rows))
-        gallery, gallery_classes = rows[~is_query], classes[~is_query]
-        positives = np.where(is_query, np.bincount(gallery_classes, minlength=len(counts))[classes], 0)
-    # Smallest R first: a block is sorted as deep as its largest R, so one large class costs its own rows only.
-    queries = np.argsort(positives, kind="stable")
-    queries = queries[np.searchsorted(positives[queries], 1) :]
-    if len(queries) == 0:
-        raise DataError(
-            f"{where}: at least one query must have another row of its class; got {len(rows)} rows of {len(counts)} "
-            "classes. Evaluate on a set with several images a class."
+        _check_embeddings(where, embeddings, labels)
+        check_roles(where, is_query, len(embeddings))
+        rest = ~is_query
+        found = compute_retrieval(
+            embeddings[is_query], labels[is_query], embeddings[rest], labels[rest], cutoffs=(1,), tile=tile
         )
-    first_hits = np.empty(len(queries), dtype=bool)
-    precisions = np.empty(len(queries))
-    for start in range(0, len(queries), block_rows):
-        block = queries[start : start + block_rows]
-        similarities = rows[block] @ gallery.T
-        if is_query is None:
-            similarities[np.arange(len(block)), block] = -np.inf
-        for inner in range(0, len(block), _SORTED_ROWS):
-            asked = block[inner : inner + _SORTED_ROWS]
-            nearest = _find_nearest(similarities[inner : inner + _SORTED_ROWS], int(positives[asked].max()))
-            hits = gallery_classes[nearest] == classes[asked, None]
-            done = slice(start + inner, start + inner + len(asked))
-            first_hits[done] = hits[:, 0]
-            precisions[done] = _compute_average_precisions(hits, positives[asked])
-    return {"recall@1": float(first_hits.mean()), "map@r": float(precisions.mean())}
+    if found.without_positives == len(found.positives):
+        raise DataError(
+            f"{where}: at least one query must have another row of its class; got {len(labels)} rows of "
+            f"{len(np.unique(labels))} classes. Evaluate on a set with several images a class."
+        )
+    figures = found.measure()
+    return {name: figures[name] for name in ("recall@1", "map@r")}
 
 
-def _find_nearest(similarities: NDArray[np.float32], depth: int) -> NDArray[np.int64]:
-    """Columns (Q, depth) of the largest similarities (Q, N), largest first, ties to the lower column."""
-    # One integer a pair: the similarity in the high half, as an integer of the same order, and the column, reversed,
-    # in the low half. No two are equal, so a partition cannot break a tie at will.
-    column_count = similarities.shape[1]
-    bits = (similarities + np.float32(0.0)).view(np.int32)  # adding 0 turns -0.0 into 0.0, its equal
-    ordered = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
-    keys = (ordered << 32) | np.arange(column_count - 1, -1, -1)
-    keys.partition(column_count - depth, axis=1)
-    nearest = np.sort(keys[:, column_count - depth :], axis=1)[:, ::-1]
-    found: NDArray[np.int64] = column_count - 1 - (nearest & 0xFFFFFFFF)
-    return found
+def _fill_in(result: Retrieval, part: RankedQueries) -> None:
+    """The figures of some queries, from the ranks of their positives."""
+    counts = np.diff(part.starts)
+    positives = np.repeat(counts, counts)
+    places = np.repeat(np.arange(len(counts)), counts)
+    precisions = (np.arange(len(places)) - part.starts[places] + 1) / part.ranks
+
+    def sum_up(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(places, weights=values, minlength=len(counts)).astype(np.float64)
+
+    within = part.ranks <= positives
+    at_least_one = np.maximum(counts, 1)
+    rows = part.queries
+    result.positives[rows] = counts
+    result.first_ranks[rows[counts > 0]] = part.ranks[part.starts[:-1][counts > 0]]
+    result.r_precisions[rows] = sum_up(within) / at_least_one
+    result.average_precisions_at_r[rows] = sum_up(within * precisions) / at_least_one
+    for k, figures in result.average_precisions_at_k.items():
+        figures[rows] = sum_up((part.ranks <= k) * precisions) / np.minimum(at_least_one, k)
+    result.nearest[rows], result.similarities[rows] = part.nearest, part.similarities
 
 
 def _compute_average_precisions(hits: NDArray[np.bool_], positives: NDArray[Any]) -> NDArray[np.float64]:
@@ -189,7 +321,8 @@ def _check_neighbours(where: str, neighbour_labels: NDArray[Any], query_labels: 
             raise DataError(f"{where}: {name} must be integers; got {values.dtype}. Pass labels, not similarities.")
 
 
-def _check_roles(where: str, is_query: NDArray[np.bool_], count: int) -> None:
+def check_roles(where: str, is_query: NDArray[np.bool_], count: int) -> None:
+    """Raise a DataError unless ``is_query`` (N,) tells some of ``count`` rows from others."""
     if is_query.shape != (count,) or is_query.dtype != np.bool_ or is_query.all() or not is_query.any():
         raise DataError(
             f"{where}: is_query must be {count} booleans, some true and some false; got shape {is_query.shape} of "

@@ -67,9 +67,10 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     fusion = Fusion()
     if validation is None or "val" in trained.recipe["train"]["splits"]:
         warn(f"{run.name}: no validation images it was not trained on; fusing by default: {fusion.describe()}")
+    elif not np.isin(labels := _get_labels(table, validation[1].ids), class_ids).any():
+        warn(f"{run.name}: its head knows no class of the validation images; fusing by default: {fusion.describe()}")
     else:
-        evidence, queries = validation
-        labels = _get_labels(table, queries.ids)
+        evidence, _ = validation
         fusion = fit_fusion(
             evidence,
             find_positions(labels, class_ids),

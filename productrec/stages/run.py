@@ -14,13 +14,23 @@ from productrec.data.table import load_table
 from productrec.data.views import PRESETS, get_views
 from productrec.errors import ArtifactError, RecipeError
 from productrec.losses.own_loss import check_code_allowed
-from productrec.recipe import Recipe, save_recipe
+from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.audit import Audited, Judge, run_audit
 from productrec.stages.classify import Classified, run_classify
 from productrec.stages.embed import Wish, run_embed
 from productrec.stages.ensemble import run_ensemble
+from productrec.stages.evaluate import (
+    Evaluation,
+    Protocol,
+    Wanted,
+    choose_protocol,
+    evaluate_material,
+    has_foreign_classes,
+    load_material,
+    run_evaluate,
+)
 from productrec.stages.index import run_index
 from productrec.stages.ingest import report, run_ingest
 from productrec.stages.score_table import Predicted, print_scores
@@ -153,6 +163,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     runs, out = selected.runs, selected.folder
     validation: dict[str, dict[str, Scores]] = {}
     test: dict[str, dict[str, Scores]] = {}
+    retrieval: dict[str, Evaluation] = {}
     recipes = list(runs.values())
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
@@ -165,11 +176,13 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
                 if more:
                     known["tta"] = more["fused"]
         validation[folder.name], test[folder.name] = ways
+        if has_foreign_classes(folder, recipe, "val"):
+            retrieval[folder.name] = run_evaluate(folder, recipe, wanted=Wanted(draws=0, clustering=False))
     table = load_table(recipes[0].table, root=recipes[0].data.images)
     test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:
         only = next(iter(runs))
-        return Predicted(only / "predictions" / views, validation, test, None, test_images)
+        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval)
     _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
@@ -182,13 +195,77 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
         _keep_recipe(out, selected.recipe)
-    return Predicted(ensemble_folder, validation, test, ensembled, test_images)
+    return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval)
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
     """Index and classify one run through one preset of views."""
     run_index(folder, recipe, views=views)
     return run_classify(folder, recipe, views=views)
+
+
+def evaluate_target(
+    target: Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str = "val",
+    views: str = "plain",
+    protocol: Protocol = "auto",
+    wanted: Wanted | None = None,
+    labels: Path | None = None,
+) -> dict[str, Evaluation]:
+    """Evaluate runs, an embedding set of a run, or NumPy files.
+
+    Args:
+        target: a run folder or recipe, whose split is embedded where it is not yet; a folder
+            ``RUN/embeddings/VIEWS/SPLIT``; or a ``.npz`` or ``.npy``, see :func:`load_material`.
+        overrides: ``key=value`` changes of the recipe.
+        split: whose images ask.
+        views: preset of their views.
+        protocol: who asks whom.
+        wanted: figures.
+        labels: ``.npy`` of labels for NumPy files.
+
+    Returns:
+        By name of run or file.
+
+    Raises:
+        ArtifactError: the target is nothing of these.
+    """
+    wanted = wanted or Wanted()
+    if target.suffix in (".npz", ".npy"):
+        material = load_material(target, labels)
+        return {target.name: evaluate_material(material, "self" if material.gallery is None else "roles", wanted)}
+    if (target / "embeddings.npy").is_file():
+        folder = target.resolve()
+        run, views, split = folder.parents[2], folder.parent.name, folder.name
+        if not (run / "recipe.yaml").is_file():
+            raise ArtifactError(
+                f"{target}: an embedding set must lie in its run folder, which names the image table. "
+                "Evaluate its arrays as a .npz with embeddings and labels."
+            )
+        return {
+            run.name: run_evaluate(
+                run,
+                load_recipe(run / "recipe.yaml", overrides),
+                split=split,
+                views=views,
+                protocol=protocol,
+                wanted=wanted,
+            )
+        }
+    found = {}
+    for run, recipe in load_runs([target], overrides).runs.items():
+        gallery_splits = recipe.predict.gallery_splits
+        table = load_table(recipe.table, root=recipe.data.images)
+        chosen = choose_protocol(table, split, gallery_splits) if protocol == "auto" else protocol
+        wishes = [Wish(split, views, True)]
+        if chosen == "gallery":
+            gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
+            wishes += [Wish(one, gallery_views, False) for one in gallery_splits]
+        run_embed(run, recipe, wishes)
+        found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
+    return found
 
 
 def audit_targets(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from productrec.console import print_table, say
 from productrec.recognition.scores import Scores
 from productrec.stages.classify import PARTS
 from productrec.stages.ensemble import Ensembled
+from productrec.stages.evaluate import Evaluation
+from productrec.stages.evaluate import report as report_evaluation
 
 TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
 COLUMNS = ("", "top-1 accuracy %", "95 % interval", "top-3 error %")
@@ -19,7 +21,8 @@ COLUMNS = ("", "top-1 accuracy %", "95 % interval", "top-3 error %")
 class Predicted:
     """Where predictions lie (``folder/val`` and ``folder/test``), and their scores by run and way.
 
-    ``test`` scores are of test images whose labels the table holds; ``test_images``: how many test images there are.
+    ``test`` scores are of test images whose labels the table holds; ``test_images``: how many test images there are;
+    ``retrieval``: by run, of those whose head knows no class of the validation images.
     """
 
     folder: Path
@@ -27,12 +30,15 @@ class Predicted:
     test: dict[str, dict[str, Scores]]
     ensembled: Ensembled | None
     test_images: int
+    retrieval: dict[str, Evaluation] = field(default_factory=dict)
 
 
 def print_scores(predicted: Predicted) -> None:
     """Print the scores on validation images, apart from them those on test images, and where the predictions lie."""
     ensembled = predicted.ensembled or Ensembled(None, None)
     _print_ways("validation", predicted.validation, ensembled.validation)
+    for name, evaluation in predicted.retrieval.items():
+        report_evaluation(evaluation, name)
     _print_ways("test, labels of the source", predicted.test, ensembled.test)
     if predicted.test_images:
         say(f"class probabilities: {predicted.folder}")

@@ -17,7 +17,7 @@ import torch
 
 from productrec.artifacts import write_file, write_text
 from productrec.console import get_console, say
-from productrec.errors import Interrupted, RecipeError, TrainingError
+from productrec.errors import DataError, Interrupted, RecipeError, TrainingError
 from productrec.recipe import Recipe, change_recipe, save_recipe
 from productrec.runtime import StopRequest
 from productrec.stages.sweep_space import Space
@@ -139,6 +139,11 @@ def _run_trial(job: Job, study: Study, taken: Taken, stop: StopRequest) -> None:
             study.stop(taken, reason="no time was left")
         elif taken.was_pruned and (trained.skipped or trained.ending is Ending.NO_BETTER):
             study.give_up(taken)
+        elif job.figure not in trained.figures:
+            raise DataError(
+                f"{job.recipe.name}: trials must be compared by a figure that validation gives; {job.figure} is none, "
+                "as no validation image is of a class to train on. Set train.keep_best_by=recall@1."
+            )
         else:
             study.finish(taken, trained.figures[job.figure])
     gc.collect()  # the next trial needs the device's memory

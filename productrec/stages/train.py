@@ -43,6 +43,7 @@ from productrec.stages.train_data import (
     build_mining,
     build_sampler,
     build_validation,
+    choose_figure,
     leave_fold_out,
     warn_of_uneven_classes,
 )
@@ -195,6 +196,7 @@ def _train(
         mine = build_mining(table, recipe, rows, labels, place)
         merge = build_merging(table, recipe, class_ids, trainer.objective.metric, place)
         measure = build_validation(table, recipe, class_ids, place)
+        figure = choose_figure(table, recipe, class_ids)
 
     if ranks.is_first:
         start_run(folder, decisive, save_recipe(recipe))
@@ -286,7 +288,7 @@ def _train(
                 sampler,
                 Plan(
                     epochs=recipe.train.epochs,
-                    keep_best_by=recipe.train.keep_best_by,
+                    keep_best_by=figure,
                     validate_every=recipe.train.validate_every,
                     mine_every=recipe.train.mine_every,
                     merge_every=recipe.loss.soft_triple.merge_every_epochs,
@@ -307,7 +309,7 @@ def _train(
             )
             soup = None
             if recipe.train.soup and measure is not None and ending is not Ending.OUT_OF_TIME:
-                soup = _cook(trainer, measure, save, checkpoints, recipe)
+                soup = _cook(trainer, measure, save, checkpoints, recipe.train.soup, figure)
         except Exception as error:
             raise _explain(error, recipe.loss.metric, stop, ranks) from error
         finally:
@@ -336,7 +338,8 @@ def _cook(
     measure: Callable[[nn.Module, None], dict[str, float]],
     save: Callable[[str, dict[str, float], nn.Module], None],
     checkpoints: Path,
-    recipe: Recipe,
+    epochs: int,
+    name: str,
 ) -> dict[str, float] | None:
     """Average the weights of the newest epochs; what validates better than the best checkpoint becomes it.
 
@@ -345,12 +348,11 @@ def _cook(
     """
     if trainer.progress.best is None:
         return None
-    recent = list_recent(checkpoints, recipe.train.soup)
+    recent = list_recent(checkpoints, epochs)
     averaged = trainer.ranks.gather_objects(average_weights(recent) if trainer.ranks.is_first else None)[0]
     network = copy.deepcopy(trainer.evaluated)
     network.load_state_dict(averaged)
     figures = measure(network, None)
-    name = recipe.train.keep_best_by
     sign = -1.0 if name.endswith("error") else 1.0
     is_better = sign * figures[name] > sign * trainer.progress.best
     if is_better:

@@ -151,14 +151,16 @@ def build_validation(
         warn("no validation images; the last checkpoint counts as the best. data.validation_fraction holds some out.")
         return None
     unseen = sorted(set(rows["label"].astype(int)) - set(class_ids))
-    if unseen:
+    figure = choose_figure(table, recipe, class_ids)
+    if len(unseen) == rows["label"].nunique():
+        warn(f"no validation image is of a class to train on; {figure} decides which checkpoint is the best one.")
+    elif unseen:
         warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
     loader = _build_loader(table, recipe, rows, place, persistent=True)
     labels = rows["label"].to_numpy(dtype=np.int64)
-    figure = recipe.train.keep_best_by
     if figure in ("recall@1", "map@r") and np.unique(labels, return_counts=True)[1].max() < 2:
         raise DataError(
-            f"{recipe.table}: a class must have two validation images for train.keep_best_by={figure}; none has. "
+            f"{recipe.table}: a class must have two validation images for {figure} to decide; none has. "
             "Hold out more (data.validation_fraction), or keep the best by top_1_accuracy."
         )
     is_query = (
@@ -179,6 +181,14 @@ def build_validation(
         )
 
     return measure
+
+
+def choose_figure(table: ImageTable, recipe: Recipe, class_ids: list[int]) -> str:
+    """The validation figure that decides: ``train.keep_best_by``, or Recall@1 where the head knows no class of val."""
+    labels = table.select(["val"])["label"].dropna().astype(int)
+    figure = recipe.train.keep_best_by
+    foreign = len(labels) > 0 and set(class_ids).isdisjoint(labels)
+    return "recall@1" if foreign and figure in ("top_1_accuracy", "top_3_error") else figure
 
 
 def build_mining(

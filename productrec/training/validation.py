@@ -47,7 +47,7 @@ def validate_network(
 
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read; the
-        last two only where a class has several.
+        first two only where the network knows a class of theirs, the last two only where a class has several.
 
     Raises:
         Interrupted: a stop is wanted.
@@ -59,10 +59,10 @@ def validate_network(
     mine = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
     seen = gather_images(mine, len(labels), ranks)
     known = labels[seen.rows]
-    figures = {
-        "top_1_accuracy": float(np.mean(seen.places == 0)),
-        "top_3_error": float(np.mean(seen.places >= min(3, len(class_ids)))),
-    }
+    figures = {}
+    if np.isin(labels, class_ids).any():  # else, as in SOP, the head cannot be judged
+        figures["top_1_accuracy"] = float(np.mean(seen.places == 0))
+        figures["top_3_error"] = float(np.mean(seen.places >= min(3, len(class_ids))))
     roles = None if is_query is None else is_query[seen.rows]
     if roles is None and np.unique(known, return_counts=True)[1].max() < 2:  # nobody has anyone to find
         return figures

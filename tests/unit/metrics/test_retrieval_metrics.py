@@ -80,8 +80,8 @@ def test_rows_alone_in_their_class_are_left_out_but_still_found() -> None:
 def test_blocks_and_row_order_change_nothing(classes: int) -> None:
     embeddings, labels = draw_set(300, classes)
     expected = compute_self_retrieval(embeddings, labels)
-    for block_rows in (1, 7, 64, 299):
-        assert compute_self_retrieval(embeddings, labels, block_rows=block_rows) == pytest.approx(expected, abs=1e-12)
+    for tile in ((1, 1), (64, 128), (128, 64), (1000, 1984)):
+        assert compute_self_retrieval(embeddings, labels, tile=tile) == expected
     order = np.random.default_rng(1).permutation(300)
     assert compute_self_retrieval(embeddings[order], labels[order]) == pytest.approx(expected, abs=1e-12)
 
@@ -90,15 +90,15 @@ def test_memory_is_that_of_a_block() -> None:
     embeddings, labels = draw_set(3000, 100)
     dense = 3000 * 3000 * 4
 
-    def measure_peak(block_rows: int) -> int:
+    def measure_peak(queries: int, rows: int) -> int:
         tracemalloc.start()
-        compute_self_retrieval(embeddings, labels, block_rows=block_rows)
+        compute_self_retrieval(embeddings, labels, tile=(queries, rows))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak
 
-    assert measure_peak(128) < dense / 3
-    assert measure_peak(3000) > dense  # the whole matrix at once, so that this test can fail
+    assert measure_peak(128, 256) < dense / 3
+    assert measure_peak(3000, 1984) > dense / 2  # most of the matrix at once, so that this test can fail
 
 
 def test_other_float_types_are_accepted() -> None:
@@ -141,13 +141,11 @@ def test_unsound_positives_are_refused(positives: np.ndarray) -> None:
 def test_unsound_embeddings_are_refused() -> None:
     embeddings, labels = draw_set(8, 2)
     for wrong in (embeddings[:, 0], embeddings[:0], embeddings.astype(np.int64)):
-        with pytest.raises(DataError, match="self retrieval: embeddings must be"):
+        with pytest.raises(DataError, match="retrieval: embeddings must be"):
             compute_self_retrieval(wrong, labels)
     for wrong_labels in (labels[:-1], labels * 1.0):
         with pytest.raises(DataError, match="labels must be 8 integers"):
             compute_self_retrieval(embeddings, wrong_labels)
-    with pytest.raises(DataError, match="block_rows must be at least 1"):
-        compute_self_retrieval(embeddings, labels, block_rows=0)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, 3.0])

@@ -1,0 +1,111 @@
+"""productrec evaluate: protocols, intervals, files, and a run whose head knows no class of the validation images."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from productrec.metrics.retrieval import compute_retrieval
+from productrec.retrieval.embedding_set import load_embedding_set
+from tests.integration.conftest import TINY
+
+
+def test_a_run_is_evaluated_against_its_gallery_and_kept(finished, productrec):
+    shutil.rmtree("runs/tiny/embeddings/plain/val")  # embedded again where it is missing
+    done = productrec("evaluate", "runs/tiny", "--bootstrap", "50", "--json", "out/figures.json")
+    assert done.code == 0, done.err
+    for name in ("recall@1", "map@r", "gap", "nmi", "head_top_1_error", "head_macro_f1", "95 % interval"):
+        assert name in done.out
+    assert "the split asks the gallery splits" in done.out
+    assert "18 queries, 0 of them without a positive, 48 gallery rows" in done.err
+    kept = json.loads((finished / "out/figures.json").read_text())["tiny"]
+    images = pd.read_parquet("data/tiny/images.parquet").set_index("image_id")["label"]
+    val, train = (load_embedding_set(finished / f"runs/tiny/embeddings/plain/{split}") for split in ("val", "train"))
+    found = compute_retrieval(
+        val.embeddings, images[val.ids].to_numpy(np.int64), train.embeddings, images[train.ids].to_numpy(np.int64)
+    ).measure()
+    assert {name: kept["figures"][name] for name in ("recall@1", "map@r", "mrr", "gap")} == pytest.approx(
+        {name: found[name] for name in ("recall@1", "map@r", "mrr", "gap")}
+    )
+    low, high = kept["intervals"]["recall@1"]
+    assert 0 <= low <= kept["figures"]["recall@1"] <= high <= 1 and low < high
+    artefact = finished / "runs/tiny/evaluations/plain/val"
+    written = (artefact / "evaluation.json").stat().st_mtime_ns
+    again = productrec("evaluate", "runs/tiny/embeddings/plain/val", "--bootstrap", "50")
+    assert again.code == 0, again.err
+    assert again.out == done.out
+    assert (artefact / "evaluation.json").stat().st_mtime_ns == written  # unchanged, so not made again
+    other = productrec(
+        "evaluate", "runs/tiny", "--bootstrap", "0", "--protocol", "self", "--k", "1,3", "--no-clustering"
+    )
+    assert "every image asks all others" in other.out and "recall@3" in other.out and "nmi" not in other.out
+    assert "18 queries, 0 of them without a positive, 18 gallery rows" in other.err
+
+
+def test_what_cannot_be_evaluated_is_said(finished, productrec):
+    unlabelled = productrec("evaluate", "runs/tiny", "--split", "test", "--protocol", "self")
+    assert unlabelled.code == 3
+    assert "no test image has a label" in unlabelled.err
+    assert productrec("evaluate", "runs/tiny", "--protocol", "all").code == 2
+    shutil.copytree("runs/tiny/embeddings/plain/val", "alone/plain/val")
+    lonely = productrec("evaluate", "alone/plain/val")
+    assert lonely.code == 4
+    assert "must lie in its run folder" in lonely.err
+
+
+def test_arrays_are_evaluated(place, productrec):
+    rows = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
+    labels = np.repeat(np.arange(4), 3)
+    labels[0] = 9  # alone in its class, and as sure of its neighbour as the others
+    np.savez("some.npz", embeddings=rows, labels=labels)
+    done = productrec("evaluate", "some.npz", "--bootstrap", "20", "--json", "some.json")
+    assert done.code == 0, done.err
+    assert "12 queries, 1 of them without a positive, 12 gallery rows" in done.err
+    figures = json.loads((place / "some.json").read_text())["some.npz"]["figures"]
+    assert figures["recall@1"] == pytest.approx(9 / 11) and figures["gap"] < 9 / 11  # two find it instead
+    is_query = np.arange(12) % 3 == 0
+    np.savez("roles.npz", embeddings=rows, labels=labels, is_query=is_query)
+    roles = productrec("evaluate", "roles.npz", "--bootstrap", "0")
+    assert "4 queries, 1 of them without a positive, 8 gallery rows" in roles.err
+    np.save("rows.npy", rows)
+    bare = productrec("evaluate", "rows.npy")
+    assert bare.code == 3
+    assert "--labels" in bare.err
+    np.save("labels.npy", labels)
+    assert productrec("evaluate", "rows.npy", "--labels", "labels.npy", "--bootstrap", "0").code == 0
+
+
+def write_products(folder, drawn):
+    """The drawn images as Stanford Online Products lists them: three classes to train on, three others to test on."""
+    document = json.loads((drawn / "train.json").read_text())["images"]
+    lists = {"train": [], "test": []}
+    (folder / "shelf_final").mkdir(parents=True)
+    for number, image in enumerate(document, start=1):
+        name = f"shelf_final/{number}.jpg"
+        (folder / name).write_bytes((drawn / "images" / image["id"]).read_bytes())
+        lists["train" if image["class"] < 3 else "test"].append(f"{number} {image['class'] + 1} 1 {name}")
+    for split, lines in lists.items():
+        text = "\n".join(["image_id class_id super_class_id path", *lines])
+        (folder / f"Ebay_{split}.txt").write_text(text + "\n")
+
+
+def test_classes_the_head_does_not_know_are_judged_by_recall(place, drawn, productrec):
+    write_products(place / "shop", drawn)
+    recipe = {"name": "sop", "competition": "plain", "data": {"source": str(place / "shop"), "table": "data/sop"}}
+    (place / "sop.yaml").write_text(json.dumps(recipe))
+    assert productrec("ingest", "shop", "--out", "data/sop").code == 0
+    trained = productrec("train", "sop.yaml", *TINY)
+    assert trained.code == 0, trained.err
+    assert "recall@1 decides" in trained.err
+    assert "best checkpoint: recall@1" in trained.err
+    assert "top_1_accuracy" not in (place / "runs/sop/metrics.jsonl").read_text()
+    predicted = productrec("predict", "runs/sop")
+    assert predicted.code == 0, predicted.err
+    assert "knows no class of the validation images" in predicted.err
+    assert "recall@1" in predicted.out and "every image asks all others" in predicted.out
+    assert "head alone" not in predicted.out
+    done = productrec("evaluate", "runs/sop", "--bootstrap", "20")
+    assert done.code == 0, done.err
+    assert "every image asks all others" in done.out and "head_" not in done.out and "nearest_macro_f1" in done.out
