@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from productrec.data.table import ImageTable
+from productrec.data.table import ImageTable, identify_classes
 from productrec.errors import ArtifactError, describe_offenders
 
 
@@ -15,8 +15,7 @@ def get_class_keys(table: ImageTable, class_ids: Collection[int]) -> list[str]:
     """Keys of classes, in the order given: the name with its categories where ids are positions, else the id itself."""
     if not table.numbered:
         return [str(class_id) for class_id in class_ids]
-    columns = (table.classes[name].tolist() for name in ("id", "name", "path"))
-    keys = {class_id: _join(name, path) for class_id, name, path in zip(*columns, strict=True)}
+    keys = identify_classes(table.classes)
     return [keys[class_id] for class_id in class_ids]
 
 
@@ -35,8 +34,3 @@ def match_classes(keys: Sequence[str], table: ImageTable, *, where: str) -> list
             "it was made with, give a renamed class its old name in the source and ingest again, or train anew."
         )
     return [int(present[key]) for key in keys]
-
-
-def _join(name: str, path: object) -> str:
-    # The name of a class whose folder's name is not unique holds its categories already.
-    return name if not isinstance(path, str) or "/" in name else f"{path}/{name}"

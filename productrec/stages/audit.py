@@ -227,7 +227,7 @@ def _complete(findings: pd.DataFrame, table: ImageTable) -> pd.DataFrame:
 def _draw_sheet(path: Path, suspects: pd.DataFrame, shown: int, table: ImageTable) -> None:
     """A row a suspect: the image, then examples of its label, then examples of the class that is suggested.
 
-    No example is a suspect itself.
+    Above them stand the image's id and the names of both classes. No example is a suspect itself.
     """
     usable = table.images[table.images["status"] == "ok"]
     doubted = set(suspects["image_id"])
@@ -241,11 +241,14 @@ def _draw_sheet(path: Path, suspects: pd.DataFrame, shown: int, table: ImageTabl
         return (squares + [blank] * count)[:count]
 
     labels = usable.set_index("image_id")["label"]
-    lines = []
+    names = dict(zip(table.classes["id"].tolist(), table.classes["name"].tolist(), strict=True))
+    lines, captions = [], []
     first = suspects.head(shown)
     for image_id, suggested in zip(first["image_id"], first["new_label"], strict=True):
-        line = show(usable[usable["image_id"] == image_id], 1)
-        for label in (labels[image_id], suggested):
+        line, caption = show(usable[usable["image_id"] == image_id], 1), [str(image_id)]
+        for what, label in (("labelled", labels[image_id]), ("looks like", suggested)):
             line += [blank[:, :8], *show(by_label.get(label, clean.head(0)), _EXAMPLES)]
+            caption += ["", f"{what} {names.get(label, label)}", *[""] * (_EXAMPLES - 1)]
         lines.append(line)
-    write_sheet(path, lines)
+        captions.append(caption)
+    write_sheet(path, lines, captions)
