@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from productrec.artifacts import compute_file_digest
+from productrec.data.samplers import ORDER
 from productrec.errors import ArtifactError, StorageError
 from productrec.stages.train_resume import resume_training
 from productrec.training.checkpoint import load_checkpoint, save_checkpoint
@@ -35,11 +36,13 @@ def save(folder, network, state=None, centres=None):
         folder,
         network,
         class_ids=[3, 5],
+        class_keys=["3", "5"],
+        class_names=["cola", "tea"],
         recipe={},
         table_fingerprint="t",
         figures={},
         state=state,
-        centres=centres,
+        centres=None if centres is None else {"centres": centres},
     )
 
 
@@ -115,7 +118,7 @@ def test_a_crafted_state_is_refused_in_one_line_and_never_run(tmp_path, monkeypa
 @pytest.mark.parametrize("state", [{"step": 1}, {"random": [{"tally": {}}], "scaler": {}, "recognizer": {"x": 1}}])
 def test_a_state_of_something_else_is_refused(tmp_path, state):
     trainer = build()
-    save(tmp_path / "checkpoints" / "last", trainer.recognizer, state)
+    save(tmp_path / "checkpoints" / "last", trainer.recognizer, {"order": ORDER, **state})
     with pytest.raises(ArtifactError, match=r"the state is not one of this training"):
         resume_training(trainer, None, tmp_path, [3, 5])
 
@@ -145,3 +148,11 @@ def test_notes_of_a_run_that_were_changed_are_told(tmp_path, text):
     for read in (lambda: RunLog(tmp_path, 1), lambda: load_epochs(tmp_path)):
         with pytest.raises(ArtifactError, match=r"metrics\.jsonl: (is damaged|must hold)"):
             read()
+
+
+def test_a_state_of_another_order_of_batches_is_refused(tmp_path):
+    """A run that was stopped when epochs held other batches would go on with images twice and others never."""
+    trainer = build()
+    save(tmp_path / "checkpoints" / "last", trainer.recognizer, trainer.state_dict())
+    with pytest.raises(ArtifactError, match=r"was stopped under an older version, whose epochs hold other batches"):
+        resume_training(trainer, None, tmp_path, [3, 5])

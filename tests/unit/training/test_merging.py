@@ -101,7 +101,15 @@ def test_a_stopped_training_merges_once_and_goes_on_to_the_same(stop_after):
 def test_a_checkpoint_keeps_how_many_each_centre_stands_for(tmp_path):
     trainer = build("soft_triple")
     make_merge(trainer)(trainer.evaluated)
-    about = {"class_ids": [1, 2, 3, 4], "recipe": {"name": "x"}, "table_fingerprint": "t", "figures": {}, "state": None}
+    names = {"class_keys": ["a", "b", "c", "d"], "class_names": ["a", "b", "c", "d"]}
+    about = {
+        **names,
+        "class_ids": [1, 2, 3, 4],
+        "recipe": {"name": "x"},
+        "table_fingerprint": "t",
+        "figures": {},
+        "state": None,
+    }
     save_checkpoint(tmp_path / "best", trainer.evaluated, **about, centres=trainer.objective.get_centres())
     centres, sizes = load_checkpoint(tmp_path / "best").load_centres()
     assert torch.equal(centres, trainer.objective.metric.centres.detach())

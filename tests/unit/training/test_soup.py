@@ -19,7 +19,15 @@ def build(seed, width=3, dtype=torch.float32):
 
 def save(folder, network, class_ids=(3, 5)):
     save_checkpoint(
-        folder, network, class_ids=list(class_ids), recipe={}, table_fingerprint="t", figures={}, state=None
+        folder,
+        network,
+        class_ids=list(class_ids),
+        class_keys=[str(class_id) for class_id in class_ids],
+        class_names=[str(class_id) for class_id in class_ids],
+        recipe={},
+        table_fingerprint="t",
+        figures={},
+        state=None,
     )
     return folder
 
