@@ -17,6 +17,7 @@ from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, 
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
 from productrec.data.views import get_views
+from productrec.delimited import guard_cell
 from productrec.ensembling.blend import check_same_order, resolve_weights
 from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.models.inference import recognise_views
@@ -122,7 +123,7 @@ def run_photos(
         writer.writerow(COLUMNS)
         for name in files:
             said = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
-            writer.writerow((name, *said, reasons.get(name, "")))
+            writer.writerow([guard_cell(cell) for cell in (name, *said, reasons.get(name, ""))])
     ways = [f"{one.run}: {one.way}" for one in classifiers]
     return Photographed(out, len(files) - len(reasons), reasons, ways)
 

@@ -52,11 +52,13 @@ def test_what_is_no_photo_is_a_line_with_its_reason(alone, productrec):
     (alone / "photos/half.jpg").write_bytes(whole[: len(whole) // 2])
     (alone / "photos/notes, of a day.txt").write_text("no photo")
     (alone / "photos/.hidden").write_text("left out")
+    (alone / "photos/=1+1.txt").write_text("no formula either")
     done = productrec("predict", "tiny", "--images", "photos", "--out", "photos/new.csv")
     assert done.code == 0, done.err
-    assert "2 (half.jpg, notes, of a day.txt) are no photos" in done.err and "18 classified" in done.err
+    assert "3 (=1+1.txt, half.jpg, notes, of a day.txt) are no photos" in done.err and "18 classified" in done.err
     rows = read_rows(alone / "photos/new.csv")
-    assert len(rows) == 20 and ".hidden" not in rows
+    assert len(rows) == 21 and ".hidden" not in rows
+    assert "'=1+1.txt" in rows  # a spreadsheet would compute it
     assert rows["half.jpg"]["class"] == "" and rows["half.jpg"]["reason"]
     assert "not a picture" in rows["notes, of a day.txt"]["reason"]
     again = productrec("predict", "tiny", "--images", "photos", "--out", "photos/new.csv")
