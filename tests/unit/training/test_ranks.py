@@ -21,36 +21,42 @@ from productrec.training.ranks import join_ranks, leave_ranks
 from tests.unit.training.playing import PlainImages, build
 
 torch.set_num_threads(1)
-metric, chunk_size, out = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 ranks = join_ranks(torch.device("cpu"), timeout_minutes=1)
-trainer = build(metric, dropout=0.0, chunk_size=chunk_size, ranks=ranks, ema_decay=0.9)
-for module in trainer.recognizer.modules():
-    if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-        module.eval()
-gradients = []
-step = trainer.optimizer.step
-def watch(*a, **k):
-    named = [*trainer.recognizer.parameters(), *trainer.objective.parameters()]
-    assert all(one.grad.stride() == one.stride() for one in named if one.grad is not None)  # fused optimisers want it
-    gradients.append({name: one.grad.clone() for name, one in [*trainer.recognizer.named_parameters(),
-        *trainer.objective.named_parameters()] if one.grad is not None})
-    return step(*a, **k)
-trainer.optimizer.step = watch
-images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
-size = len(images) // ranks.size
-own = slice(ranks.rank * size, (ranks.rank + 1) * size)
-losses = []
-for number in range(3):
-    losses.append(trainer.run_step(images[own], labels[own])["metric"].item())
-# One rank's fault skips the step on all.
-if ranks.rank == ranks.size - 1:
-    hook = trainer.recognizer.head.register_forward_hook(lambda module, given, said: said * float("nan"))
-trainer.run_step(images[own], labels[own])
-state = trainer.state_dict()
-assert state["progress"]["skipped"] == 1, state["progress"]
-assert len(gradients) == 3
-torch.save({"gradients": gradients, "state": state["recognizer"], "objective": state["objective"], "losses": losses},
-    f"{out}.{ranks.rank}")
+
+def play(metric, chunk_size, out):
+    trainer = build(metric, dropout=0.0, chunk_size=chunk_size, ranks=ranks, ema_decay=0.9)
+    for module in trainer.recognizer.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    gradients = []
+    step = trainer.optimizer.step
+    def watch(*a, **k):
+        named = [*trainer.recognizer.parameters(), *trainer.objective.parameters()]
+        # Fused optimisers want it.
+        assert all(one.grad.stride() == one.stride() for one in named if one.grad is not None)
+        gradients.append({name: one.grad.clone() for name, one in [*trainer.recognizer.named_parameters(),
+            *trainer.objective.named_parameters()] if one.grad is not None})
+        return step(*a, **k)
+    trainer.optimizer.step = watch
+    images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
+    size = len(images) // ranks.size
+    own = slice(ranks.rank * size, (ranks.rank + 1) * size)
+    losses = []
+    for number in range(3):
+        losses.append(trainer.run_step(images[own], labels[own])["metric"].item())
+    # One rank's fault skips the step on all.
+    if ranks.rank == ranks.size - 1:
+        hook = trainer.recognizer.head.register_forward_hook(lambda module, given, said: said * float("nan"))
+    trainer.run_step(images[own], labels[own])
+    state = trainer.state_dict()
+    assert state["progress"]["skipped"] == 1, state["progress"]
+    assert len(gradients) == 3
+    kept = {"gradients": gradients, "state": state["recognizer"], "objective": state["objective"], "losses": losses}
+    torch.save(kept, f"{out}.{ranks.rank}")
+
+for case in sys.argv[2:]:  # together, since most of the time is imports
+    name, size = case.split("/")
+    play(name, int(size), f"{sys.argv[1]}-{name}-{size}")
 leave_ranks()
 """
 DYING = """
@@ -90,15 +96,29 @@ def run_ranks(size, code, *arguments, timeout=240):
     return [process.returncode for process in started], said
 
 
-@pytest.mark.parametrize(
-    ("metric", "chunk_size"), [("multi_similarity", 0), ("multi_similarity", 3), ("soft_triple", 0), ("momentum", 0)]
-)
-def test_two_ranks_are_one_with_the_whole_batch(metric, chunk_size, tmp_path):
-    seen = {}
+CASES = ["multi_similarity/0", "multi_similarity/3", "soft_triple/0", "momentum/0"]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Folder of what one rank, and each of two, have seen in every case."""
+    folder = tmp_path_factory.mktemp("ranks")
     for size in (1, 2):
-        codes, said = run_ranks(size, STEPS, metric, chunk_size, tmp_path / f"size{size}")
+        codes, said = run_ranks(size, STEPS, folder / f"size{size}", *CASES)
         assert codes == [0] * size, said
-        seen[size] = [torch.load(tmp_path / f"size{size}.{rank}", weights_only=True) for rank in range(size)]
+    return folder
+
+
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_are_one_with_the_whole_batch(case, played):
+    metric, chunk_size = case.split("/")
+    seen = {
+        size: [
+            torch.load(played / f"size{size}-{metric}-{chunk_size}.{rank}", weights_only=True) for rank in range(size)
+        ]
+        for size in (1, 2)
+    }
     (alone,), (first, second) = seen[1], seen[2]
     for step in range(3):
         assert alone["gradients"][step].keys() == first["gradients"][step].keys()

@@ -28,66 +28,82 @@ class Alike:
         return (images, Mixture((labels + 1) % 4, 0.3)) if step % 3 == 1 else (images, None)
 
 torch.set_num_threads(1)
-sharded, metric, out = sys.argv[1] == "sharded", sys.argv[2], sys.argv[3]
 ranks = join_ranks(torch.device("cpu"), timeout_minutes=1)
-images, labels = PlainImages(None).images[:12], PlainImages(None).labels[:12]
-size = len(images) // ranks.size
-own = slice(ranks.rank * size, (ranks.rank + 1) * size)
 
-def make():
-    trainer = build(metric, dropout=0.0, ranks=ranks, ema_decay=0.9, negative_share=1.0 if sharded else None)
-    trainer._mixing = Alike()
-    trainer._clip = 0.5  # so that the norm of all gradients matters
-    for module in trainer.recognizer.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    return trainer
+def play(sharded, metric, out):
+    images, labels = PlainImages(None).images[:12], PlainImages(None).labels[:12]
+    size = len(images) // ranks.size
+    own = slice(ranks.rank * size, (ranks.rank + 1) * size)
 
-def train(trainer, steps):
-    return [float(trainer.run_step(images[own], labels[own])["loss"]) for _ in range(steps)]
+    def make():
+        trainer = build(metric, dropout=0.0, ranks=ranks, ema_decay=0.9, negative_share=1.0 if sharded else None)
+        trainer._mixing = Alike()
+        trainer._clip = 0.5  # so that the norm of all gradients matters
+        for module in trainer.recognizer.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return trainer
 
-def copy(network):
-    return {name: value.clone() for name, value in network.state_dict().items()}
+    def train(trainer, steps):
+        return [float(trainer.run_step(images[own], labels[own])["loss"]) for _ in range(steps)]
 
-trainer = make()
-losses = train(trainer, 3)
-hook = None
-if ranks.rank == ranks.size - 1:
-    hook = trainer.recognizer.head.register_forward_hook(lambda module, given, said: said * float("nan"))
-train(trainer, 1)
-if hook is not None:
-    hook.remove()
-state = trainer.state_dict()
-random = torch.get_rng_state()
-assert state["progress"]["skipped"] == 1, state["progress"]
-kept, raw = copy(trainer.evaluated), copy(trainer.raw)
-assert torch.equal(random, torch.get_rng_state())  # or a resume would draw others
-assert ("shards" in state) == (sharded and ranks.size > 1)
-if ranks.is_first:
-    torch.save(state, f"{out}.state")
-ranks.gather_objects(None)
-train(trainer, 2)
-other = make()
-other.load_state_dict(torch.load(f"{out}.state", weights_only=True))
-train(other, 2)
-pairs = [(copy(trainer.evaluated), copy(other.evaluated)), (copy(trainer.raw), copy(other.raw))]
-differing = [name for one, two in pairs for name in one if not torch.equal(one[name], two[name])]
-assert not differing, differing
-torch.save({"losses": losses, "kept": kept, "raw": raw}, f"{out}.{ranks.rank}")
+    def copy(network):
+        return {name: value.clone() for name, value in network.state_dict().items()}
+
+    trainer = make()
+    losses = train(trainer, 3)
+    hook = None
+    if ranks.rank == ranks.size - 1:
+        hook = trainer.recognizer.head.register_forward_hook(lambda module, given, said: said * float("nan"))
+    train(trainer, 1)
+    if hook is not None:
+        hook.remove()
+    state = trainer.state_dict()
+    random = torch.get_rng_state()
+    assert state["progress"]["skipped"] == 1, state["progress"]
+    kept, raw = copy(trainer.evaluated), copy(trainer.raw)
+    assert torch.equal(random, torch.get_rng_state())  # or a resume would draw others
+    assert ("shards" in state) == (sharded and ranks.size > 1)
+    if ranks.is_first:
+        torch.save(state, f"{out}.state")
+    ranks.gather_objects(None)
+    train(trainer, 2)
+    other = make()
+    other.load_state_dict(torch.load(f"{out}.state", weights_only=True))
+    train(other, 2)
+    pairs = [(copy(trainer.evaluated), copy(other.evaluated)), (copy(trainer.raw), copy(other.raw))]
+    differing = [name for one, two in pairs for name in one if not torch.equal(one[name], two[name])]
+    assert not differing, differing
+    torch.save({"losses": losses, "kept": kept, "raw": raw}, f"{out}.{ranks.rank}")
+
+for case in sys.argv[2:]:  # together, since most of the time is imports
+    kind, metric = case.split("/")
+    play(kind == "sharded", metric, f"{sys.argv[1]}-{kind}-{metric}")
 leave_ranks()
 """
 
 
-@pytest.mark.parametrize("metric", ["multi_similarity", "none"])
-def test_shards_on_any_number_of_ranks_are_the_plain_head(metric, tmp_path):
-    codes, said = run_ranks(1, STEPS, "plain", metric, tmp_path / "plain")
-    assert codes == [0], said
-    plain = torch.load(tmp_path / "plain.0", weights_only=True)
+METRICS = ["multi_similarity", "none"]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Folder of what one, two and three ranks have seen with a head in shards, and one with a plain head."""
+    folder = tmp_path_factory.mktemp("shards")
     for size in (1, 2, 3):  # four classes on three ranks: the last one has none
-        codes, said = run_ranks(size, STEPS, "sharded", metric, tmp_path / f"size{size}")
+        cases = [f"{kind}/{metric}" for kind in ("plain", "sharded")[size > 1 :] for metric in METRICS]
+        codes, said = run_ranks(size, STEPS, folder / f"size{size}", *cases)
         assert codes == [0] * size, said
+    return folder
+
+
+@pytest.mark.xdist_group("shards")
+@pytest.mark.parametrize("metric", METRICS)
+def test_shards_on_any_number_of_ranks_are_the_plain_head(metric, played):
+    plain = torch.load(played / f"size1-plain-{metric}.0", weights_only=True)
+    for size in (1, 2, 3):
         for rank in range(size):
-            seen = torch.load(tmp_path / f"size{size}.{rank}", weights_only=True)
+            seen = torch.load(played / f"size{size}-sharded-{metric}.{rank}", weights_only=True)
             assert seen["losses"] == pytest.approx(plain["losses"], rel=1e-5)
             for kind in ("kept", "raw"):
                 assert seen[kind].keys() == plain[kind].keys()
