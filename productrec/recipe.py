@@ -145,9 +145,13 @@ class Recipe(Settings):
 
 
 def name_table(source: Path) -> Path:
-    """The folder of a source's image table where none is given: ``data/`` and the name of its folder or archive."""
+    """The folder of a source's image table where none is given: ``data/`` and the name of its folder or archive.
+
+    A source that is this very folder has its table beside it, ``data/NAME.table``.
+    """
     name = Path(os.path.abspath(source)).name
-    return Path("data") / (re.sub(r"\.(zip|tgz|tar(\.\w+)?)$", "", name, flags=re.IGNORECASE) or "source")
+    folder = Path("data") / (re.sub(r"\.(zip|tgz|tar(\.\w+)?)$", "", name, flags=re.IGNORECASE) or "source")
+    return folder.with_name(f"{folder.name}.table") if os.path.abspath(source) == os.path.abspath(folder) else folder
 
 
 class UniqueKeys(yaml.SafeLoader):

@@ -51,6 +51,9 @@ class DataSettings(Settings):
     validation_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share held out of train as val, where the source has no val"
     )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="decides which images are held out and the folds, so that recipes of other seeds share a table"
+    )
     hold_out: Literal["images", "classes"] = Field(
         "images",
         description="what that is a share of: each class's images, or whole classes (keep_best_by=recall@1 suits it)",

@@ -148,6 +148,8 @@ def run_ingest(
     if said_of is not None:
         images = apply_findings(images, said_of, classes["id"].tolist())
     changes = [] if earlier is None else compare_to_table(earlier, images, classes).describe()
+    if earlier is not None:
+        changes += _list_changed_settings(out, settings)
     images, duplicates, findings = _curate(images, root, packed, data, seed)
     if said_of is not None:
         findings.append(describe_applied(said_of))
@@ -165,6 +167,18 @@ def run_ingest(
         free_class_id=understood.free_class_id,
     )
     return _load_summary(out, skipped=False, understood=understood, changes=changes)
+
+
+def _list_changed_settings(out: Path, settings: dict[str, object]) -> list[str]:
+    """What decides who is in which split, where it was other in the table that is written over."""
+    before = load_manifest(out).settings
+    changed = [
+        f"{name} {before.get(name, 'off')}, now {settings.get(name, 'off')}"
+        for name in ("validation_fraction", "seed", "hold_out", "folds", "dedup")
+        if before.get(name) != settings.get(name)
+    ]
+    mend = "runs of the table before no longer agree with it; data.table=FOLDER (--out) keeps both"
+    return [f"settings: {', '.join(changed)}; {mend}"] if changed else []
 
 
 def report(ingested: Ingested) -> None:

@@ -13,10 +13,12 @@ import pandas as pd
 from productrec.artifacts import load_manifest
 from productrec.competitions.contract import Contract
 from productrec.competitions.sample import Sample, adapt_contract, find_label_form, find_misfits, read_sample
+from productrec.console import warn
 from productrec.data.curation.differences import Differences, compare_tables
 from productrec.data.sources.class_numbers import keep_class_numbers
 from productrec.data.sources.formats import SourceRows, find_image_root, find_sample
 from productrec.data.table import KIND, ImageTable, check_table, identify_classes
+from productrec.errors import ArtifactError
 from productrec.settings import DataSettings
 from productrec.stages.ingest_parts import read_rows, unpack_source
 
@@ -71,7 +73,8 @@ def understand_source(
     notes, misfits = list(rows.notes), []
     if read is not None:
         names = [str(name) for name in classes["name"]]
-        ids = [str(class_id) for class_id in classes["id"]]
+        # Numbers that a reader gave to names mean nothing to whoever scores the CSV.
+        ids = [] if rows.numbered else [str(class_id) for class_id in classes["id"]]
         contract = adapt_contract(contract, read, names=names, ids=ids)
         tests = images.loc[images["split"] == "test", "image_id"].tolist()
         misfits = find_misfits(contract, read, names=names, class_ids=ids, test_ids=tests)
@@ -156,14 +159,16 @@ def _take_test_ids(rows: SourceRows, sample: Sample, *, given: bool) -> None:
 
 def _keep_numbers(rows: SourceRows, out: Path) -> int:
     """Let classes keep the numbers they have in the table at ``out``; the first number that none ever had."""
-    if not (out / "manifest.json").exists():
+    if not rows.numbered or not (out / "manifest.json").exists():
         return 0
-    classes = pd.read_parquet(out / "classes.parquet")
+    try:
+        noted = load_manifest(out, kind=KIND).notes.get("free_class_id", 0)
+        classes = pd.read_parquet(out / "classes.parquet")
+    except (ArtifactError, OSError, ValueError) as error:  # a damaged table, or another artefact
+        warn(f"{out}: its classes cannot be read ({str(error).splitlines()[0][:120]}); names are numbered anew.")
+        return 0
     known = {identity: number for number, identity in identify_classes(classes).items()}
-    noted = load_manifest(out, kind=KIND).notes.get("free_class_id", 0)
     free = max([int(noted), *(number + 1 for number in known.values())])
-    if not rows.numbered:
-        return 0
     return free if keep_class_numbers(rows, known, free) else 0
 
 

@@ -107,7 +107,8 @@ def run_photos(
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:
-        for parts in zip(*(_classify(one, paths) for one in classifiers), strict=True):
+        size = min(one.recipe.predict.batch_size for one in classifiers)  # the runs go side by side
+        for parts in zip(*(_classify(one, paths, size) for one in classifiers), strict=True):
             rows, _, broken = parts[0]
             blended = sum(
                 share * probabilities[:, order]
@@ -203,7 +204,9 @@ def _list_files(source: Path, out: Path) -> dict[str, str]:
     return files
 
 
-def _classify(one: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
+def _classify(
+    one: Classifier, paths: Sequence[str], batch_size: int
+) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
     """Rows, probabilities (B, C) in the checkpoint's order, and why some could not be read, batch by batch."""
     views = get_views(one.recipe.predict.tta)
     dataset = ViewedImages(FileImages(paths), views, one.checkpoint.recipe["train"]["side_px"])
@@ -211,7 +214,7 @@ def _classify(one: Classifier, paths: Sequence[str]) -> Iterator[tuple[list[int]
     plan = [(cuts.index(view.cut), view.flip) for view in views]
     on_gpu = one.device.type == "cuda"
     workers = choose_workers(one.recipe.train.workers, cores=count_cores(), on_gpu=on_gpu)
-    loader = build_view_loader(dataset, batch_size=one.recipe.predict.batch_size, workers=workers, pin_memory=on_gpu)
+    loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=on_gpu)
     batch: ViewBatch
     for batch in loader:
         _, seen = recognise_views(one.network, batch.cuts, plan, device=one.device, dtype=one.dtype)

@@ -88,7 +88,7 @@ def ingest_recipe(recipe: Recipe, *, replace: bool = False) -> None:
         data=data,
         contract=contract,
         sample=sample,
-        seed=recipe.seed,
+        seed=recipe.data.seed,
         replace=replace,
         must_fit=True,
     )

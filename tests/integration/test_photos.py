@@ -82,6 +82,11 @@ def test_the_head_speaks_alone_where_neighbours_cannot(alone, productrec):
 
 def test_several_runs_are_averaged_class_by_class(alone, productrec):
     shutil.copytree("tiny", "twin")
+    recipe = alone / "twin/recipe.yaml"
+    assert "batch_size: 128" in recipe.read_text()
+    recipe.write_text(
+        recipe.read_text().replace("batch_size: 128", "batch_size: 4")
+    )  # they go side by side all the same
     assert productrec("predict", "tiny", "--images", "photos", "--out", "one.csv").code == 0
     done = productrec("predict", "tiny", "twin", "--weights", "3,1", "--images", "photos", "--out", "two.csv")
     assert done.code == 0, done.err

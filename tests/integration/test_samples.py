@@ -6,6 +6,7 @@ import numpy as np
 
 from productrec.recipe import build_recipe, save_recipe
 from productrec.recognition.probabilities import write_probabilities
+from productrec.stages.run import ingest_recipe
 from tests.integration.conftest import draw
 from tests.integration.test_bad_input import check_line
 from tests.integration.test_sources import read_table, write
@@ -102,3 +103,58 @@ def test_contracts_are_listed_explained_and_made(place, productrec):
     check_line(
         productrec("competitions", "show", "bad.yaml"), 5, "title must be given", "metric must be given", "id_col"
     )
+
+
+def test_placeholders_of_a_sample_do_not_turn_names_into_numbers(place, shop, productrec):
+    """A sample full of zeros says nothing of the labels: 0 is a number of productrec's own, which no server knows."""
+    ids = [f"{name}/{n}.jpg" for name in ("tea", "cola", "jam") for n in "312"]
+    write(shop, "sample_submission.csv", "image,product_id", *(f"{name},0" for name in ids))
+    assert productrec("ingest", "shop").code == 0
+    run = place / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(save_recipe(build_recipe({"name": "first", "data": {"source": "shop"}})))
+    with write_probabilities(
+        run / "predictions/plain/test",
+        ids=sorted(ids),
+        class_ids=[0, 1, 2],
+        names=["cola", "jam", "tea"],
+        keys=["cola", "jam", "tea"],
+        fallback=[],
+        made={"views": "plain"},
+        inputs={},
+        settings={},
+    ) as values:
+        values[:] = np.array([0.2, 0.3, 0.5])
+    done = productrec("submit", "runs/first", "--out", "out.csv")
+    assert done.code == 0, done.err
+    assert {line.rpartition(",")[2] for line in (place / "out.csv").read_text().splitlines()[1:]} == {"tea"}
+
+
+def test_recipes_of_other_seeds_share_a_table_and_other_hold_outs_are_told(place, productrec):
+    draw(place / "set", *(f"{name}/{n}.jpg" for name in ("cola", "jam") for n in range(8)))
+    assert productrec("ingest", "set").code == 0
+    before = read_table(place / "data/set")[0]["split"].to_dict()
+    for seed in (0, 1):
+        recipe = build_recipe({"name": f"s{seed}", "seed": seed, "data": {"source": "set"}})
+        ingest_recipe(recipe)
+        assert read_table(place / "data/set")[0]["split"].to_dict() == before
+    done = productrec("ingest", "set", "--validation-fraction", "0.5")
+    assert done.code == 0, done.err
+    assert "validation_fraction 0.1, now 0.5" in done.out + done.err and "data.table=FOLDER" in done.out + done.err
+
+
+def test_a_damaged_table_can_be_replaced(place, productrec):
+    draw(place / "set", *(f"{name}/{n}.jpg" for name in ("cola", "jam") for n in range(4)))
+    assert productrec("ingest", "set").code == 0
+    (place / "data/set/classes.parquet").write_bytes(b"")
+    done = productrec("ingest", "set", "--replace")
+    assert done.code == 0, done.err
+    assert "names are numbered anew" in done.err and "Traceback" not in done.err
+
+
+def test_a_source_in_data_is_no_table_of_itself(place, productrec):
+    draw(place / "data/set", *(f"{name}/{n}.jpg" for name in ("cola", "jam") for n in range(4)))
+    done = productrec("ingest", "data/set")
+    assert done.code == 0, done.err
+    assert (place / "data/set.table/images.parquet").exists()
+    assert build_recipe({"name": "x", "data": {"source": "data/set"}}).table.name == "set.table"
