@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from productrec.data.table import load_table, save_table
 from productrec.metrics.retrieval import compute_retrieval
 from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY
@@ -53,6 +55,29 @@ def test_what_cannot_be_evaluated_is_said(finished, productrec):
     lonely = productrec("evaluate", "alone/plain/val")
     assert lonely.code == 4
     assert "must lie in its run folder" in lonely.err
+
+
+def change_table(change):
+    """The drawn table with other rows."""
+    table = load_table(Path("data/tiny"))
+    shutil.rmtree("data/tiny")
+    save_table(
+        Path("data/tiny"),
+        change(table.images).reset_index(drop=True),
+        table.classes,
+        root=table.root,
+        sample=None,
+        inputs={},
+        settings={},
+    )
+
+
+def test_a_split_without_images_is_said(finished, productrec):
+    change_table(lambda images: images[images["split"] != "test"])
+    empty = productrec("evaluate", "runs/tiny", "--split", "test")
+    assert empty.code == 3, empty.err
+    assert "the table has no readable test images" in empty.err and "Name another split" in empty.err
+    assert productrec("evaluate", "runs/tiny", "--split", "tset").code == 2
 
 
 def test_arrays_are_evaluated(place, productrec):
