@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from productrec.artifacts import is_fresh, write_artifact, write_text
+from productrec.artifacts import is_fresh, load_manifest, write_artifact, write_text
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError
@@ -71,9 +71,16 @@ class Material:
 
 
 def run_evaluate(
-    run: Path, recipe: Recipe, *, split: str = "val", views: str = "plain", protocol: Protocol = "auto", wanted: Wanted
+    run: Path,
+    recipe: Recipe,
+    *,
+    split: str = "val",
+    views: str = "plain",
+    protocol: Protocol = "auto",
+    wanted: Wanted,
+    keep: bool = True,
 ) -> Evaluation:
-    """Evaluate an embedded split of a run; ``RUN/evaluations/VIEWS/SPLIT/evaluation.json`` keeps it.
+    """Evaluate an embedded split of a run.
 
     Args:
         run: the run folder, whose split (and gallery, where it is asked) is embedded.
@@ -82,26 +89,30 @@ def run_evaluate(
         views: preset of their views.
         protocol: who asks whom; ``auto`` for :func:`choose_protocol`.
         wanted: figures.
+        keep: write them to ``RUN/evaluations/VIEWS/SPLIT/evaluation.json``, over what is there.
 
     Raises:
-        ArtifactError: an embedding set is missing.
+        ArtifactError: an embedding set is missing, or of another state of the table.
         DataError: the split has no labels, or nobody has anything to find.
     """
     table = load_table(recipe.table, root=recipe.data.images)
     chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
     asked = load_embedding_set(run / "embeddings" / views / split)
-    sets = []
-    if chosen == "gallery":
-        gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
-        sets = [load_embedding_set(run / "embeddings" / gallery_views / one) for one in recipe.predict.gallery_splits]
+    gallery = list_gallery(recipe, split, views) if chosen == "gallery" else {}
+    sets = {one: load_embedding_set(run / "embeddings" / seen / one) for one, seen in gallery.items()}
+    again = f"productrec evaluate {run} --split {split} --views {views}"
+    for one, seen in {split: views, **gallery}.items():
+        _check_current(run / "embeddings" / seen / one, table, again)
     inputs = {"table": table.fingerprint, split: asked.fingerprint}
-    inputs |= {f"gallery {number}": one.fingerprint for number, one in enumerate(sets)}
+    inputs |= {f"gallery {name}": one.fingerprint for name, one in sets.items()}
     settings = asdict(wanted) | {"protocol": chosen}
     folder = run / "evaluations" / views / split
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return _load(folder)
-    material = _gather(table, asked, sets, split, chosen)
+    material = _gather(table, asked, list(sets.values()), split, chosen)
     evaluation = evaluate_material(material, chosen, wanted)
+    if not keep:
+        return evaluation
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings) as temporary:
         # In the order of computing, which sorted keys would lose.
         write_text(temporary / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
@@ -121,6 +132,21 @@ def choose_protocol(table: ImageTable, split: str, gallery_splits: Sequence[str]
     others = table.select([one for one in gallery_splits if one != split])
     shared = set(rows["label"].dropna()) & set(others["label"].dropna())
     return "gallery" if shared else "self"
+
+
+def list_gallery(recipe: Recipe, split: str, views: str) -> dict[str, str]:
+    """Splits that a split's images search, and the views of each; never itself, where each image would find itself.
+
+    Raises:
+        DataError: the recipe names no other split.
+    """
+    others = [one for one in recipe.predict.gallery_splits if one != split]
+    if not others:
+        raise DataError(
+            f"evaluation: the gallery of {split} must be another split; got predict.gallery_splits of {split} alone. "
+            "Name another with predict.gallery_splits, or let every image ask all others with --protocol self."
+        )
+    return dict.fromkeys(others, "plain" if views == "plain" else recipe.predict.gallery_tta)
 
 
 def has_foreign_classes(run: Path, recipe: Recipe, split: str) -> bool:
@@ -294,6 +320,13 @@ def _gather(table: ImageTable, asked: EmbeddingSet, sets: list[EmbeddingSet], sp
         asked.class_ids,
         tree,
     )
+
+
+def _check_current(folder: Path, table: ImageTable, again: str) -> None:
+    if load_manifest(folder).inputs.get("table") != table.fingerprint:
+        raise ArtifactError(
+            f"{folder}: the image table has changed since these images were embedded. Embed them again: run `{again}`."
+        )
 
 
 def _load(folder: Path) -> Evaluation:

@@ -28,6 +28,7 @@ from productrec.stages.evaluate import (
     choose_protocol,
     evaluate_material,
     has_foreign_classes,
+    list_gallery,
     load_material,
     run_evaluate,
 )
@@ -256,13 +257,11 @@ def evaluate_target(
         }
     found = {}
     for run, recipe in load_runs([target], overrides).runs.items():
-        gallery_splits = recipe.predict.gallery_splits
         table = load_table(recipe.table, root=recipe.data.images)
-        chosen = choose_protocol(table, split, gallery_splits) if protocol == "auto" else protocol
+        chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
         wishes = [Wish(split, views, True)]
         if chosen == "gallery":
-            gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
-            wishes += [Wish(one, gallery_views, False) for one in gallery_splits]
+            wishes += [Wish(one, seen, False) for one, seen in list_gallery(recipe, split, views).items()]
         run_embed(run, recipe, wishes)
         found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
     return found

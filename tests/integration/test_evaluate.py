@@ -80,6 +80,31 @@ def test_a_split_without_images_is_said(finished, productrec):
     assert productrec("evaluate", "runs/tiny", "--split", "tset").code == 2
 
 
+def test_a_split_is_not_in_its_own_gallery(finished, productrec):
+    options = ("--protocol", "gallery", "--split", "train", "--bootstrap", "0", "--no-clustering")
+    both = productrec("evaluate", "runs/tiny", "predict.gallery_splits=[train,val]", *options)
+    assert both.code == 0, both.err
+    assert "48 queries, 0 of them without a positive, 18 gallery rows" in both.err
+    manifest = json.loads((finished / "runs/tiny/evaluations/plain/train/manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"table", "train", "gallery val"}
+    alone = productrec("evaluate", "runs/tiny", *options)
+    assert alone.code == 3, alone.err
+    assert "the gallery of train must be another split" in alone.err
+
+
+def test_embeddings_of_another_table_are_refused(finished, productrec):
+    def move(images):
+        val = images["split"] == "val"
+        return images.assign(label=images["label"].where(~val, (images["label"] + 1) % 6))
+
+    change_table(move)
+    stale = productrec("evaluate", "runs/tiny/embeddings/plain/val", "--bootstrap", "0")
+    assert stale.code == 4, stale.err
+    assert "changed since these images were embedded" in stale.err and "run `productrec evaluate " in stale.err
+    assert productrec("evaluate", "runs/tiny", "--bootstrap", "0").code == 0
+    assert productrec("evaluate", "runs/tiny/embeddings/plain/val", "--bootstrap", "0").code == 0
+
+
 def test_arrays_are_evaluated(place, productrec):
     rows = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
     labels = np.repeat(np.arange(4), 3)
