@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -164,28 +166,41 @@ def load_material(path: Path, labels: Path | None = None) -> Material:
     from a ``.npy`` with the labels in another.
 
     Raises:
-        DataError: an array is missing, or the file cannot be read.
+        DataError: an array is missing, is_query does not fit, or the file cannot be read.
     """
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        else:
-            found = {"embeddings": np.load(path, mmap_mode="r")}
-        if labels is not None:
-            found["labels"] = np.load(labels)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as NumPy arrays ({error}).") from None
+    found = _read_arrays(path, "embeddings")
+    if labels is not None:
+        found |= {"labels": _read_arrays(labels, "labels").get("labels", np.empty(0))}
     if not {"embeddings", "labels"} <= set(found):
         raise DataError(
             f"{path}: must hold the arrays embeddings and labels; got {', '.join(sorted(found))}. "
             "Name a .npy of labels with --labels."
         )
     rows, known = found["embeddings"], found["labels"]
-    is_query = found.get("is_query")
-    if is_query is None:
+    if "is_query" not in found:
         return Material(rows, known, found.get("gallery"), found.get("gallery_labels"))
-    return Material(rows[is_query], known[is_query], rows[~is_query], known[~is_query])
+    is_query = found["is_query"]
+    if is_query.shape != rows.shape[:1] or known.shape != rows.shape[:1] or not np.isin(is_query, (0, 1)).all():
+        raise DataError(
+            f"{path}: labels and is_query must be {len(rows)} values, one a row, is_query of booleans or of 0 and 1; "
+            f"got shapes {known.shape} and {is_query.shape}, is_query of {is_query.dtype}."
+        )
+    asks = is_query.astype(bool)
+    return Material(rows[asks], known[asks], rows[~asks], known[~asks])
+
+
+def _read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` by name, or that of a ``.npy`` by the name given."""
+    try:
+        if path.suffix == ".npy":
+            return {name: np.lib.format.open_memmap(path, mode="r")}
+        with path.open("rb") as file:
+            arrays = np.load(file)
+            return {name: arrays} if isinstance(arrays, np.ndarray) else dict(arrays)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read as NumPy arrays ({error}). Write it again with numpy.save or numpy.savez."
+        ) from None
 
 
 def evaluate_material(material: Material, protocol: str, wanted: Wanted) -> Evaluation:

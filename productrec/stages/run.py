@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +209,8 @@ def evaluate_target(
     target: Path,
     overrides: Sequence[str] = (),
     *,
-    split: str = "val",
-    views: str = "plain",
+    split: str | None = None,
+    views: str | None = None,
     protocol: Protocol = "auto",
     wanted: Wanted | None = None,
     labels: Path | None = None,
@@ -221,8 +221,8 @@ def evaluate_target(
         target: a run folder or recipe, whose split is embedded where it is not yet; a folder
             ``RUN/embeddings/VIEWS/SPLIT``; or a ``.npz`` or ``.npy``, see :func:`load_material`.
         overrides: ``key=value`` changes of the recipe.
-        split: whose images ask.
-        views: preset of their views.
+        split: whose images ask; None for val.
+        views: preset of their views; None for plain.
         protocol: who asks whom.
         wanted: figures.
         labels: ``.npy`` of labels for NumPy files.
@@ -232,12 +232,17 @@ def evaluate_target(
 
     Raises:
         ArtifactError: the target is nothing of these.
+        RecipeError: an option is given that decides nothing for such a target.
     """
     wanted = wanted or Wanted()
+    given: dict[str, object] = {"--split": split, "--views": views}
     if target.suffix in (".npz", ".npy"):
+        given |= {"--protocol": None if protocol == "auto" else protocol} | dict.fromkeys(overrides, True)
+        _refuse_idle(target, given, "its arrays alone say who asks whom")
         material = load_material(target, labels)
         return {target.name: evaluate_material(material, "self" if material.gallery is None else "roles", wanted)}
     if (target / "embeddings.npy").is_file():
+        _refuse_idle(target, given | {"--labels": labels}, "its folder and the table name them")
         folder = target.resolve()
         run, views, split = folder.parents[2], folder.parent.name, folder.name
         if not (run / "recipe.yaml").is_file():
@@ -255,7 +260,8 @@ def evaluate_target(
                 wanted=wanted,
             )
         }
-    found = {}
+    _refuse_idle(target, {"--labels": labels}, "the image table has them")
+    split, views, found = split or "val", views or "plain", {}
     for run, recipe in load_runs([target], overrides).runs.items():
         table = load_table(recipe.table, root=recipe.data.images)
         chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
@@ -265,6 +271,12 @@ def evaluate_target(
         run_embed(run, recipe, wishes)
         found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
     return found
+
+
+def _refuse_idle(target: Path, given: Mapping[str, object], reason: str) -> None:
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise RecipeError(f"{target}: {', '.join(idle)} would have no effect, since {reason}. Leave out what has none.")
 
 
 def audit_targets(

@@ -127,6 +127,49 @@ def test_arrays_are_evaluated(place, productrec):
     assert productrec("evaluate", "rows.npy", "--labels", "labels.npy", "--bootstrap", "0").code == 0
 
 
+def test_flags_of_queries_may_be_integers_and_must_fit(place, productrec):
+    arrays = {"embeddings": np.repeat(np.eye(4, dtype=np.float32), 3, axis=0), "labels": np.repeat(np.arange(4), 3)}
+    is_query = (np.arange(12) % 3 == 0).astype(np.int64)
+    np.savez("integers.npz", **arrays, is_query=is_query)
+    done = productrec("evaluate", "integers.npz", "--bootstrap", "0")
+    assert "4 queries, 0 of them without a positive, 8 gallery rows" in done.err
+    for wrong in (is_query[:11], is_query * 2):
+        np.savez("wrong.npz", **arrays, is_query=wrong)
+        refused = productrec("evaluate", "wrong.npz")
+        assert refused.code == 3, refused.err
+        assert "is_query must be 12 values" in refused.err or "is_query of booleans" in refused.err
+
+
+def test_broken_array_files_are_refused(place, productrec):
+    np.savez("whole.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.arange(4))
+    cut = (place / "whole.npz").read_bytes()
+    (place / "cut.npz").write_bytes(cut[: len(cut) // 2])
+    np.savez("pickled.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.array(list("abcd"), dtype=object))
+    (place / "empty.npz").write_bytes(b"")
+    for name in ("cut.npz", "pickled.npz", "empty.npz", "absent.npz"):
+        broken = productrec("evaluate", name)
+        assert broken.code == 3, broken.err
+        assert f"{name}: cannot be read as NumPy arrays" in broken.err
+
+
+def test_options_without_effect_are_refused(finished, productrec):
+    np.savez("some.npz", embeddings=np.repeat(np.eye(2, dtype=np.float32), 2, axis=0), labels=np.array([0, 0, 1, 1]))
+    embedded = "runs/tiny/embeddings/plain/val"
+    for target, *idle in (
+        ("some.npz", "device=cpu"),
+        ("some.npz", "--split", "val"),
+        ("some.npz", "--views", "plain"),
+        ("some.npz", "--protocol", "self"),
+        (embedded, "--split", "val"),
+        (embedded, "--views", "plain"),
+        (embedded, "--labels", "labels.npy"),
+        ("runs/tiny", "--labels", "labels.npy"),
+    ):
+        refused = productrec("evaluate", target, *idle, "--bootstrap", "0")
+        assert refused.code == 2, (target, idle, refused.err)
+        assert f"{idle[0]} would have no effect" in refused.err
+
+
 def write_products(folder, drawn):
     """The drawn images as Stanford Online Products lists them: three classes to train on, three others to test on."""
     document = json.loads((drawn / "train.json").read_text())["images"]
