@@ -9,10 +9,10 @@ from typing import Any
 from productrec.artifacts import write_text
 from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
-from productrec.console import say, silence
+from productrec.console import say, silence, warn
 from productrec.data.table import load_table
 from productrec.data.views import PRESETS, get_views
-from productrec.errors import ArtifactError, RecipeError
+from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.losses.own_loss import check_code_allowed
 from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
@@ -178,7 +178,11 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
                     known["tta"] = more["fused"]
         validation[folder.name], test[folder.name] = ways
         if has_foreign_classes(folder, recipe, "val"):
-            retrieval[folder.name] = run_evaluate(folder, recipe, wanted=Wanted(draws=0, clustering=False))
+            few = Wanted(draws=0, clustering=False)
+            try:  # not kept: what `productrec evaluate` wrote has intervals too
+                retrieval[folder.name] = run_evaluate(folder, recipe, wanted=few, keep=False)
+            except DataError as error:  # the test images are predicted all the same
+                warn(f"{folder.name}: no retrieval figures of its validation images. {error}")
     table = load_table(recipes[0].table, root=recipes[0].data.images)
     test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:

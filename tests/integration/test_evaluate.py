@@ -199,6 +199,20 @@ def test_classes_the_head_does_not_know_are_judged_by_recall(place, drawn, produ
     assert "knows no class of the validation images" in predicted.err
     assert "recall@1" in predicted.out and "every image asks all others" in predicted.out
     assert "head alone" not in predicted.out
+    assert not (place / "runs/sop/evaluations").exists()
     done = productrec("evaluate", "runs/sop", "--bootstrap", "20")
     assert done.code == 0, done.err
+    kept = (place / "runs/sop/evaluations/plain/val/evaluation.json").read_bytes()
     assert "every image asks all others" in done.out and "head_" not in done.out and "nearest_macro_f1" in done.out
+    assert productrec("predict", "runs/sop").code == 0
+    assert (place / "runs/sop/evaluations/plain/val/evaluation.json").read_bytes() == kept
+    # One validation image a class, so that nobody has a positive; the others become test images with labels.
+    table = load_table(Path("data/sop"))
+    images, val = table.images, table.images["split"] == "val"
+    images.loc[val & images["label"].duplicated(), "split"] = "test"
+    save_table(Path("data/lone"), images, table.classes, root=table.root, sample=None, inputs={}, settings={})
+    lone = productrec("predict", "runs/sop", "data.table=data/lone")
+    assert lone.code == 0, lone.err
+    assert "no retrieval figures of its validation images" in lone.err
+    assert "test, labels of the source" not in lone.out
+    assert (place / "runs/sop/predictions/plain/test").exists()
