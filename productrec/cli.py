@@ -319,10 +319,13 @@ def evaluate(
         Path, typer.Argument(metavar="RUN|EMBEDDINGS", help="Run, recipe, embedding set, or .npz of arrays.")
     ],
     overrides: Overrides = None,
-    split: Annotated[str, typer.Option(help="Whose images ask: val or test.")] = "val",
+    split: Annotated[str | None, typer.Option(help="Whose images ask: train, val or test.", show_default="val")] = None,
     views: Annotated[
-        str, typer.Option(metavar="PRESET", help="Views of the images, as `predict --views` has them.")
-    ] = "plain",
+        str | None,
+        typer.Option(
+            metavar="PRESET", help="Views of the images, as `predict --views` has them.", show_default="plain"
+        ),
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="Who asks whom: auto, self (each all others), roles, or gallery.")
     ] = "auto",
@@ -337,13 +340,17 @@ def evaluate(
     from dataclasses import asdict
 
     from productrec.artifacts import write_json
+    from productrec.data.table import SPLITS
     from productrec.data.views import get_views
     from productrec.stages.evaluate import PROTOCOLS, Wanted, report
     from productrec.stages.run import evaluate_target
 
     if protocol != "auto" and protocol not in PROTOCOLS:
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
-    get_views(views)
+    if split is not None and split not in SPLITS:
+        raise typer.BadParameter(f"must be {', '.join(SPLITS)}; got {split!r}", param_hint="--split")
+    if views is not None:
+        get_views(views)
     wanted = Wanted(_parse_numbers(k), _parse_numbers(map_k), bootstrap, clustering)
     found = evaluate_target(
         target,

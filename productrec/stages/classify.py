@@ -107,13 +107,13 @@ def _score_test(
     fusion: Fusion,
     contract: Contract,
 ) -> dict[str, Scores]:
-    """Scores on the test images whose labels are known, which nothing was fitted on."""
+    """Scores on the test images whose labels are known, which nothing was fitted on; none where the head knows none."""
     if test is None:
         return {}
     evidence, queries = test
     labels = _get_labels(table, queries.ids)
     known = np.flatnonzero(labels != _NO_LABEL)
-    if not len(known):
+    if not np.isin(labels[known], class_ids).any():
         return {}
     chosen = Evidence(evidence.logits[known], evidence.classes[known], evidence.similarities[known])
     return _score(chosen, labels[known], class_ids, fusion, contract)

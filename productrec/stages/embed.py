@@ -134,6 +134,11 @@ def _embed(
 ) -> None:
     views = get_views(wish.views)
     rows = table.select([wish.split])
+    if not len(rows):
+        raise DataError(
+            f"{table.root}: the table has no readable {wish.split} images, so there is nothing to embed. "
+            "Name another split, or ingest a source that has them."
+        )
     side_px = checkpoint.recipe["train"]["side_px"]
     own = slice_of_rank(len(rows), ranks)
     dataset = ViewedImages(open_images(table, rows.iloc[own]), views, side_px)

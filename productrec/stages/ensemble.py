@@ -104,4 +104,6 @@ def _score(blended: ClassProbabilities, table: ImageTable, metric_k: int) -> Sco
     if not readable.any():
         return None
     labels = rows.loc[readable, "label"].to_numpy(dtype=np.int64)
+    if not np.isin(labels, blended.class_ids).any():  # accuracies of 0 would say nothing
+        return None
     return compute_scores(blended.values[readable], blended.class_ids, labels, metric_k=metric_k)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
-from productrec.artifacts import is_fresh, write_artifact, write_text
+from productrec.artifacts import is_fresh, load_manifest, write_artifact, write_text
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError
@@ -71,9 +73,16 @@ class Material:
 
 
 def run_evaluate(
-    run: Path, recipe: Recipe, *, split: str = "val", views: str = "plain", protocol: Protocol = "auto", wanted: Wanted
+    run: Path,
+    recipe: Recipe,
+    *,
+    split: str = "val",
+    views: str = "plain",
+    protocol: Protocol = "auto",
+    wanted: Wanted,
+    keep: bool = True,
 ) -> Evaluation:
-    """Evaluate an embedded split of a run; ``RUN/evaluations/VIEWS/SPLIT/evaluation.json`` keeps it.
+    """Evaluate an embedded split of a run.
 
     Args:
         run: the run folder, whose split (and gallery, where it is asked) is embedded.
@@ -82,26 +91,30 @@ def run_evaluate(
         views: preset of their views.
         protocol: who asks whom; ``auto`` for :func:`choose_protocol`.
         wanted: figures.
+        keep: write them to ``RUN/evaluations/VIEWS/SPLIT/evaluation.json``, over what is there.
 
     Raises:
-        ArtifactError: an embedding set is missing.
+        ArtifactError: an embedding set is missing, or of another state of the table.
         DataError: the split has no labels, or nobody has anything to find.
     """
     table = load_table(recipe.table, root=recipe.data.images)
     chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
     asked = load_embedding_set(run / "embeddings" / views / split)
-    sets = []
-    if chosen == "gallery":
-        gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
-        sets = [load_embedding_set(run / "embeddings" / gallery_views / one) for one in recipe.predict.gallery_splits]
+    gallery = list_gallery(recipe, split, views) if chosen == "gallery" else {}
+    sets = {one: load_embedding_set(run / "embeddings" / seen / one) for one, seen in gallery.items()}
+    again = f"productrec evaluate {run} --split {split} --views {views}"
+    for one, seen in {split: views, **gallery}.items():
+        _check_current(run / "embeddings" / seen / one, table, again)
     inputs = {"table": table.fingerprint, split: asked.fingerprint}
-    inputs |= {f"gallery {number}": one.fingerprint for number, one in enumerate(sets)}
+    inputs |= {f"gallery {name}": one.fingerprint for name, one in sets.items()}
     settings = asdict(wanted) | {"protocol": chosen}
     folder = run / "evaluations" / views / split
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return _load(folder)
-    material = _gather(table, asked, sets, split, chosen)
+    material = _gather(table, asked, list(sets.values()), split, chosen)
     evaluation = evaluate_material(material, chosen, wanted)
+    if not keep:
+        return evaluation
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings) as temporary:
         # In the order of computing, which sorted keys would lose.
         write_text(temporary / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
@@ -123,6 +136,21 @@ def choose_protocol(table: ImageTable, split: str, gallery_splits: Sequence[str]
     return "gallery" if shared else "self"
 
 
+def list_gallery(recipe: Recipe, split: str, views: str) -> dict[str, str]:
+    """Splits that a split's images search, and the views of each; never itself, where each image would find itself.
+
+    Raises:
+        DataError: the recipe names no other split.
+    """
+    others = [one for one in recipe.predict.gallery_splits if one != split]
+    if not others:
+        raise DataError(
+            f"evaluation: the gallery of {split} must be another split; got predict.gallery_splits of {split} alone. "
+            "Name another with predict.gallery_splits, or let every image ask all others with --protocol self."
+        )
+    return dict.fromkeys(others, "plain" if views == "plain" else recipe.predict.gallery_tta)
+
+
 def has_foreign_classes(run: Path, recipe: Recipe, split: str) -> bool:
     """Whether the head knows not one class of an embedded split, so that retrieval alone can judge it."""
     folder = run / "embeddings" / "plain" / split
@@ -138,28 +166,41 @@ def load_material(path: Path, labels: Path | None = None) -> Material:
     from a ``.npy`` with the labels in another.
 
     Raises:
-        DataError: an array is missing, or the file cannot be read.
+        DataError: an array is missing, is_query does not fit, or the file cannot be read.
     """
-    try:
-        if path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        else:
-            found = {"embeddings": np.load(path, mmap_mode="r")}
-        if labels is not None:
-            found["labels"] = np.load(labels)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as NumPy arrays ({error}).") from None
+    found = _read_arrays(path, "embeddings")
+    if labels is not None:
+        found |= {"labels": _read_arrays(labels, "labels").get("labels", np.empty(0))}
     if not {"embeddings", "labels"} <= set(found):
         raise DataError(
             f"{path}: must hold the arrays embeddings and labels; got {', '.join(sorted(found))}. "
             "Name a .npy of labels with --labels."
         )
     rows, known = found["embeddings"], found["labels"]
-    is_query = found.get("is_query")
-    if is_query is None:
+    if "is_query" not in found:
         return Material(rows, known, found.get("gallery"), found.get("gallery_labels"))
-    return Material(rows[is_query], known[is_query], rows[~is_query], known[~is_query])
+    is_query = found["is_query"]
+    if is_query.shape != rows.shape[:1] or known.shape != rows.shape[:1] or not np.isin(is_query, (0, 1)).all():
+        raise DataError(
+            f"{path}: labels and is_query must be {len(rows)} values, one a row, is_query of booleans or of 0 and 1; "
+            f"got shapes {known.shape} and {is_query.shape}, is_query of {is_query.dtype}."
+        )
+    asks = is_query.astype(bool)
+    return Material(rows[asks], known[asks], rows[~asks], known[~asks])
+
+
+def _read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` by name, or that of a ``.npy`` by the name given."""
+    try:
+        if path.suffix == ".npy":
+            return {name: np.lib.format.open_memmap(path, mode="r")}
+        with path.open("rb") as file:
+            arrays = np.load(file)
+            return {name: arrays} if isinstance(arrays, np.ndarray) else dict(arrays)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: cannot be read as NumPy arrays ({error}). Write it again with numpy.save or numpy.savez."
+        ) from None
 
 
 def evaluate_material(material: Material, protocol: str, wanted: Wanted) -> Evaluation:
@@ -294,6 +335,13 @@ def _gather(table: ImageTable, asked: EmbeddingSet, sets: list[EmbeddingSet], sp
         asked.class_ids,
         tree,
     )
+
+
+def _check_current(folder: Path, table: ImageTable, again: str) -> None:
+    if load_manifest(folder).inputs.get("table") != table.fingerprint:
+        raise ArtifactError(
+            f"{folder}: the image table has changed since these images were embedded. Embed them again: run `{again}`."
+        )
 
 
 def _load(folder: Path) -> Evaluation:

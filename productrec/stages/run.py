@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from productrec.artifacts import write_text
 from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
-from productrec.console import say, silence
+from productrec.console import say, silence, warn
 from productrec.data.table import load_table
 from productrec.data.views import PRESETS, get_views
-from productrec.errors import ArtifactError, RecipeError
+from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.losses.own_loss import check_code_allowed
 from productrec.recipe import Recipe, load_recipe, save_recipe
 from productrec.recognition.scores import Scores
@@ -28,6 +28,7 @@ from productrec.stages.evaluate import (
     choose_protocol,
     evaluate_material,
     has_foreign_classes,
+    list_gallery,
     load_material,
     run_evaluate,
 )
@@ -177,7 +178,11 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
                     known["tta"] = more["fused"]
         validation[folder.name], test[folder.name] = ways
         if has_foreign_classes(folder, recipe, "val"):
-            retrieval[folder.name] = run_evaluate(folder, recipe, wanted=Wanted(draws=0, clustering=False))
+            few = Wanted(draws=0, clustering=False)
+            try:  # not kept: what `productrec evaluate` wrote has intervals too
+                retrieval[folder.name] = run_evaluate(folder, recipe, wanted=few, keep=False)
+            except DataError as error:  # the test images are predicted all the same
+                warn(f"{folder.name}: no retrieval figures of its validation images. {error}")
     table = load_table(recipes[0].table, root=recipes[0].data.images)
     test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:
@@ -208,8 +213,8 @@ def evaluate_target(
     target: Path,
     overrides: Sequence[str] = (),
     *,
-    split: str = "val",
-    views: str = "plain",
+    split: str | None = None,
+    views: str | None = None,
     protocol: Protocol = "auto",
     wanted: Wanted | None = None,
     labels: Path | None = None,
@@ -220,8 +225,8 @@ def evaluate_target(
         target: a run folder or recipe, whose split is embedded where it is not yet; a folder
             ``RUN/embeddings/VIEWS/SPLIT``; or a ``.npz`` or ``.npy``, see :func:`load_material`.
         overrides: ``key=value`` changes of the recipe.
-        split: whose images ask.
-        views: preset of their views.
+        split: whose images ask; None for val.
+        views: preset of their views; None for plain.
         protocol: who asks whom.
         wanted: figures.
         labels: ``.npy`` of labels for NumPy files.
@@ -231,12 +236,17 @@ def evaluate_target(
 
     Raises:
         ArtifactError: the target is nothing of these.
+        RecipeError: an option is given that decides nothing for such a target.
     """
     wanted = wanted or Wanted()
+    given: dict[str, object] = {"--split": split, "--views": views}
     if target.suffix in (".npz", ".npy"):
+        given |= {"--protocol": None if protocol == "auto" else protocol} | dict.fromkeys(overrides, True)
+        _refuse_idle(target, given, "its arrays alone say who asks whom")
         material = load_material(target, labels)
         return {target.name: evaluate_material(material, "self" if material.gallery is None else "roles", wanted)}
     if (target / "embeddings.npy").is_file():
+        _refuse_idle(target, given | {"--labels": labels}, "its folder and the table name them")
         folder = target.resolve()
         run, views, split = folder.parents[2], folder.parent.name, folder.name
         if not (run / "recipe.yaml").is_file():
@@ -254,18 +264,23 @@ def evaluate_target(
                 wanted=wanted,
             )
         }
-    found = {}
+    _refuse_idle(target, {"--labels": labels}, "the image table has them")
+    split, views, found = split or "val", views or "plain", {}
     for run, recipe in load_runs([target], overrides).runs.items():
-        gallery_splits = recipe.predict.gallery_splits
         table = load_table(recipe.table, root=recipe.data.images)
-        chosen = choose_protocol(table, split, gallery_splits) if protocol == "auto" else protocol
+        chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
         wishes = [Wish(split, views, True)]
         if chosen == "gallery":
-            gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
-            wishes += [Wish(one, gallery_views, False) for one in gallery_splits]
+            wishes += [Wish(one, seen, False) for one, seen in list_gallery(recipe, split, views).items()]
         run_embed(run, recipe, wishes)
         found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
     return found
+
+
+def _refuse_idle(target: Path, given: Mapping[str, object], reason: str) -> None:
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise RecipeError(f"{target}: {', '.join(idle)} would have no effect, since {reason}. Leave out what has none.")
 
 
 def audit_targets(

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from productrec.data.table import load_table, save_table
 from productrec.metrics.retrieval import compute_retrieval
 from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY
@@ -55,6 +57,54 @@ def test_what_cannot_be_evaluated_is_said(finished, productrec):
     assert "must lie in its run folder" in lonely.err
 
 
+def change_table(change):
+    """The drawn table with other rows."""
+    table = load_table(Path("data/tiny"))
+    shutil.rmtree("data/tiny")
+    save_table(
+        Path("data/tiny"),
+        change(table.images).reset_index(drop=True),
+        table.classes,
+        root=table.root,
+        sample=None,
+        inputs={},
+        settings={},
+    )
+
+
+def test_a_split_without_images_is_said(finished, productrec):
+    change_table(lambda images: images[images["split"] != "test"])
+    empty = productrec("evaluate", "runs/tiny", "--split", "test")
+    assert empty.code == 3, empty.err
+    assert "the table has no readable test images" in empty.err and "Name another split" in empty.err
+    assert productrec("evaluate", "runs/tiny", "--split", "tset").code == 2
+
+
+def test_a_split_is_not_in_its_own_gallery(finished, productrec):
+    options = ("--protocol", "gallery", "--split", "train", "--bootstrap", "0", "--no-clustering")
+    both = productrec("evaluate", "runs/tiny", "predict.gallery_splits=[train,val]", *options)
+    assert both.code == 0, both.err
+    assert "48 queries, 0 of them without a positive, 18 gallery rows" in both.err
+    manifest = json.loads((finished / "runs/tiny/evaluations/plain/train/manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"table", "train", "gallery val"}
+    alone = productrec("evaluate", "runs/tiny", *options)
+    assert alone.code == 3, alone.err
+    assert "the gallery of train must be another split" in alone.err
+
+
+def test_embeddings_of_another_table_are_refused(finished, productrec):
+    def move(images):
+        val = images["split"] == "val"
+        return images.assign(label=images["label"].where(~val, (images["label"] + 1) % 6))
+
+    change_table(move)
+    stale = productrec("evaluate", "runs/tiny/embeddings/plain/val", "--bootstrap", "0")
+    assert stale.code == 4, stale.err
+    assert "changed since these images were embedded" in stale.err and "run `productrec evaluate " in stale.err
+    assert productrec("evaluate", "runs/tiny", "--bootstrap", "0").code == 0
+    assert productrec("evaluate", "runs/tiny/embeddings/plain/val", "--bootstrap", "0").code == 0
+
+
 def test_arrays_are_evaluated(place, productrec):
     rows = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
     labels = np.repeat(np.arange(4), 3)
@@ -75,6 +125,49 @@ def test_arrays_are_evaluated(place, productrec):
     assert "--labels" in bare.err
     np.save("labels.npy", labels)
     assert productrec("evaluate", "rows.npy", "--labels", "labels.npy", "--bootstrap", "0").code == 0
+
+
+def test_flags_of_queries_may_be_integers_and_must_fit(place, productrec):
+    arrays = {"embeddings": np.repeat(np.eye(4, dtype=np.float32), 3, axis=0), "labels": np.repeat(np.arange(4), 3)}
+    is_query = (np.arange(12) % 3 == 0).astype(np.int64)
+    np.savez("integers.npz", **arrays, is_query=is_query)
+    done = productrec("evaluate", "integers.npz", "--bootstrap", "0")
+    assert "4 queries, 0 of them without a positive, 8 gallery rows" in done.err
+    for wrong in (is_query[:11], is_query * 2):
+        np.savez("wrong.npz", **arrays, is_query=wrong)
+        refused = productrec("evaluate", "wrong.npz")
+        assert refused.code == 3, refused.err
+        assert "is_query must be 12 values" in refused.err or "is_query of booleans" in refused.err
+
+
+def test_broken_array_files_are_refused(place, productrec):
+    np.savez("whole.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.arange(4))
+    cut = (place / "whole.npz").read_bytes()
+    (place / "cut.npz").write_bytes(cut[: len(cut) // 2])
+    np.savez("pickled.npz", embeddings=np.eye(4, dtype=np.float32), labels=np.array(list("abcd"), dtype=object))
+    (place / "empty.npz").write_bytes(b"")
+    for name in ("cut.npz", "pickled.npz", "empty.npz", "absent.npz"):
+        broken = productrec("evaluate", name)
+        assert broken.code == 3, broken.err
+        assert f"{name}: cannot be read as NumPy arrays" in broken.err
+
+
+def test_options_without_effect_are_refused(finished, productrec):
+    np.savez("some.npz", embeddings=np.repeat(np.eye(2, dtype=np.float32), 2, axis=0), labels=np.array([0, 0, 1, 1]))
+    embedded = "runs/tiny/embeddings/plain/val"
+    for target, *idle in (
+        ("some.npz", "device=cpu"),
+        ("some.npz", "--split", "val"),
+        ("some.npz", "--views", "plain"),
+        ("some.npz", "--protocol", "self"),
+        (embedded, "--split", "val"),
+        (embedded, "--views", "plain"),
+        (embedded, "--labels", "labels.npy"),
+        ("runs/tiny", "--labels", "labels.npy"),
+    ):
+        refused = productrec("evaluate", target, *idle, "--bootstrap", "0")
+        assert refused.code == 2, (target, idle, refused.err)
+        assert f"{idle[0]} would have no effect" in refused.err
 
 
 def write_products(folder, drawn):
@@ -106,6 +199,20 @@ def test_classes_the_head_does_not_know_are_judged_by_recall(place, drawn, produ
     assert "knows no class of the validation images" in predicted.err
     assert "recall@1" in predicted.out and "every image asks all others" in predicted.out
     assert "head alone" not in predicted.out
+    assert not (place / "runs/sop/evaluations").exists()
     done = productrec("evaluate", "runs/sop", "--bootstrap", "20")
     assert done.code == 0, done.err
+    kept = (place / "runs/sop/evaluations/plain/val/evaluation.json").read_bytes()
     assert "every image asks all others" in done.out and "head_" not in done.out and "nearest_macro_f1" in done.out
+    assert productrec("predict", "runs/sop").code == 0
+    assert (place / "runs/sop/evaluations/plain/val/evaluation.json").read_bytes() == kept
+    # One validation image a class, so that nobody has a positive; the others become test images with labels.
+    table = load_table(Path("data/sop"))
+    images, val = table.images, table.images["split"] == "val"
+    images.loc[val & images["label"].duplicated(), "split"] = "test"
+    save_table(Path("data/lone"), images, table.classes, root=table.root, sample=None, inputs={}, settings={})
+    lone = productrec("predict", "runs/sop", "data.table=data/lone")
+    assert lone.code == 0, lone.err
+    assert "no retrieval figures of its validation images" in lone.err
+    assert "test, labels of the source" not in lone.out
+    assert (place / "runs/sop/predictions/plain/test").exists()
