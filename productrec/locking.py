@@ -17,7 +17,8 @@ _UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 def hold_lock(path: Path, busy: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock file ``path`` while the block runs; the empty file stays.
 
-    Where the disk knows no locks that is told, and where nothing may be written there the block's own writes tell it.
+    Where the disk knows no locks, or the file cannot be opened, that is told and the block runs without; of a disk that
+    is read-only the block's own writes tell.
     filelock is needed from 4.3.1 on: before, a loader process that outlived a killed training still held its lock.
 
     Args:
@@ -39,4 +40,7 @@ def hold_lock(path: Path, busy: str, *, wait_seconds: float = 0.0) -> Iterator[N
         except OSError as error:
             if error.errno in _UNSUPPORTED:
                 warn(f"{path.parent}: this disk knows no locks; let one process at a time write here.")
+            elif error.errno != errno.EROFS:
+                why = error.strerror or error
+                warn(f"{path.parent}: cannot be locked ({why}); let one process at a time write here.")
         yield

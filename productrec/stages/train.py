@@ -188,6 +188,7 @@ def _train(
             side_px=recipe.train.side_px,
             multiple_of=multiple_of,
             dtype=dtype,
+            is_frozen=recipe.train.freeze_epochs >= recipe.train.epochs,
         )
         if ranks.size > 1:
             torch.manual_seed(recipe.seed + ranks.rank)  # weights are equal; what each drops is its own

@@ -29,7 +29,13 @@ from productrec.runtime import StopRequest
 from productrec.stages.table_state import find_class_ids
 from productrec.training.merging import merge_learned_centres
 from productrec.training.ranks import Ranks
-from productrec.training.validation import gather_images, recognise_images, slice_of_rank, validate_network
+from productrec.training.validation import (
+    can_retrieve,
+    gather_images,
+    recognise_images,
+    slice_of_rank,
+    validate_network,
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,11 @@ def build_augmentations(recipe: Recipe) -> list[Augmentation]:
 def build_validation(
     table: ImageTable, recipe: Recipe, class_ids: list[int], place: Place
 ) -> Callable[[nn.Module, StopRequest | None], dict[str, float]] | None:
-    """What validates a network, unless a stop is wanted; None without labelled images that it is not trained on."""
+    """What validates a network, unless a stop is wanted; None without labelled images that it is not trained on.
+
+    Raises:
+        DataError: a retrieval figure decides, and no image has another to find.
+    """
     rows = table.select(["val"])
     rows = rows[rows["label"].notna()]
     if not len(rows):
@@ -156,16 +166,16 @@ def build_validation(
         warn(f"no validation image is of a class to train on; {figure} decides which checkpoint is the best one.")
     elif unseen:
         warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
-    loader = _build_loader(table, recipe, rows, place, persistent=True)
     labels = rows["label"].to_numpy(dtype=np.int64)
-    if figure in ("recall@1", "map@r") and np.unique(labels, return_counts=True)[1].max() < 2:
-        raise DataError(
-            f"{recipe.table}: a class must have two validation images for {figure} to decide; none has. "
-            "Hold out more (data.validation_fraction), or keep the best by top_1_accuracy."
-        )
-    is_query = (
-        (rows["role"] == "query").fillna(False).to_numpy(dtype=bool)
-    )  # of benchmarks that tell them from a gallery
+    asks = (rows["role"] == "query").fillna(False).to_numpy(dtype=bool)
+    is_query = asks if asks.any() and not asks.all() else None  # of benchmarks that tell them from a gallery
+    if figure in ("recall@1", "map@r") and not can_retrieve(labels, is_query):
+        wanted, advice = "a class must have two validation images", "Hold out more (data.validation_fraction)"
+        if is_query is not None:
+            wanted, advice = "a query of val must have its class in the gallery", "Mend the source's roles"
+        other = ", or keep the best by top_1_accuracy (train.keep_best_by)" if len(unseen) < len(set(labels)) else ""
+        raise DataError(f"{recipe.table}: {wanted} for {figure} to decide; none has. {advice}{other}.")
+    loader = _build_loader(table, recipe, rows, place, persistent=True)
 
     def measure(network: nn.Module, stop: StopRequest | None = None) -> dict[str, float]:
         return validate_network(
@@ -175,7 +185,7 @@ def build_validation(
             np.array(class_ids),
             device=place.device,
             dtype=place.dtype,
-            is_query=is_query if is_query.any() and not is_query.all() else None,
+            is_query=is_query,
             ranks=place.ranks,
             stop=stop,
         )

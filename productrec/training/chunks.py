@@ -21,7 +21,8 @@ class Chunks:
     gradient caching (Gao et al., RepL4NLP 2021) extracts the pooled features of all chunks without a graph, takes the
     gradient of neck, heads and losses by them over the whole batch at once, and goes through the chunks again, each
     with the random state it had, so that dropout drops the same. One more forward pass buys memory that does not grow
-    with the batch, but for its features. Where no pairs are looked at, gradients are accumulated in a single pass.
+    with the batch, but for its features. Where nothing before the features learns there is no second pass, and where no
+    pairs are looked at, gradients are accumulated in a single one.
 
     The gradient is that of the whole batch at once, for backbones without batch norms and for those whose norms keep
     their statistics (``train.freeze_norms``). Other batch norms of the backbone see a chunk at a time, in both passes
@@ -35,6 +36,8 @@ class Chunks:
         statistics: Sequence[Tensor],
         cast: Callable[[], AbstractContextManager[object]],
         device: torch.device,
+        *,
+        learns: bool,
     ) -> None:
         """What every batch needs.
 
@@ -44,9 +47,10 @@ class Chunks:
             statistics: buffers that ``extract`` moves, which the pass without a graph must leave as they were.
             cast: the block in which networks run.
             device: where all is.
+            learns: whether ``extract`` has anything that requires a gradient.
         """
         self._size, self._extract, self._statistics = size, extract, statistics
-        self._cast, self._device = cast, device
+        self._cast, self._device, self._learns = cast, device, learns
 
     def backward_whole(
         self,
@@ -76,15 +80,16 @@ class Chunks:
             The loss and its terms, detached.
         """
         states, seen = [], []
-        kept = [one.clone() for one in self._statistics]
+        moved = self._statistics if self._learns else ()  # by the second pass, where there is one
+        kept = [one.clone() for one in moved]
         with torch.no_grad(), self._cast():
             for chunk in self._split(images):
                 states.append(get_random_state(self._device))
                 seen.append(self._extract(chunk))
         with torch.no_grad():
-            for one, earlier in zip(self._statistics, kept, strict=True):
+            for one, earlier in zip(moved, kept, strict=True):
                 one.copy_(earlier)
-        features = torch.cat(seen).requires_grad_()
+        features = torch.cat(seen).requires_grad_(self._learns)
         del seen
         found = self._backward_heads(features, labels, neck, head, compare, classify, splits_logits, scale)
         if found is None:

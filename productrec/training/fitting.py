@@ -108,9 +108,17 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, labels: Tensor, *, m
     if chunk and fits_step(len(images), found):
         advice.append(chunk.format(found))
     if not trainer.passes.chunk_size:
-        while found > multiple_of and not fits_step(found, 0):
-            found = max(multiple_of, found * 3 // 4 // multiple_of * multiple_of)
-        advice.append(f"train.batch_size={found * trainer.ranks.size}")
+        batch = found
+        while not (does_fit := fits_step(batch, 0)) and batch > multiple_of:
+            batch = max(multiple_of, batch * 3 // 4 // multiple_of * multiple_of)
+        if does_fit:
+            found = batch
+            advice.append(f"train.batch_size={found * trainer.ranks.size}")
+        elif not advice:
+            return TrainingError(
+                f"{what} {multiple_of} do, by trial, but not with their losses: lower train.side_px, "
+                "model.embedding_dim or loss.memory.rows, or take a smaller model.backbone."
+            )
     if not advice:
         return TrainingError(f"{what} {found} do, by trial, but {losses}: lower train.batch_size as well.")
     return TrainingError(f"{what} {found} do, by trial: give {', or '.join(advice)}.")

@@ -19,7 +19,8 @@ from productrec.errors import TrainingError
 from productrec.runtime import measure_free_memory
 from productrec.training.trainer import Trainer
 
-_GRADIENT_BYTES = 12  # of a learned number: its gradient and two moments
+_NUMBER_BYTES = 4  # of a gradient, and of each moment of a learned number
+_MOMENTS = {"adam": 2, "adamw": 2, "nadam": 2, "nadamw": 2, "lamb": 2, "sgd": 1, "lion": 1, "rmsprop": 1}  # at least
 _PIXEL_BYTES = 15  # a colour pixel as bytes, and as float32
 _GENEROUS = 1000  # no backbone keeps so many times the bytes of its images
 _ROOM = 0.8  # of what is free, that advice makes use of
@@ -27,7 +28,13 @@ _GIB = 2**30
 
 
 def check_step_fits(
-    trainer: Trainer, *, batch_size: int, side_px: int, multiple_of: int, dtype: torch.dtype = torch.float32
+    trainer: Trainer,
+    *,
+    batch_size: int,
+    side_px: int,
+    multiple_of: int,
+    dtype: torch.dtype = torch.float32,
+    is_frozen: bool = False,
 ) -> None:
     """Refuse a step on the CPU that needs more memory than the machine, or the container, has left.
 
@@ -40,6 +47,7 @@ def check_step_fits(
         side_px: their side, the largest of the training.
         multiple_of: what a batch size must be a multiple of.
         dtype: of activations.
+        is_frozen: whether the backbone never learns, and so keeps nothing for the way back.
 
     Raises:
         TrainingError: it does not fit; the message names a side, a batch and a chunk that may.
@@ -54,11 +62,13 @@ def check_step_fits(
     pixels = side_px**2 * _PIXEL_BYTES
     if images * copies * pixels * _GENEROUS < free:
         return
-    kept = estimate_kept_bytes(trainer.recognizer.backbone, side_px)
+    kept = 0 if is_frozen else estimate_kept_bytes(trainer.recognizer.backbone, side_px)
     if kept is None:
         return
     share = torch.finfo(dtype).bits / 32
-    fixed = _GRADIENT_BYTES * sum(one.numel() for one in trainer.parameters if one.requires_grad)
+    frozen = {id(one) for one in trainer.recognizer.backbone.parameters()} if is_frozen else set()
+    learned = sum(one.numel() for one in trainer.parameters if one.requires_grad and id(one) not in frozen)
+    fixed = learned * _NUMBER_BYTES * (1 + _MOMENTS.get(type(trainer.optimizer).__name__.lower(), 0))
     each = copies * (round(kept * share) + pixels)
     wanted = fixed + seen * each + (images - seen) * side_px**2 * 3
     if wanted <= free:

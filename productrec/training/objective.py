@@ -84,8 +84,8 @@ class JointLoss(nn.Module):
 
     @property
     def needs_positives(self) -> bool:
-        """Whether the metric term needs two images of a class, as it has no centres to stand for one."""
-        return self.metric is not None and next(self.iterate_centres(), None) is None
+        """Whether the metric term needs two images of a class: it has no centres to stand for one, nor images' keys."""
+        return self.metric is not None and not self.key_momentum and next(self.iterate_centres(), None) is None
 
     def forget_last(self) -> None:
         """Undo what the last batch left in a memory, where there is one: its step is not taken."""

@@ -95,7 +95,8 @@ class Passes:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         network = self._recognizer
         statistics = list(network.backbone.buffers())
-        chunks = Chunks(self.chunk_size, self._extract, statistics, self._cast, self._device)
+        learns = any(one.requires_grad for part in (network.backbone, network.pooling) for one in part.parameters())
+        chunks = Chunks(self.chunk_size, self._extract, statistics, self._cast, self._device, learns=learns)
         heads = {"neck": network.neck, "head": network.head}
         if mixture is not None or self._objective.metric is None:
             return chunks.backward_apart(

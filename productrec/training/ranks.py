@@ -91,12 +91,18 @@ class Ranks:
     def average_statistics(self, module: nn.Module) -> None:
         """Average a module's floating buffers over the ranks: statistics of norms that each has of its own images.
 
-        Constants, which are not part of its state, stay as they are: the mean of equal numbers may be off by rounding.
+        Constants, which are not part of its state, and statistics of norms in eval mode, which are equal on all ranks,
+        stay as they are: the mean of equal numbers may be off by rounding.
         """
         if self.size == 1:
             return
         kept = module.state_dict(keep_vars=True)
-        buffers = [one for name, one in module.named_buffers() if name in kept and one.is_floating_point()]
+        resting = {id(one) for part in module.modules() if not part.training for one in part.buffers(recurse=False)}
+        buffers = [
+            one
+            for name, one in module.named_buffers()
+            if name in kept and id(one) not in resting and one.is_floating_point()
+        ]
         if buffers:
             flat = torch.cat([one.flatten() for one in buffers])
             distributed.all_reduce(flat)

@@ -47,7 +47,7 @@ def validate_network(
 
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read; the
-        first two only where the network knows a class of theirs, the last two only where a class has several.
+        first two only where the network knows a class of theirs, the last two only where one has another to find.
 
     Raises:
         Interrupted: a stop is wanted.
@@ -64,9 +64,16 @@ def validate_network(
         figures["top_1_accuracy"] = float(np.mean(seen.places == 0))
         figures["top_3_error"] = float(np.mean(seen.places >= min(3, len(class_ids))))
     roles = None if is_query is None else is_query[seen.rows]
-    if roles is None and np.unique(known, return_counts=True)[1].max() < 2:  # nobody has anyone to find
+    if not can_retrieve(known, roles):
         return figures
     return figures | compute_self_retrieval(seen.embeddings, known, is_query=roles)
+
+
+def can_retrieve(labels: np.ndarray, is_query: np.ndarray | None) -> bool:
+    """Whether any image of labels (N,) has another of its class to find, see `validate_network`."""
+    if is_query is None:
+        return bool(np.unique(labels, return_counts=True)[1].max() > 1)
+    return bool(np.isin(labels[is_query], labels[~is_query]).any())
 
 
 def _stop_between(batches: Iterable[ViewBatch], stop: StopRequest) -> Iterator[ViewBatch]:

@@ -171,3 +171,20 @@ def test_the_random_state_after_a_step_is_that_of_one_pass():
         features = trainer.recognizer.extract_features(part)
         trainer.recognizer.head(features)
     assert torch.equal(after, torch.rand(3))
+
+
+@pytest.mark.parametrize(("metric", "shard_head"), [("multi_similarity", False), ("momentum", False), ("memory", True)])
+def test_where_nothing_before_the_features_learns_one_pass_is_all(monkeypatch, metric, shard_head):
+    trainers = [assemble(size, "resnet10t", metric=metric, shard_head=shard_head) for size in (0, COUNT // 2)]
+    for trainer in trainers:
+        trainer.recognizer.backbone.requires_grad_(False)
+        trainer.recognizer.pooling.requires_grad_(False)
+        set_norms_frozen(trainer.recognizer, True)
+    seen, extract = [], trainers[1].passes._extract
+    monkeypatch.setattr(trainers[1].passes, "_extract", lambda images: seen.append(len(images)) or extract(images))
+    assert compare(trainers, *draw_batch()) < 1e-5
+    assert seen == [COUNT // 2] * 2  # four with the pass whose features nobody wanted
+    set_norms_frozen(trainers[1].recognizer, False)
+    norm = next(one for one in trainers[1].recognizer.backbone.modules() if isinstance(one, torch.nn.BatchNorm2d))
+    take_step(trainers[1], *draw_batch())
+    assert norm.num_batches_tracked.item() == 2  # what the only pass moved stays moved

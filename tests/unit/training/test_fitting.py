@@ -133,3 +133,10 @@ def test_a_frozen_network_can_be_rehearsed():
     for one in trainer.recognizer.parameters():
         one.requires_grad_(False)
     trainer.passes.rehearse(torch.zeros(4, 32, 32, 3, dtype=torch.uint8))
+
+
+def test_the_smallest_batch_is_tried_as_well():
+    trainer = build()
+    trainer.objective.metric = GreedyLoss(trainer.objective.metric, 1)
+    with pytest.raises(TrainingError, match=r"2 do, by trial, but not with their losses: lower train\.side_px"):
+        play(trainer)

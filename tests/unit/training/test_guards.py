@@ -211,7 +211,7 @@ def test_only_pair_losses_want_positives():
                 yield batch._replace(images=self.images[:CLASSES], labels=self.labels[:CLASSES])
 
     assert play(build("memory"), epochs=1, images=Lonely)[0]["batches_without_positives"] == 4.0
-    for options in ({"metric": "soft_triple"}, {"metric": "none"}, {"cut_mix": 1.0}):
+    for options in ({"metric": "soft_triple"}, {"metric": "none"}, {"metric": "momentum"}, {"cut_mix": 1.0}):
         assert "batches_without_positives" not in play(build(**options), epochs=1, images=Lonely)[0]
 
 

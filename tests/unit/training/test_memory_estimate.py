@@ -74,3 +74,30 @@ def test_free_memory_is_that_of_this_machine_at_most():
     with open("/proc/meminfo", encoding="ascii") as file:
         total = int(file.readline().split()[1]) << 10
     assert 0 < free < 4 * total
+
+
+def count_bytes(monkeypatch, trainer, **options):
+    """The GiB that a step is said to need, on a machine that has next to nothing."""
+    monkeypatch.setattr(memory_estimate, "measure_free_memory", lambda: 1 << 10)
+    monkeypatch.setattr(memory_estimate, "_GIB", 1)
+    with pytest.raises(TrainingError, match="GiB are free") as told:
+        check_step_fits(trainer, batch_size=8, side_px=64, multiple_of=2, **options)
+    return float(str(told.value).split("at least ")[1].split()[0])
+
+
+def test_a_backbone_that_never_learns_keeps_nothing(monkeypatch):
+    trainer = build()
+    body = {id(one) for one in trainer.recognizer.backbone.parameters()}
+    others = sum(one.numel() for one in trainer.parameters if id(one) not in body)
+    assert count_bytes(monkeypatch, trainer, is_frozen=True) == 12 * others + 8 * 64**2 * 15
+    assert count_bytes(monkeypatch, trainer) > 12 * sum(one.numel() for one in trainer.parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "each"), [("adamw", 12), ("lamb", 12), ("nadamw", 12), ("sgd", 8), ("lion", 8), ("adafactor", 4)]
+)
+def test_moments_are_those_of_the_optimiser(monkeypatch, name, each):
+    trainer = build(optimizer=name)
+    body = {id(one) for one in trainer.recognizer.backbone.parameters()}
+    others = sum(one.numel() for one in trainer.parameters if id(one) not in body)
+    assert count_bytes(monkeypatch, trainer, is_frozen=True) == each * others + 8 * 64**2 * 15

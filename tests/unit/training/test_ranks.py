@@ -172,3 +172,13 @@ def test_alone_nothing_is_sent():
 )
 def test_ranks_are_not_told_to_launch_ranks(given):
     assert drop_own_options(given) == ["train", "a.yaml", "--resume"]
+
+
+def test_norms_that_keep_their_statistics_are_not_averaged(monkeypatch):
+    """The mean of equal numbers may be off by rounding."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda value: value.mul_(3 * (1 + 1e-6)))
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.BatchNorm1d(4))
+    network[0].eval()
+    Ranks(0, 3).average_statistics(network)
+    assert torch.equal(network[0].running_var, torch.ones(4))
+    assert not torch.equal(network[1].running_var, torch.ones(4))

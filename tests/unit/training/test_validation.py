@@ -29,7 +29,7 @@ def load(brightness, broken=()):
     return [ViewBatch(rows[:2], [images[:2]], dict.fromkeys(broken, "broken")), ViewBatch(rows[2:], [images[2:]], {})]
 
 
-def validate(classes, brightness, labels, broken=()):
+def validate(classes, brightness, labels, broken=(), is_query=None):
     return validate_network(
         Network(classes),
         load(brightness, broken),
@@ -37,6 +37,7 @@ def validate(classes, brightness, labels, broken=()):
         np.arange(classes) * 10,
         device=torch.device("cpu"),
         dtype=torch.float32,
+        is_query=is_query,
     )
 
 
@@ -68,3 +69,9 @@ def test_a_rank_without_an_image_to_read_is_left_out():
     some = RecognisedImages([1], np.zeros((1, 2), np.float32), np.array([0]))
     assert gather_images(some, 4, SaidRanks(0, 2)).rows == [1, 3]
     assert gather_images(some, 4, Ranks()).rows == [1]
+
+
+def test_where_no_query_has_a_partner_the_head_is_judged_alone():
+    figures = validate(5, [0, 0, 1], [0, 0, 10], is_query=np.array([True, True, False]))
+    assert figures == {"top_1_accuracy": 1.0, "top_3_error": 0.0}
+    assert "recall@1" in validate(5, [0, 0, 1], [0, 0, 10], is_query=np.array([True, False, False]))
