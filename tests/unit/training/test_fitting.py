@@ -57,7 +57,7 @@ def test_the_message_names_what_fits(error):
     seen = limit_device(trainer, 2, error)
     with pytest.raises(TrainingError, match=r"4 images of 32 px do not\. 2 do, by trial.*chunk_size=2.*batch_size=2\."):
         play(trainer)
-    assert seen == [4, 2, 2, 2, 2, 2]  # the batch, a part of it, the batch in chunks, twice
+    assert seen == [4, 2, 2, 2, 2, 2, 2]  # the batch, a part, the batch in chunks, twice, a batch of two
 
 
 class GreedyLoss(torch.nn.Module):
