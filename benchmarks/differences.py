@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import TrainingError
-from productrec.losses.margin_softmax import ArcFaceLoss, NormalisedSoftmaxLoss
-from productrec.losses.memory import CrossBatchMemory
-from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pair_loss import Mining, PairLoss
-from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import (
+from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_loss import Mining, PairLoss
+from productrec.losses.engine.pair_weighting import compute_pair_loss
+from productrec.losses.pair.memory import CrossBatchMemory
+from productrec.losses.pair.pairwise import (
     Circle,
     Contrastive,
     LiftedStructure,
@@ -33,9 +32,10 @@ from productrec.losses.pairwise import (
     PairwiseLoss,
     SupCon,
 )
-from productrec.losses.proxy import ProxyNCALoss
-from productrec.losses.ranking import SmoothAP, Triplet
-from productrec.losses.soft_triple import SoftTripleLoss
+from productrec.losses.pair.ranking import SmoothAP, Triplet
+from productrec.losses.proxy.margin_softmax import ArcFaceLoss, NormalisedSoftmaxLoss
+from productrec.losses.proxy.proxy import ProxyNCALoss
+from productrec.losses.proxy.soft_triple import SoftTripleLoss
 
 _COSINE = distances.CosineSimilarity()
 

@@ -87,10 +87,11 @@ def _measure_pipeline(
     from sections.rates import measure_loader_rate, measure_step_rate
 
     from productrec.data.table import load_table
+    from productrec.pipeline.play import ingest_recipe
+    from productrec.pipeline.predict import predict_runs
+    from productrec.pipeline.score_table import print_scores
+    from productrec.pipeline.select import select_runs
     from productrec.runtime import choose_dtype
-    from productrec.stages.run import ingest_recipe, predict_runs
-    from productrec.stages.score_table import print_scores
-    from productrec.stages.select import select_runs
     from productrec.stages.submit import submit_recipe
     from productrec.stages.train import run_train
 
@@ -153,7 +154,7 @@ def _load_recipe(options: argparse.Namespace, work: Path, device: torch.device) 
 
     source = options.data
     if source is None:
-        from productrec.data.drawn.competition import draw_competition
+        from productrec.demo.drawn.competition import draw_competition
 
         skus, train_images = (6, 8) if options.quick else (60, 40)
         source = draw_competition(work / "drawn", skus=skus, train_images=train_images, max_side_px=256).folder
@@ -181,11 +182,11 @@ def _time_views(
     from sections.predict import embed_images
     from sections.step import synchronise
 
+    from productrec.assembly.network import load_network
     from productrec.data.dataset import choose_workers
     from productrec.data.table import load_table
     from productrec.runtime import count_cores
-    from productrec.stages.load_model import load_network
-    from productrec.training.checkpoint import load_checkpoint
+    from productrec.training.run.checkpoint import load_checkpoint
 
     network = load_network(load_checkpoint(run / "checkpoints" / "best")).to(device)
     table = load_table(recipe.table)

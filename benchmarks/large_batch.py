@@ -17,9 +17,9 @@ import time
 import torch
 from sections.figures import compute_ratios, describe_machine
 
+from productrec.assembly.trainer import build_trainer
 from productrec.recipe import build_recipe
 from productrec.runtime import choose_device, choose_dtype, keep_freed_memory
-from productrec.stages.train_model import build_trainer
 
 _CLASSES = 2019
 

@@ -23,11 +23,11 @@ from sections.figures import compute_ratios, compute_spread, describe_machine, t
 from torch import Tensor
 from torch.nn import functional
 
-from productrec.losses.euclidean import OriginalLiftedStructure
-from productrec.losses.memory import CrossBatchMemory
-from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import (
+from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_weighting import compute_pair_loss
+from productrec.losses.pair.euclidean import OriginalLiftedStructure
+from productrec.losses.pair.memory import CrossBatchMemory
+from productrec.losses.pair.pairwise import (
     Circle,
     Contrastive,
     LiftedStructure,
@@ -36,8 +36,8 @@ from productrec.losses.pairwise import (
     PairwiseLoss,
     SupCon,
 )
-from productrec.losses.ranking import Triplet
-from productrec.losses.soft_triple import SoftTripleLoss
+from productrec.losses.pair.ranking import Triplet
+from productrec.losses.proxy.soft_triple import SoftTripleLoss
 
 _PK = 4  # images a class
 _LOSSES: dict[str, tuple[Any, Any]] = {

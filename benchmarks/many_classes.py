@@ -22,11 +22,11 @@ import torch
 from sections.figures import describe_machine
 from torch import Tensor, nn
 
-from productrec.losses.classification import compute_classification_loss
+from productrec.losses.classification.cross_entropy import compute_classification_loss
 from productrec.models.recognizer import ClassificationHead
 from productrec.runtime import keep_freed_memory
-from productrec.training.ranks import join_ranks, leave_ranks
-from productrec.training.sharded_head import ShardedHead
+from productrec.training.ranks.group import join_ranks, leave_ranks
+from productrec.training.ranks.sharded_head import ShardedHead
 
 _CASES = (("plain", 1, 1.0), ("sharded", 1, 1.0), ("sharded", 2, 1.0), ("sharded", 1, 0.05), ("sharded", 2, 0.05))
 

@@ -31,12 +31,12 @@ from torch.nn import functional
 
 from productrec.data.pk_batches import PKPlan
 from productrec.errors import ProductrecError
-from productrec.loss_settings import METRIC_LOSSES, LossSettings
-from productrec.losses.catalogue import build_metric_loss
+from productrec.losses.build import build_metric_loss
 from productrec.metrics.retrieval import compute_self_retrieval
+from productrec.recipe.loss import METRIC_LOSSES, LossSettings
 from productrec.runtime import autocast, choose_dtype, keep_freed_memory, set_seed
-from productrec.training.optimiser import build_optimizer
-from productrec.training.schedule import compute_rate_factor, set_rate
+from productrec.training.step.optimiser import build_optimizer
+from productrec.training.step.schedule import compute_rate_factor, set_rate
 
 _ROOT = Path(__file__).resolve().parents[1]
 _SIDE = 28

@@ -42,7 +42,7 @@ _TELL = "\nimport time; print(time.time(), flush=True)"
 _FIRST_STEP = """
 import os, sys, time
 from productrec.cli import main
-from productrec.training.trainer import Trainer
+from productrec.training.step.trainer import Trainer
 run_step = Trainer.run_step
 def run_and_end(self, images, labels):
     float(run_step(self, images, labels)["loss"])
@@ -72,9 +72,9 @@ def main() -> None:
 def _measure(options: argparse.Namespace, work: Path) -> list[Row]:
     import torch
 
+    from productrec.pipeline.play import ingest_recipe
     from productrec.recipe import load_recipe
     from productrec.runtime import choose_device, keep_freed_memory
-    from productrec.stages.run import ingest_recipe
 
     device = choose_device(options.device)
     keep_freed_memory(device)  # as training does
@@ -147,7 +147,7 @@ def _measure_loading(recipe: Recipe, command: list[str], repeats: int) -> list[R
 
 def _measure_whole(recipe: Recipe, command: list[str]) -> float:
     """Training images a second, between the ends of the first epoch and of the last one without validation."""
-    from productrec.training.run_folder import load_epochs
+    from productrec.training.run.run_folder import load_epochs
 
     shutil.rmtree(recipe.run_folder, ignore_errors=True)
     _run([sys.executable, "-m", "productrec", *command])

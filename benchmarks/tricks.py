@@ -134,7 +134,7 @@ def _train(task: tuple[Trick, int, int, Path]) -> dict[str, Any]:
     from productrec.console import silence
     from productrec.recipe import build_recipe, change_recipe
     from productrec.stages.train import run_train
-    from productrec.training.run_folder import KIND, load_epochs
+    from productrec.training.run.run_folder import KIND, load_epochs
 
     trick, seed, epochs, out = task
     silence()
@@ -157,9 +157,9 @@ def _train(task: tuple[Trick, int, int, Path]) -> dict[str, Any]:
 
 def _predict(recipe: Recipe) -> Path:
     """Class probabilities of the test images by the defaults."""
+    from productrec.pipeline.predict import predict_runs
+    from productrec.pipeline.select import select_runs
     from productrec.recipe import change_recipe
-    from productrec.stages.run import predict_runs
-    from productrec.stages.select import select_runs
     from productrec.stages.train import run_train
 
     first = change_recipe(recipe, {"name": f"{recipe.name}-first"}, "defaults")

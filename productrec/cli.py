@@ -65,7 +65,7 @@ def demo(
     allow_code: AllowCode = False,
 ) -> None:
     """Draw a competition and play it to the end: a few minutes, nothing needed but this."""
-    from productrec.stages.demo import run_demo
+    from productrec.demo.play import run_demo
 
     run_demo(
         out,
@@ -154,7 +154,7 @@ def ingest(
     contract = load_contract(competition or "plain")
     must_fit = competition is not None
     if explain or diff:
-        from productrec.stages import ingest_look
+        from productrec.stages import look as ingest_look
 
         if explain:
             ingest_look.explain_source(source, folder, data=data, contract=contract, sample=sample, must_fit=must_fit)
@@ -193,8 +193,8 @@ def audit(
     replace: Annotated[bool, typer.Option("--replace", help="Write over findings that were edited.")] = False,
 ) -> None:
     """List suspected wrong labels and other oddities, as a table to edit and apply."""
+    from productrec.pipeline.targets import audit_targets
     from productrec.stages.audit import report
-    from productrec.stages.run import audit_targets
 
     overrides = [text for text in targets if "=" in text and not Path(text).exists()]
     named = [Path(text) for text in targets if text not in overrides]
@@ -243,8 +243,8 @@ def train(
 ) -> None:
     """Train a recipe's model (or each of its members) on its image table."""
     from productrec.launch import STARTED
+    from productrec.pipeline.select import check_overrides
     from productrec.recipe import load_recipe
-    from productrec.stages.select import check_overrides
 
     started = float(os.environ.get(STARTED, time.time()))  # set where several processes are launched
     loaded = load_recipe(recipe, overrides or [])
@@ -253,7 +253,7 @@ def train(
         from productrec.launch import launch_ranks
 
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc, max_restarts=max_restarts))
-    from productrec.stages.run import train_recipe
+    from productrec.pipeline.play import train_recipe
 
     if max_minutes is not None:  # importing took some of it
         max_minutes -= (time.time() - started) / 60
@@ -295,9 +295,9 @@ def predict(
         from productrec.launch import launch_ranks
 
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
-    from productrec.stages.run import embed_together, predict_runs
-    from productrec.stages.score_table import print_scores
-    from productrec.stages.select import load_runs
+    from productrec.pipeline.predict import embed_together, predict_runs
+    from productrec.pipeline.score_table import print_scores
+    from productrec.pipeline.select import load_runs
 
     overrides = [text for text in runs if "=" in text and not Path(text).exists()]
     targets = [Path(text) for text in runs if text not in overrides]
@@ -342,8 +342,8 @@ def evaluate(
     from productrec.artifacts import write_json
     from productrec.data.table import SPLITS
     from productrec.data.views import get_views
+    from productrec.pipeline.targets import evaluate_target
     from productrec.stages.evaluate import PROTOCOLS, Wanted, report
-    from productrec.stages.run import evaluate_target
 
     if protocol != "auto" and protocol not in PROTOCOLS:
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
@@ -374,8 +374,8 @@ def ensemble(
     weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1.")] = None,
 ) -> None:
     """Blend predictions that are there already."""
-    from productrec.stages.run import ensemble_predictions
-    from productrec.stages.score_table import print_scores
+    from productrec.pipeline.predict import ensemble_predictions
+    from productrec.pipeline.score_table import print_scores
 
     print_scores(ensemble_predictions(members, out, weights=_parse_weights(weights)))
 
@@ -390,7 +390,7 @@ def submit(
     ] = None,
 ) -> None:
     """Write the CSV that a competition accepts, checked against its sample submission."""
-    from productrec.stages.submit import submit_target
+    from productrec.pipeline.targets import submit_target
 
     submit_target(source, competition=competition, out=out, sample=sample)
 
@@ -405,8 +405,8 @@ def run(
     allow_code: AllowCode = False,
 ) -> None:
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
+    from productrec.pipeline.play import run_recipe
     from productrec.recipe import load_recipe
-    from productrec.stages.run import run_recipe
 
     run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, allow_code=allow_code)
 
@@ -438,7 +438,7 @@ def sweep(
     stopped; several commands on one folder work together.
     """
     from productrec.recipe import load_recipe
-    from productrec.stages.sweep import report, run_sweep
+    from productrec.sweep.search import report, run_sweep
 
     loaded = load_recipe(recipe, overrides or [])
     swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out, allow_code=allow_code)
@@ -474,7 +474,7 @@ def losses(
 ) -> None:
     """List the metric losses: what each computes for an anchor, its settings with their defaults, its source."""
     from productrec.console import print_table, say
-    from productrec.losses.catalogue import describe_losses
+    from productrec.losses.build import describe_losses
 
     if plot is not None:
         from productrec.plots import draw_weight_curves

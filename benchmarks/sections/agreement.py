@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pairwise import MultiSimilarity, PairwiseLoss
-from productrec.losses.soft_triple import SoftTripleLoss
+from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.pair.pairwise import MultiSimilarity, PairwiseLoss
+from productrec.losses.proxy.soft_triple import SoftTripleLoss
 from productrec.models.inference import recognise_views
 from productrec.recipe import Recipe, build_recipe
 from productrec.retrieval.index import build_engine, count_gpus, move_to_gpu

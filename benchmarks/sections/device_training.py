@@ -13,7 +13,7 @@ from torch.nn import functional
 from productrec.data.dataset import TrainingBatch
 from productrec.errors import TrainingError
 from productrec.recipe import Recipe, build_recipe
-from productrec.training.loop import Plan, take_step
+from productrec.training.run.loop import Plan, take_step
 from sections.figures import Row, compute_ratios, compute_spread, take_turns
 from sections.step import Step, build_ready_trainer, build_turn, draw_batch
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import Circle, MultiSimilarity, NTXent
+from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_weighting import compute_pair_loss
+from productrec.losses.pair.pairwise import Circle, MultiSimilarity, NTXent
 from sections.figures import Row, compute_ratios, compute_spread, take_turns
 
 _LOSSES: dict[str, tuple[Any, Any]] = {

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from productrec.assembly.trainer import build_network
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
-from productrec.data.drawn.competition import draw_competition
 from productrec.data.images import FileImages
 from productrec.data.views import get_views
+from productrec.demo.drawn.competition import draw_competition
 from productrec.models.inference import recognise_views
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
 from productrec.runtime import autocast, choose_device, choose_dtype, count_cores, set_seed
-from productrec.stages.train_model import build_network
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe
 from sections.step import CLASSES

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from productrec.assembly.trainer import build_trainer
 from productrec.recipe import Recipe
 from productrec.runtime import autocast, choose_device, choose_dtype, set_seed
-from productrec.stages.train_model import build_trainer
-from productrec.training.trainer import Trainer
+from productrec.training.step.trainer import Trainer
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe
 

@@ -13,10 +13,10 @@ from productrec.artifacts import load_manifest, write_artifact, write_json
 from productrec.console import print_table, say
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
-from productrec.losses.centres import Prototypes, find_nearest_classes, merge_centres, pack_prototypes
+from productrec.losses.proxy.centres import Prototypes, find_nearest_classes, merge_centres, pack_prototypes
 from productrec.recipe import build_recipe
 from productrec.retrieval.embedding_set import load_embedding_set
-from productrec.training.checkpoint import load_checkpoint
+from productrec.training.run.checkpoint import load_checkpoint
 
 KIND = "prototypes"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.artifacts import is_fresh
+from productrec.assembly.table_state import digest_rows
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
@@ -22,8 +23,7 @@ from productrec.recognition.probabilities import KIND, write_probabilities
 from productrec.recognition.scores import Scores, score_ranks
 from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
 from productrec.retrieval.index import Neighbours, load_neighbours
-from productrec.stages.table_state import digest_rows
-from productrec.training.checkpoint import load_checkpoint
+from productrec.training.run.checkpoint import load_checkpoint
 
 PARTS = ("head", "nearest", "vote", "fused")
 _BLOCK_ROWS = 4096

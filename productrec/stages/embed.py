@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from productrec.artifacts import is_fresh
+from productrec.assembly.network import load_network
 from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.images import open_images
@@ -22,10 +23,9 @@ from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.retrieval.embedding_set import KIND, EmbeddingWriter, write_embedding_set
 from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
-from productrec.stages.load_model import load_network
-from productrec.training.checkpoint import Checkpoint, load_checkpoint
-from productrec.training.ranks import Ranks
-from productrec.training.validation import slice_of_rank
+from productrec.training.ranks.group import Ranks
+from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
+from productrec.training.run.validation import slice_of_rank
 
 
 @dataclass(frozen=True)

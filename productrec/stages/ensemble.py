@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from productrec.artifacts import is_fresh
+from productrec.assembly.table_state import check_current, digest_rows
 from productrec.data.table import ImageTable
 from productrec.ensembling.blend import blend_probabilities, check_same_order, resolve_weights
 from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities, write_probabilities
 from productrec.recognition.scores import Scores, compute_scores
-from productrec.stages.table_state import check_current, digest_rows
 
 
 @dataclass(frozen=True)

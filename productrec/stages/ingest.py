@@ -17,6 +17,22 @@ from productrec.artifacts import (
     is_fresh,
     load_manifest,
 )
+from productrec.assembly.files import (
+    fetch_files,
+    fingerprint_files,
+    inspect_files,
+    join_paths,
+    list_source_files,
+    pack_files,
+    unpack_source,
+)
+from productrec.assembly.source import (
+    Understood,
+    compare_to_table,
+    describe_misfits,
+    find_root,
+    understand_source,
+)
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.apply import (
@@ -31,27 +47,11 @@ from productrec.data.curation.duplicates import compute_fingerprints, find_dupli
 from productrec.data.curation.findings import apply_findings, check_findings, describe_applied, read_findings
 from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.packed import PackedImages
-from productrec.data.sources.formats import find_paths
+from productrec.data.sources.rows import find_paths
 from productrec.data.table import KIND, ImageTable, find_findings, hold_out_validation, load_table, save_table
 from productrec.errors import ArtifactError, SubmissionError
+from productrec.recipe.sections import DataSettings
 from productrec.runtime import count_cores
-from productrec.settings import DataSettings
-from productrec.stages.ingest_parts import (
-    fetch_files,
-    fingerprint_files,
-    inspect_files,
-    join_paths,
-    list_source_files,
-    pack_files,
-    unpack_source,
-)
-from productrec.stages.ingest_source import (
-    Understood,
-    compare_to_table,
-    describe_misfits,
-    find_root,
-    understand_source,
-)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from productrec.artifacts import load_manifest, write_file
+from productrec.assembly.network import load_network
 from productrec.console import say, show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.images import FileImages
@@ -28,8 +29,7 @@ from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.embedding_set import EmbeddingSet
 from productrec.retrieval.index import Index, load_index, search_index
 from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
-from productrec.stages.load_model import load_network
-from productrec.training.checkpoint import Checkpoint, load_checkpoint
+from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
 COLUMNS = ("id", "class", "class_id", "probability", "next_class", "next_class_id", "next_probability", "reason")
 

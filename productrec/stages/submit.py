@@ -10,8 +10,8 @@ from productrec.competitions.ledger import LedgerEntry, append_to_ledger, load_l
 from productrec.competitions.sample import adapt_contract, read_sample
 from productrec.competitions.writer import Submission, write_submission
 from productrec.console import say, warn
-from productrec.errors import ArtifactError, RecipeError
-from productrec.recipe import Recipe, build_recipe, load_recipe
+from productrec.errors import ArtifactError
+from productrec.recipe import Recipe, load_recipe
 from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities
 
 NO_SAMPLE = Path("none")  # in place of a sample submission: compare with none
@@ -152,39 +152,10 @@ def _check_table(probabilities: ClassProbabilities, folder: Path) -> None:
     if probabilities.table_fingerprint == load_manifest(folder).fingerprint:
         return
     # These take pandas, which is needed only where the table has changed.
+    from productrec.assembly.table_state import check_current
     from productrec.data.table import load_table
-    from productrec.stages.table_state import check_current
 
     check_current(probabilities, load_table(folder))
-
-
-def submit_target(
-    source: Path, *, competition: str | None = None, out: Path | None = None, sample: Path | None = None
-) -> Submission:
-    """Submit a run folder, a folder of class probabilities, or what a recipe has predicted.
-
-    Raises:
-        ArtifactError: no predictions there.
-        RecipeError: no such run, or neither a recipe above the folder nor ``competition`` says what is wanted.
-    """
-    if source.is_file():
-        recipe = load_recipe(source)
-        folder = recipe.run_folder
-    else:
-        if not source.exists():
-            from productrec.stages.select import check_run  # takes pandas
-
-            check_run(source)
-        folder = source
-        found = find_recipe(source)
-        if found is None:
-            if competition is None:
-                raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
-            found = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
-        recipe = found
-    if competition is not None:
-        recipe = recipe.model_copy(update={"competition": competition})
-    return submit_recipe(recipe, folder, out=out, sample=sample)
 
 
 def find_recipe(folder: Path) -> Recipe | None:

@@ -14,6 +14,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from productrec.assembly.resume import BEFORE, LAST, get_decisive_settings, get_state, resume_training
+from productrec.assembly.trainer import build_trainer
+from productrec.assembly.training_data import (
+    Place,
+    add_pseudo_labels,
+    build_augmentations,
+    build_merging,
+    build_mining,
+    build_sampler,
+    build_validation,
+    choose_figure,
+    leave_fold_out,
+    warn_of_uneven_classes,
+)
 from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
 from productrec.console import say, show_progress, silence, warn
 from productrec.data.class_keys import get_class_keys
@@ -21,7 +35,7 @@ from productrec.data.dataset import TrainingImages, build_training_loader, choos
 from productrec.data.images import open_images
 from productrec.data.table import load_table
 from productrec.errors import DataError, ProductrecError, TrainingError
-from productrec.losses.own_loss import check_code_allowed, explain_own_error
+from productrec.losses.pair.own_loss import check_code_allowed, explain_own_error
 from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import (
@@ -35,28 +49,11 @@ from productrec.runtime import (
     set_seed,
     take_own_device,
 )
-from productrec.stages.train_data import (
-    Place,
-    add_pseudo_labels,
-    build_augmentations,
-    build_merging,
-    build_mining,
-    build_sampler,
-    build_validation,
-    choose_figure,
-    leave_fold_out,
-    warn_of_uneven_classes,
-)
-from productrec.stages.train_model import build_trainer
-from productrec.stages.train_resume import BEFORE, LAST, get_decisive_settings, get_state, resume_training
-from productrec.training.checkpoint import load_checkpoint, save_checkpoint
-from productrec.training.display import StepDisplay
-from productrec.training.fitting import explain_large_network
-from productrec.training.freezing import set_backbone_frozen, set_norms_frozen
-from productrec.training.loop import Ending, Plan, describe_images, describe_rise, explain_death, run_training
-from productrec.training.memory_estimate import check_step_fits
-from productrec.training.ranks import Ranks, is_first_process, join_ranks, leave_ranks, refuse_once
-from productrec.training.run_folder import (
+from productrec.training.ranks.group import Ranks, is_first_process, join_ranks, leave_ranks, refuse_once
+from productrec.training.run.checkpoint import load_checkpoint, save_checkpoint
+from productrec.training.run.display import StepDisplay
+from productrec.training.run.loop import Ending, Plan, describe_images, describe_rise, explain_death, run_training
+from productrec.training.run.run_folder import (
     RunLog,
     check_run_folder,
     claim_run_folder,
@@ -65,9 +62,12 @@ from productrec.training.run_folder import (
     load_figures,
     start_run,
 )
-from productrec.training.soup import average_weights, drop_older, get_recent_folder, list_recent
-from productrec.training.tracking import start_trackers
-from productrec.training.trainer import Trainer
+from productrec.training.run.soup import average_weights, drop_older, get_recent_folder, list_recent
+from productrec.training.run.tracking import start_trackers
+from productrec.training.step.fitting import explain_large_network
+from productrec.training.step.memory_estimate import check_step_fits
+from productrec.training.step.trainer import Trainer
+from productrec.training.tricks.freezing import set_backbone_frozen, set_norms_frozen
 
 
 @dataclass(frozen=True)

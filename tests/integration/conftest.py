@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from productrec.cli import main
-from productrec.data.drawn.competition import draw_competition
+from productrec.demo.drawn.competition import draw_competition
 
 TINY = [
     "model.backbone=mobilenetv3_small_050",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from productrec.training import memory_estimate
+from productrec.training.step import memory_estimate
 from tests.integration.conftest import TINY, write_recipe
 from tests.integration.test_bad_input import check_line
 

@@ -10,14 +10,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 PLANTED = [
-    ("losses/classification.py", "from productrec.models import pooling", "Rooms"),
+    ("losses/classification/cross_entropy.py", "from productrec.models import pooling", "Rooms"),
     ("artifacts.py", "from productrec.console import say", "Rooms"),
-    ("training/average.py", "from productrec.stages import train", "Rooms"),
-    ("training/average.py", "from productrec.retrieval import index", "Training sees no retrieval"),
-    ("recognition/vote.py", "from productrec.losses import batch", "Recognition stands on"),
+    ("settings/fields.py", "from productrec.artifacts import write_text", "Rooms"),
+    ("training/tricks/average.py", "from productrec.stages import train", "Rooms"),
+    ("assembly/network.py", "from productrec.stages import train", "Rooms"),
+    ("stages/train.py", "from productrec.pipeline import play", "Rooms"),
+    ("pipeline/play.py", "from productrec.sweep import search", "Rooms"),
+    ("training/tricks/average.py", "from productrec.training.step import trainer", "Training: a run stands on"),
+    ("training/step/trainer.py", "from productrec.training.run import checkpoint", "Training: a run stands on"),
+    ("losses/engine/pairs.py", "from productrec.losses.proxy import centres", "Losses: building stands on"),
+    ("training/tricks/average.py", "from productrec.retrieval import index", "Training sees no retrieval"),
+    ("recognition/vote.py", "from productrec.losses.engine import batch", "Recognition stands on"),
     ("competitions/writer.py", "from productrec.retrieval import index", "Ensembling and competitions"),
-    ("metrics/retrieval.py", "from productrec.recipe import Recipe", "Only stages and the command line"),
+    ("metrics/retrieval.py", "from productrec.recipe import Recipe", "Only assembly, stages, conductors"),
+    ("demo/drawn/scene.py", "from productrec.recipe import Recipe", "Only assembly, stages, conductors"),
     ("stages/submit.py", "from productrec.stages import embed", "Stages meet only on disk"),
+    ("stages/look.py", "from productrec.stages import ingest", "Stages meet only on disk"),
     ("models/pooling.py", "import timm", "have their own modules"),
 ]
 

@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from productrec.artifacts import compute_file_digest
+from productrec.assembly.training_data import add_pseudo_labels
 from productrec.data.table import load_table, save_table
 from productrec.recipe import load_recipe
 from productrec.recognition.probabilities import load_probabilities
-from productrec.stages.train_data import add_pseudo_labels
 from tests.integration.conftest import TINY, write_recipe
 
 SETTINGS = [*TINY, "train.epochs=1", "loss.metric=soft_triple", "predict.keep_parts=true"]

@@ -12,7 +12,7 @@ ATTACK = {"metric": "subprocess:call", "options": {"args": "touch PWNED", "shell
 
 LOSSES = """
 import pathlib
-from productrec.losses.pair_loss import Weighed
+from productrec.losses.engine.pair_loss import Weighed
 
 pathlib.Path("IMPORTED").touch()
 

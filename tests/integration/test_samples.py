@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
+from productrec.pipeline.play import ingest_recipe
 from productrec.recipe import build_recipe, save_recipe
 from productrec.recognition.probabilities import write_probabilities
-from productrec.stages.run import ingest_recipe
 from tests.integration.conftest import draw
 from tests.integration.test_bad_input import check_line
 from tests.integration.test_sources import read_table, write

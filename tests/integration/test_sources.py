@@ -184,7 +184,7 @@ def test_a_run_goes_on_with_a_source_that_changed(place, shop, productrec, monke
     def stop(*arguments, **settings):
         raise StopHere
 
-    monkeypatch.setattr("productrec.stages.run.train_recipe", stop)
+    monkeypatch.setattr("productrec.pipeline.play.train_recipe", stop)
     for name in ("first", "second"):  # one table for both
         write(place, f"{name}.yaml", "data: {source: shop}")
     with pytest.raises(StopHere):

@@ -14,7 +14,7 @@ import optuna
 import pytest
 import yaml
 
-from productrec.stages import sweep_study
+from productrec.sweep import study as sweep_study
 from tests.integration.conftest import TINY, write_recipe
 
 SPACE = "train.learning_rate: {low: 1e-4, high: 1e-1, log: true}\nloss.metric: [soft_triple, multi_similarity]\n"
@@ -150,8 +150,8 @@ def test_a_folder_of_something_else_and_a_missing_library_are_told(begun, monkey
     refused = begun("--trials", "1")
     assert refused.code == 4 and "no sweep" in refused.err
     shutil.rmtree(FOLDER)
-    monkeypatch.delitem(sys.modules, "productrec.stages.sweep_study")
-    monkeypatch.delattr("productrec.stages.sweep_study")
+    monkeypatch.delitem(sys.modules, "productrec.sweep.study")
+    monkeypatch.delattr("productrec.sweep.study")
     monkeypatch.setitem(sys.modules, "optuna", None)
     refused = begun("--trials", "1")
     assert refused.code == 2 and "pip install 'productrec[sweep]'" in refused.err

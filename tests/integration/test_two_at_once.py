@@ -12,7 +12,7 @@ from tests.integration.conftest import TINY, write_recipe
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from productrec.training.run_folder import claim_run_folder
+from productrec.training.run.run_folder import claim_run_folder
 with claim_run_folder(Path(sys.argv[1])):
     if os.fork() == 0:  # as a loader process, which may outlive a training that is killed
         print("held", os.getpid(), flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from productrec.data.sources.formats import parse_whole_number
+from productrec.data.sources.rows import parse_whole_number
 from productrec.data.table import build_frame
 from productrec.delimited import guard_cell, unguard_cell
 from productrec.errors import DataError, describe_offenders

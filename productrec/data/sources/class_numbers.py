@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from productrec.data.sources.formats import SourceRows
+from productrec.data.sources.rows import SourceRows
 from productrec.data.table import get_class_identity
 
 

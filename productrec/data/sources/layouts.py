@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from productrec.data.sources import format_lists, format_table
-from productrec.data.sources.format_coco import list_coco_files, read_coco
-from productrec.data.sources.format_csv import find_split_csv, is_labelled, read_csv
-from productrec.data.sources.format_fgvc import read_fgvc_json
-from productrec.data.sources.format_folders import is_images_only, read_folders
-from productrec.data.sources.format_huggingface import export_dataset, is_saved_dataset
-from productrec.data.sources.format_webdataset import list_shards, unpack_shards
-from productrec.data.sources.formats import SourceRows
+from productrec.data.sources.formats import lists as format_lists
+from productrec.data.sources.formats import table as format_table
+from productrec.data.sources.formats.coco import list_coco_files, read_coco
+from productrec.data.sources.formats.csv import find_split_csv, is_labelled, read_csv
+from productrec.data.sources.formats.fgvc_json import read_fgvc_json
+from productrec.data.sources.formats.folders import is_images_only, read_folders
+from productrec.data.sources.formats.huggingface import export_dataset, is_saved_dataset
+from productrec.data.sources.formats.webdataset import list_shards, unpack_shards
+from productrec.data.sources.rows import SourceRows
 from productrec.data.sources.unpacked import Unpacked
 from productrec.errors import DataError, describe_offenders
 

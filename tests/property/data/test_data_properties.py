@@ -15,7 +15,7 @@ from productrec.data.batches import draw_shuffled_batches
 from productrec.data.decode import check_image, decode_image
 from productrec.data.pk_batches import PKPlan
 from productrec.data.samplers import Draw, EpochSampler
-from productrec.data.sources.formats import FileFinder, SourceRows, parse_whole_number
+from productrec.data.sources.rows import FileFinder, SourceRows, parse_whole_number
 from productrec.data.table import hold_out_validation
 from productrec.data.transforms import build_augmentation
 from productrec.data.views import cut_views, get_views

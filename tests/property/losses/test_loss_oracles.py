@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from productrec.losses.classification import compute_classification_loss
-from productrec.losses.mining import MultiSimilarityMining
-from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import MultiSimilarity
-from productrec.losses.soft_triple import compute_soft_triple_loss
+from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_weighting import compute_pair_loss
+from productrec.losses.pair.pairwise import MultiSimilarity
+from productrec.losses.proxy.soft_triple import compute_soft_triple_loss
 
 SEEDS = st.integers(0, 2**31 - 1)
 # Ratios that no difference of similarities meets exactly, so that loop and library mine the same pairs.

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from productrec.artifacts import load_manifest
-from productrec.data.sources.formats import SourceRows
+from productrec.data.sources.rows import SourceRows
 from productrec.data.table import (
     CLASS_COLUMNS,
     IMAGE_COLUMNS,

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from productrec.losses.euclidean import EuclideanContrastive, OriginalLiftedStructure
-from productrec.losses.margin_softmax import ArcFaceLoss, CosFaceLoss, NormalisedSoftmaxLoss, ProxyNCAPlusPlusLoss
-from productrec.losses.memory import CrossBatchMemory
-from productrec.losses.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
-from productrec.losses.pair_loss import Mining, PairLoss, RelatedPairLoss
-from productrec.losses.pair_weighting import compute_pair_loss
-from productrec.losses.pairwise import (
+from productrec.losses.engine.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
+from productrec.losses.engine.pair_loss import Mining, PairLoss, RelatedPairLoss
+from productrec.losses.engine.pair_weighting import compute_pair_loss
+from productrec.losses.pair.euclidean import EuclideanContrastive, OriginalLiftedStructure
+from productrec.losses.pair.memory import CrossBatchMemory
+from productrec.losses.pair.pairwise import (
     Circle,
     Contrastive,
     LiftedStructure,
@@ -28,9 +27,10 @@ from productrec.losses.pairwise import (
     PairwiseLoss,
     SupCon,
 )
-from productrec.losses.proxy import ProxyAnchorLoss
-from productrec.losses.ranking import MaxOfHinges, SumOfHinges, Triplet
-from productrec.losses.soft_triple import SoftTripleLoss
+from productrec.losses.pair.ranking import MaxOfHinges, SumOfHinges, Triplet
+from productrec.losses.proxy.margin_softmax import ArcFaceLoss, CosFaceLoss, NormalisedSoftmaxLoss, ProxyNCAPlusPlusLoss
+from productrec.losses.proxy.proxy import ProxyAnchorLoss
+from productrec.losses.proxy.soft_triple import SoftTripleLoss
 
 distances = pytest.importorskip("pytorch_metric_learning.distances")
 losses = pytest.importorskip("pytorch_metric_learning.losses")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from productrec import loss_settings as known
 from productrec.errors import RecipeError
-from productrec.loss_settings import LossSettings
-from productrec.losses.catalogue import PAIR_LOSSES, PROXY_LOSSES, build_metric_loss, describe_losses
-from productrec.losses.mining import HardestMining, MultiSimilarityMining
-from productrec.losses.pairwise import PairwiseLoss
+from productrec.losses.build import PAIR_LOSSES, PROXY_LOSSES, build_metric_loss, describe_losses
+from productrec.losses.engine.mining import HardestMining, MultiSimilarityMining
+from productrec.losses.pair.pairwise import PairwiseLoss
 from productrec.recipe import build_recipe
+from productrec.recipe import loss as known
+from productrec.recipe.loss import LossSettings
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "losses.md"
 
@@ -87,9 +87,9 @@ def test_code_from_outside_is_neither_imported_nor_called_unasked(own_module: st
     with pytest.raises(RecipeError, match=r"my_losses:Squared.*--allow-code"):
         build_metric_loss(f"{own_module}:Squared", {}, embedding_dim=8, class_count=5)
     assert own_module not in sys.modules
-    built = build_metric_loss("productrec.losses.pairwise:Circle", {"margin": 0.3}, embedding_dim=8, class_count=5)
+    built = build_metric_loss("productrec.losses.pair.pairwise:Circle", {"margin": 0.3}, embedding_dim=8, class_count=5)
     assert built is not None and "margin=0.3" in repr(built)
-    for path in ("subprocess:call", "subprocess:Popen", "productrec.losses.catalogue:inspect"):
+    for path in ("subprocess:call", "subprocess:Popen", "productrec.losses.build:inspect"):
         with pytest.raises(RecipeError, match="which was not called"):
             build(path)
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.losses.classification import compute_classification_loss
+from productrec.losses.classification.cross_entropy import compute_classification_loss
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])

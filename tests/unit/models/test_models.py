@@ -10,7 +10,7 @@ from productrec.models.backbone import build_backbone, synchronise_norms
 from productrec.models.inference import recognise_views
 from productrec.models.pooling import GeMPooling, compute_gem_pooling
 from productrec.models.recognizer import build_recognizer
-from productrec.training.checkpoint import save_checkpoint
+from productrec.training.run.checkpoint import save_checkpoint
 
 SETTINGS = {"pretrained": False, "gem_power": 3.0, "embedding_dim": 8, "class_count": 5}
 

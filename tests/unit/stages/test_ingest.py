@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from productrec.stages.ingest_parts import fingerprint_files
+from productrec.assembly.files import fingerprint_files
 
 
 @pytest.fixture

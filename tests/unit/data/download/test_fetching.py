@@ -34,8 +34,9 @@ from productrec.data.download import ledger as download_ledger
 from productrec.data.download import transfer as download_transfer
 from productrec.data.download.addresses import NOT_PUBLIC, is_public
 from productrec.data.download.content import ContentDecoder, find_format
-from productrec.data.download.fetching import DownloadLimits, Outcome, Request, download_images, get_file_name
+from productrec.data.download.fetching import download_images
 from productrec.data.download.ledger import LEDGER_NAME, get_part, open_ledger
+from productrec.data.download.terms import DownloadLimits, Outcome, Request, get_file_name
 from productrec.data.download.transfer import _read_pause
 from productrec.errors import ArtifactError, DataError, Interrupted, RecipeError, StorageError
 

@@ -1,7 +1,7 @@
 """Class numbers stay with the names when a source is ingested again."""
 
 from productrec.data.sources.class_numbers import keep_class_numbers
-from productrec.data.sources.formats import SourceRows
+from productrec.data.sources.rows import SourceRows
 
 
 def build_rows(*names: str) -> SourceRows:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from productrec.data.sources.format_csv import read_csv
-from productrec.data.sources.formats import find_sample
+from productrec.data.sources.formats.csv import read_csv
+from productrec.data.sources.rows import find_sample
 from productrec.errors import DataError
 
 

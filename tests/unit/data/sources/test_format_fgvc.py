@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from productrec.data.sources.format_fgvc import read_fgvc_json
-from productrec.data.sources.formats import SourceRows
+from productrec.data.sources.formats.fgvc_json import read_fgvc_json
+from productrec.data.sources.rows import SourceRows
 from productrec.errors import DataError
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from productrec.data.sources.format_folders import read_folders
-from productrec.data.sources.formats import find_paths
+from productrec.data.sources.formats.folders import read_folders
 from productrec.data.sources.layouts import detect_layout
+from productrec.data.sources.rows import find_paths
 from productrec.errors import DataError
 
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from productrec.data.sources.format_huggingface import export_dataset
-from productrec.data.sources.formats import find_paths
+from productrec.data.sources.formats.huggingface import export_dataset
 from productrec.data.sources.layouts import detect_layout, read_source
+from productrec.data.sources.rows import find_paths
 from productrec.data.table import check_table
 from productrec.errors import DataError
-from productrec.settings import DataSettings
+from productrec.recipe.sections import DataSettings
 from productrec.stages.ingest import run_ingest
 
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from productrec.data.sources.format_webdataset import list_shards, unpack_shards
-from productrec.data.sources.formats import find_paths
+from productrec.data.sources.formats.webdataset import list_shards, unpack_shards
 from productrec.data.sources.layouts import detect_layout, read_source
+from productrec.data.sources.rows import find_paths
 from productrec.data.table import check_table
 from productrec.errors import DataError
-from productrec.settings import DataSettings
+from productrec.recipe.sections import DataSettings
 from productrec.stages.ingest import run_ingest
-from productrec.stages.ingest_look import explain_source
+from productrec.stages.look import explain_source
 
 
 def picture(colour: str = "red", kind: str = "PNG") -> bytes:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from productrec.data.sources.format_csv import read_csv
-from productrec.data.sources.format_fgvc import read_fgvc_json
-from productrec.data.sources.formats import (
+from productrec.data.sources.formats.csv import read_csv
+from productrec.data.sources.formats.fgvc_json import read_fgvc_json
+from productrec.data.sources.layouts import detect_layout
+from productrec.data.sources.rows import (
     IMAGE_FOLDERS,
     IMAGE_SUFFIXES,
     UPPER_SUFFIXES,
@@ -20,7 +21,6 @@ from productrec.data.sources.formats import (
     find_paths,
     parse_whole_number,
 )
-from productrec.data.sources.layouts import detect_layout
 from productrec.errors import DataError
 
 

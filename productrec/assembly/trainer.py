@@ -1,0 +1,172 @@
+"""What a training is made of, as a recipe says: network, losses, optimiser, schedule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from productrec.errors import RecipeError
+from productrec.losses.build import build_metric_loss
+from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.models.backbone import synchronise_norms
+from productrec.models.recognizer import Recognizer, build_recognizer
+from productrec.recipe import Recipe
+from productrec.training.ranks.group import Ranks
+from productrec.training.ranks.sharded_head import ShardedHead
+from productrec.training.step.objective import JointLoss
+from productrec.training.step.optimiser import build_optimizer
+from productrec.training.step.schedule import compute_rate_factor
+from productrec.training.step.trainer import Trainer
+from productrec.training.tricks.jigsaw import Jigsaw
+from productrec.training.tricks.mixing import Mixing
+
+_ELEMENTWISE = ("adamw", "sgd", "adam", "nadam", "nadamw", "lion", "rmsprop")  # whatever else is in a rank's shard
+
+
+def build_trainer(
+    recipe: Recipe,
+    class_sizes: Sequence[int],
+    steps_per_epoch: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    ranks: Ranks | None = None,
+    allow_code: bool = False,
+) -> Trainer:
+    """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step.
+
+    Args:
+        recipe: every setting.
+        class_sizes: (C,) training images of each class.
+        steps_per_epoch: of the sampler.
+        device: where to train.
+        dtype: of activations.
+        ranks: that train together.
+        allow_code: whether a loss from outside productrec may be imported.
+    """
+    class_count = len(class_sizes)
+    ranks = ranks or Ranks()
+    recognizer = build_network(recipe, class_count, ranks=ranks, dtype=dtype)
+    head = recognizer.head
+    if isinstance(head, ShardedHead) and dtype == torch.float16:  # its scale would differ between ranks
+        raise RecipeError("train.shard_head: must have bfloat16 or float32 activations; give train.precision=float32.")
+    if isinstance(head, ShardedHead) and ranks.size > 1 and recipe.train.optimizer not in _ELEMENTWISE:
+        raise RecipeError(
+            f"train.optimizer: must be one of {', '.join(_ELEMENTWISE)} where the head stands in shards, as they treat "
+            f"every number by itself; got {recipe.train.optimizer}."
+        )
+    if recipe.train.sync_norms and ranks.size > 1:
+        if device.type != "cuda":
+            raise RecipeError(
+                f"train.sync_norms: must be false but on GPUs, as torch has it for them alone; got {device}."
+            )
+        synchronise_norms(recognizer)
+    recognizer = recognizer.to(device)
+    loss = recipe.loss
+    metric = build_metric_loss(
+        loss.metric,
+        loss.get_metric_settings(),
+        mining=loss.mining,
+        mining_epsilon=loss.multi_similarity.epsilon,
+        memory_rows=loss.memory.rows,
+        memory_start_step=loss.memory.start_step,
+        memory_weight=loss.memory.weight,
+        memory_momentum=loss.memory.momentum,
+        embedding_dim=recipe.model.embedding_dim,
+        class_count=class_count,
+        class_sizes=class_sizes,
+        allow_code=allow_code,
+    )
+    objective = JointLoss(
+        metric,
+        metric_weight=loss.metric_weight,
+        classification_weight=loss.classification_weight,
+        label_smoothing=loss.label_smoothing,
+        jigsaw=_build_jigsaw(recipe, recognizer),
+        classify=head.compute_loss if isinstance(head, ShardedHead) else compute_classification_loss,
+    ).to(device)
+    optimizer = build_optimizer(
+        recipe.train.optimizer,
+        backbone=recognizer.backbone,
+        heads=itertools.chain(recognizer.iterate_head_parameters(), objective.iterate_other_parameters()),
+        centres=objective.iterate_centres(),
+        learning_rate=recipe.train.learning_rate,
+        head_rate_factor=recipe.train.head_rate_factor,
+        centre_rate_factor=recipe.train.centre_rate_factor,
+        weight_decay=recipe.train.weight_decay,
+        layer_decay=recipe.train.layer_decay,
+    )
+    schedule = partial(
+        compute_rate_factor,
+        warmup_steps=round(recipe.train.warmup_epochs * steps_per_epoch),
+        total_steps=recipe.train.epochs * steps_per_epoch,
+        schedule=recipe.train.schedule,
+        cooldown=recipe.train.cooldown,
+        drop_at=recipe.train.drop_at,
+        drop_factor=recipe.train.drop_factor,
+    )
+    return Trainer(
+        recognizer,
+        objective,
+        optimizer,
+        device=device,
+        dtype=dtype,
+        schedule=schedule,
+        gradient_clip=recipe.train.gradient_clip,
+        ema_decay=recipe.train.ema_decay,
+        compile_network=recipe.train.compile,
+        mixing=_build_mixing(recipe, ranks),
+        chunk_size=recipe.train.chunk_size,
+        ranks=ranks,
+    )
+
+
+def build_network(
+    recipe: Recipe, class_count: int, *, ranks: Ranks | None = None, dtype: torch.dtype = torch.float32
+) -> Recognizer:
+    """The network of a recipe, with the weights a training starts from; for ``ranks``, where its head is in shards."""
+    build_head = None
+    if recipe.train.shard_head and ranks is not None:
+        build_head = partial(
+            ShardedHead,
+            class_count=class_count,
+            dropout=recipe.model.dropout,
+            negative_share=recipe.train.negative_share,
+            ranks=ranks,
+            dtype=dtype,
+        )
+    return build_recognizer(
+        backbone=recipe.model.backbone,
+        pretrained=recipe.model.pretrained,
+        side_px=recipe.train.side_px,
+        pooling=recipe.model.pooling,
+        gem_power=recipe.model.gem_power,
+        embedding_dim=recipe.model.embedding_dim,
+        class_count=class_count,
+        drop_path=recipe.model.drop_path,
+        dropout=recipe.model.dropout,
+        build_head=build_head,
+    )
+
+
+def _build_mixing(recipe: Recipe, ranks: Ranks) -> Mixing | None:
+    train = recipe.train
+    if not train.cut_mix and not train.mix_up:
+        return None
+    return Mixing(
+        cut_mix_share=train.cut_mix,
+        mix_up_share=train.mix_up,
+        mix_up_alpha=train.mix_up_alpha,
+        seed=recipe.seed,
+        rank=ranks.rank,
+    )
+
+
+def _build_jigsaw(recipe: Recipe, recognizer: Recognizer) -> Jigsaw | None:
+    jigsaw = recipe.train.jigsaw
+    if not jigsaw.parts:
+        return None
+    return Jigsaw(recognizer.backbone.feature_dim, **jigsaw.model_dump(), seed=recipe.seed)

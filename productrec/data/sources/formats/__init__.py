@@ -1,0 +1,1 @@
+"""Formats of sources: a file each, whose name is the format's."""

@@ -1,0 +1,1 @@
+"""The demo: a drawn competition, played to the end."""

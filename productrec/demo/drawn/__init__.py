@@ -1,0 +1,1 @@
+"""The drawn competition of the demo, the tests and the benchmarks."""

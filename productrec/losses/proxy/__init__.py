@@ -1,0 +1,1 @@
+"""Losses between embeddings and learned centres of classes."""

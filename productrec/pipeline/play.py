@@ -1,0 +1,109 @@
+"""Play a recipe from the source folder to the CSV, and its parts: ingest and training of all members."""
+
+from __future__ import annotations
+
+from productrec.competitions.contract import load_contract
+from productrec.competitions.writer import Submission
+from productrec.console import say
+from productrec.data.table import load_table
+from productrec.data.views import get_views
+from productrec.losses.pair.own_loss import check_code_allowed
+from productrec.pipeline.predict import _keep_recipe, predict_runs
+from productrec.pipeline.score_table import print_scores
+from productrec.pipeline.select import select_runs
+from productrec.recipe import Recipe
+from productrec.stages.ingest import report, run_ingest
+from productrec.stages.submit import submit_recipe
+from productrec.stages.train import Trained, run_train
+from productrec.training.run.loop import Ending
+from productrec.training.run.validation import VALIDATION_FIGURES
+
+
+def run_recipe(recipe: Recipe, *, replace_table: bool = False, allow_code: bool = False) -> Submission | None:
+    """Play every stage; what is finished and unchanged is skipped.
+
+    Args:
+        recipe: what is played.
+        replace_table: take a changed source in: write the image table anew where it is of other rows.
+        allow_code: that of `run_train`.
+
+    Returns:
+        The CSV; None where there are no test images to predict.
+
+    Raises:
+        ProductrecError: whatever a stage raises; the stages before it are kept.
+    """
+    check_recipe_code(recipe, allow_code=allow_code)
+    for member in recipe.resolve_members().values():  # else met only after all training
+        get_views(member.predict.tta)
+        get_views(member.predict.gallery_tta)
+    ingest_recipe(recipe, replace=replace_table)
+    train_recipe(recipe, resume=True, allow_code=allow_code)
+    predicted = predict_runs(select_runs(recipe))
+    print_scores(predicted)
+    if not predicted.test_images:
+        return None
+    return submit_recipe(recipe, predicted.folder / "test")
+
+
+def ingest_recipe(recipe: Recipe, *, replace: bool = False) -> None:
+    """Ingest the recipe's source; without one, the table must be there.
+
+    A sample submission that the contract could not agree with is refused now, before any training.
+    """
+    if recipe.data.source is None:
+        load_table(recipe.table, root=recipe.data.images)
+        return
+    contract = load_contract(recipe.competition)
+    data = recipe.data
+    if data.format == "auto" and contract.source_format != "auto":
+        data = data.model_copy(update={"format": contract.source_format})
+    sample = None if recipe.submit.sample is None else str(recipe.submit.sample)
+    ingested = run_ingest(
+        recipe.data.source,
+        recipe.table,
+        data=data,
+        contract=contract,
+        sample=sample,
+        seed=recipe.data.seed,
+        replace=replace,
+        must_fit=True,
+    )
+    report(ingested)
+
+
+def check_recipe_code(recipe: Recipe, *, allow_code: bool) -> None:
+    """Refuse a recipe whose loss, or a member's, lies outside productrec, unless code is allowed."""
+    for member in recipe.resolve_members().values():
+        check_code_allowed(member.loss.metric, allow_code=allow_code)
+
+
+def train_recipe(
+    recipe: Recipe, *, resume: bool, max_minutes: float | None = None, allow_code: bool = False
+) -> list[Trained]:
+    """Train the recipe's model, or each of its members in turn; see `run_train`."""
+    check_recipe_code(recipe, allow_code=allow_code)
+    trained = []
+    for member in recipe.resolve_members().values():
+        one = run_train(member, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
+        if recipe.members:
+            _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
+        what = _describe_ending(one)
+        figures = ", ".join(f"{name} {one.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in one.figures)
+        say(
+            f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}"
+            + (f". {one.warning}" if one.warning else "")
+        )
+        trained.append(one)
+    return trained
+
+
+def _describe_ending(trained: Trained) -> str:
+    if trained.skipped:
+        return "is finished already"
+    minutes = f"{trained.minutes:.1f} minutes"
+    return {
+        Ending.FINISHED: f"finished in {minutes}",
+        Ending.NO_BETTER: f"ended after {minutes}, since validation got no better",
+        Ending.OUT_OF_TIME: f"stopped after {minutes}; --resume goes on",
+    }[trained.ending]

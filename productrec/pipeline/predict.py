@@ -1,0 +1,139 @@
+"""Predict: embed, index and classify runs, through each preset of views that is wanted, and blend them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from productrec.artifacts import write_text
+from productrec.competitions.contract import load_contract
+from productrec.console import silence, warn
+from productrec.data.table import load_table
+from productrec.data.views import PRESETS
+from productrec.errors import ArtifactError, DataError, RecipeError
+from productrec.pipeline.score_table import Predicted
+from productrec.pipeline.select import Selected, check_run, look_through, name_ensemble
+from productrec.recipe import Recipe, save_recipe
+from productrec.recognition.scores import Scores
+from productrec.runtime import StopRequest, choose_device, take_own_device
+from productrec.stages.classify import Classified, run_classify
+from productrec.stages.embed import run_embed
+from productrec.stages.ensemble import run_ensemble
+from productrec.stages.evaluate import (
+    Evaluation,
+    Wanted,
+    has_foreign_classes,
+    run_evaluate,
+)
+from productrec.stages.index import run_index
+from productrec.stages.submit import find_predictions, find_recipe
+from productrec.training.ranks.group import join_ranks, leave_ranks, refuse_once
+from productrec.training.run.loop import explain_death
+
+
+def embed_together(selected: Selected) -> bool:
+    """Where torchrun started several of this process, embed with all of them; whether this one goes on alone."""
+    first = next(iter(selected.runs.values()))
+    with refuse_once():
+        ranks = join_ranks(take_own_device(choose_device(first.device)), timeout_minutes=first.train.timeout_minutes)
+        if ranks.size == 1:
+            return True
+        if not ranks.is_first:
+            silence()
+        try:
+            for folder, recipe in selected.runs.items():
+                run_embed(folder, recipe, ranks=ranks)
+        except RuntimeError as error:
+            raise explain_death(error, StopRequest(), ranks) from error
+        leave_ranks()
+    return ranks.is_first
+
+
+def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Predicted:
+    """Embed, index and classify each run, through the plain view and the recipe's views, and ensemble them.
+
+    Args:
+        selected: run folders with the settings to predict with; the ensemble's folder also keeps its recipe.
+        weights: one a run; else the recipes' ``member_weights``.
+
+    Raises:
+        ArtifactError: a run is not trained, or the runs do not speak of the same images and classes.
+    """
+    runs, out = selected.runs, selected.folder
+    validation: dict[str, dict[str, Scores]] = {}
+    test: dict[str, dict[str, Scores]] = {}
+    retrieval: dict[str, Evaluation] = {}
+    recipes = list(runs.values())
+    views = recipes[0].predict.tta
+    for folder, recipe in runs.items():
+        run_embed(folder, recipe)
+        plain = run_recipe_views(folder, recipe, "plain")
+        ways = (dict(plain.validation), dict(plain.test))
+        if recipe.predict.tta != "plain":
+            several = run_recipe_views(folder, recipe, recipe.predict.tta)
+            for known, more in zip(ways, (several.validation, several.test), strict=True):
+                if more:
+                    known["tta"] = more["fused"]
+        validation[folder.name], test[folder.name] = ways
+        if has_foreign_classes(folder, recipe, "val"):
+            few = Wanted(draws=0, clustering=False)
+            try:  # not kept: what `productrec evaluate` wrote has intervals too
+                retrieval[folder.name] = run_evaluate(folder, recipe, wanted=few, keep=False)
+            except DataError as error:  # the test images are predicted all the same
+                warn(f"{folder.name}: no retrieval figures of its validation images. {error}")
+    table = load_table(recipes[0].table, root=recipes[0].data.images)
+    test_images = len(table.select(["test"], usable=False))
+    if len(runs) == 1:
+        only = next(iter(runs))
+        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval)
+    _check_is_no_run(out)
+    members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
+    if len(members) != len(runs):
+        raise ArtifactError(
+            f"ensemble: run folders must have different names; got {', '.join(str(run) for run in runs)}."
+        )
+    ensemble_folder = out / "predictions" / views
+    metric_k = load_contract(recipes[0].competition).metric_k
+    ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=selected.weigh(weights))
+    # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
+    if not (out / "recipe.yaml").exists():
+        _keep_recipe(out, selected.recipe)
+    return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval)
+
+
+def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
+    """Index and classify one run through one preset of views."""
+    run_index(folder, recipe, views=views)
+    return run_classify(folder, recipe, views=views)
+
+
+def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Predicted:
+    """Blend predictions that are there already; a member is a run (its newest) or a prediction folder."""
+    for member in members:
+        if not member.exists():
+            check_run(member)
+    folders = [find_predictions(member) for member in members]
+    recipe = find_recipe(folders[0])
+    if recipe is None:
+        raise RecipeError(
+            f"{folders[0]}: lies in no run folder, so the image table is unknown. Name runs or their predictions."
+        )
+    _check_is_no_run(out)
+    names = dict(zip([str(member) for member in members], folders, strict=True))
+    target = out / "predictions" / "blend"
+    metric_k = load_contract(recipe.competition).metric_k
+    table = load_table(recipe.table, root=recipe.data.images)
+    ensembled = run_ensemble(names, target, table, metric_k=metric_k, weights=weights)
+    if folders[0].name in PRESETS:
+        recipe = look_through(recipe, folders[0].name)
+    _keep_recipe(out, name_ensemble(recipe, out))
+    return Predicted(target, {}, {}, ensembled, len(table.select(["test"], usable=False)))
+
+
+def _check_is_no_run(folder: Path) -> None:
+    if (folder / "checkpoints").exists():
+        raise ArtifactError(f"{folder}: holds a trained run; an ensemble needs its own folder. Name one with --out.")
+
+
+def _keep_recipe(folder: Path, recipe: Recipe) -> None:
+    write_text(folder / "recipe.yaml", save_recipe(recipe))

@@ -1,0 +1,181 @@
+"""What a command line names (runs, recipes, tables, embedding sets, files), and the stage that is asked about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from productrec.competitions.writer import Submission
+from productrec.data.table import load_table
+from productrec.errors import ArtifactError, RecipeError
+from productrec.pipeline.select import load_runs
+from productrec.recipe import load_recipe
+from productrec.recipe.whole import build_recipe
+from productrec.stages.audit import Audited, Judge, run_audit
+from productrec.stages.embed import Wish, run_embed
+from productrec.stages.evaluate import (
+    Evaluation,
+    Protocol,
+    Wanted,
+    choose_protocol,
+    evaluate_material,
+    list_gallery,
+    load_material,
+    run_evaluate,
+)
+from productrec.stages.submit import find_recipe, submit_recipe
+
+
+def evaluate_target(
+    target: Path,
+    overrides: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    views: str | None = None,
+    protocol: Protocol = "auto",
+    wanted: Wanted | None = None,
+    labels: Path | None = None,
+) -> dict[str, Evaluation]:
+    """Evaluate runs, an embedding set of a run, or NumPy files.
+
+    Args:
+        target: a run folder or recipe, whose split is embedded where it is not yet; a folder
+            ``RUN/embeddings/VIEWS/SPLIT``; or a ``.npz`` or ``.npy``, see :func:`load_material`.
+        overrides: ``key=value`` changes of the recipe.
+        split: whose images ask; None for val.
+        views: preset of their views; None for plain.
+        protocol: who asks whom.
+        wanted: figures.
+        labels: ``.npy`` of labels for NumPy files.
+
+    Returns:
+        By name of run or file.
+
+    Raises:
+        ArtifactError: the target is nothing of these.
+        RecipeError: an option is given that decides nothing for such a target.
+    """
+    wanted = wanted or Wanted()
+    given: dict[str, object] = {"--split": split, "--views": views}
+    if target.suffix in (".npz", ".npy"):
+        given |= {"--protocol": None if protocol == "auto" else protocol} | dict.fromkeys(overrides, True)
+        _refuse_idle(target, given, "its arrays alone say who asks whom")
+        material = load_material(target, labels)
+        return {target.name: evaluate_material(material, "self" if material.gallery is None else "roles", wanted)}
+    if (target / "embeddings.npy").is_file():
+        _refuse_idle(target, given | {"--labels": labels}, "its folder and the table name them")
+        folder = target.resolve()
+        run, views, split = folder.parents[2], folder.parent.name, folder.name
+        if not (run / "recipe.yaml").is_file():
+            raise ArtifactError(
+                f"{target}: an embedding set must lie in its run folder, which names the image table. "
+                "Evaluate its arrays as a .npz with embeddings and labels."
+            )
+        return {
+            run.name: run_evaluate(
+                run,
+                load_recipe(run / "recipe.yaml", overrides),
+                split=split,
+                views=views,
+                protocol=protocol,
+                wanted=wanted,
+            )
+        }
+    _refuse_idle(target, {"--labels": labels}, "the image table has them")
+    split, views, found = split or "val", views or "plain", {}
+    for run, recipe in load_runs([target], overrides).runs.items():
+        table = load_table(recipe.table, root=recipe.data.images)
+        chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
+        wishes = [Wish(split, views, True)]
+        if chosen == "gallery":
+            wishes += [Wish(one, seen, False) for one, seen in list_gallery(recipe, split, views).items()]
+        run_embed(run, recipe, wishes)
+        found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
+    return found
+
+
+def _refuse_idle(target: Path, given: Mapping[str, object], reason: str) -> None:
+    idle = [name for name, value in given.items() if value is not None]
+    if idle:
+        raise RecipeError(f"{target}: {', '.join(idle)} would have no effect, since {reason}. Leave out what has none.")
+
+
+def audit_targets(
+    targets: Sequence[Path],
+    overrides: Sequence[str],
+    *,
+    out: Path | None = None,
+    duplicates: bool = True,
+    mark: str | None = None,
+    first: int = 0,
+    shown: int = 24,
+    replace: bool = False,
+) -> Audited:
+    """Audit an image table, by its folder, or that of some runs together with what they have learned.
+
+    Raises:
+        ArtifactError: a target is neither, or runs are of different tables.
+        RecipeError: a table is named beside something else.
+    """
+    options: dict[str, Any] = {"duplicates": duplicates, "mark": mark, "first": first, "shown": shown}
+    tables = [target for target in targets if (target / "images.parquet").is_file()]
+    if tables:
+        if len(targets) > 1:
+            raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
+        table = tables[0]
+        return run_audit(table, out or _name_audit(table), root=_read_root(overrides), replace=replace, **options)
+    selected = load_runs(targets, overrides, command="audit")
+    recipes = list(selected.runs.values())
+    if len({recipe.table.resolve() for recipe in recipes}) > 1:
+        raise ArtifactError("audit: runs must be trained on one image table; these are on several. Audit them apart.")
+    judges = []
+    for folder, recipe in selected.runs.items():
+        splits = recipe.train.splits
+        run_embed(folder, recipe, [Wish(split, "plain", True) for split in splits])
+        judges.append(Judge(folder, splits, recipe.train.fold))
+    table = recipes[0].table
+    return run_audit(
+        table, out or _name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
+    )
+
+
+def _read_root(overrides: Sequence[str]) -> Path | None:
+    """The image folder, the one setting that an audit of a table alone takes."""
+    others = [text for text in overrides if not text.startswith("data.images=")]
+    if others:
+        raise RecipeError(f"audit: {', '.join(others)} have no effect on a table; only data.images=FOLDER has.")
+    return Path(overrides[-1].partition("=")[2]) if overrides else None
+
+
+def _name_audit(table: Path) -> Path:
+    return table.with_name(f"{table.name}.audit")
+
+
+def submit_target(
+    source: Path, *, competition: str | None = None, out: Path | None = None, sample: Path | None = None
+) -> Submission:
+    """Submit a run folder, a folder of class probabilities, or what a recipe has predicted.
+
+    Raises:
+        ArtifactError: no predictions there.
+        RecipeError: no such run, or neither a recipe above the folder nor ``competition`` says what is wanted.
+    """
+    if source.is_file():
+        recipe = load_recipe(source)
+        folder = recipe.run_folder
+    else:
+        if not source.exists():
+            from productrec.pipeline.select import check_run  # takes pandas
+
+            check_run(source)
+        folder = source
+        found = find_recipe(source)
+        if found is None:
+            if competition is None:
+                raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
+            found = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
+        recipe = found
+    if competition is not None:
+        recipe = recipe.model_copy(update={"competition": competition})
+    return submit_recipe(recipe, folder, out=out, sample=sample)

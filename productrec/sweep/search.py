@@ -1,0 +1,244 @@
+"""Sweep: a conductor that trains a recipe with many settings, keeps the best, and gives up the hopeless ones early."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from multiprocessing import connection, resource_tracker
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from productrec.artifacts import write_json
+from productrec.console import print_table, say, warn
+from productrec.data.dataset import choose_workers
+from productrec.data.table import load_table
+from productrec.errors import ArtifactError, DataError, Interrupted, ProductrecError, RecipeError, TrainingError
+from productrec.losses.pair.own_loss import check_code_allowed
+from productrec.recipe import Recipe, change_recipe
+from productrec.runtime import StopRequest, catch_stop, choose_device, count_cores
+from productrec.sweep.space import Choices, Spec, load_space
+from productrec.sweep.trials import ENDED, Job, Swept, describe_settings, rank_row, run_trials, settle
+
+DEFAULT_TRIALS = 20
+_SWEEP = "sweep.json"
+# Settings that another command on the same folder may have different.
+_FREE = ("device", "runs", "predict", "submit", "data", "competition", "train.workers", "train.timeout_minutes")
+
+
+def run_sweep(
+    recipe: Recipe,
+    space: Path,
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    out: Path | None = None,
+    allow_code: bool = False,
+) -> Swept:
+    """Search settings of one model; a sweep that stands in the folder goes on.
+
+    Args:
+        recipe: what is searched around.
+        space: YAML file of `load_space`.
+        trials: in all, those of earlier commands included; default `DEFAULT_TRIALS`, or no end where there are
+            ``minutes``.
+        minutes: stop after so long; a trial that is cut off goes on with the next command.
+        workers: processes that train a trial each.
+        out: folder; default NAME.sweep beside the recipe's run.
+        allow_code: whether the recipe or the space may name a loss outside productrec, which runs that code.
+
+    Raises:
+        ArtifactError: the folder holds another sweep.
+        DataError: there are no validation images to compare trials by.
+        Interrupted: stopped from outside; the same command goes on.
+        RecipeError: a key or a value of the space does not suit, or Optuna is not installed.
+        TrainingError: the first trials cannot be trained, or a worker died.
+    """
+    started = time.time()
+    if recipe.members:
+        raise RecipeError("sweep: searches the settings of one model; the recipe has members. Add members={}.")
+    if "val" in recipe.train.splits:
+        raise RecipeError("sweep: compares trials on val, so train.splits must not hold it. Add train.splits=[train].")
+    searched = load_space(space, recipe)
+    for metric in [recipe.loss.metric, *_list_values(searched.get("loss.metric"))]:
+        check_code_allowed(str(metric), allow_code=allow_code)
+    _check_optuna()
+    if trials is None and minutes is None:
+        trials = DEFAULT_TRIALS
+    folder = out or recipe.runs / f"{recipe.name}.sweep"
+    job = Job(
+        recipe, searched, folder, trials, None if minutes is None else started + 60 * minutes, workers, allow_code
+    )
+    _claim_folder(job)
+    study = job.open_study()
+    try:
+        with catch_stop() as stop:
+            if workers == 1:
+                run_trials(job, study, stop)
+            else:
+                _run_workers(job, stop)
+    except Interrupted as error:
+        done = len([row for row in settle(job, study).rows if row.state in ENDED])
+        raise Interrupted(
+            f"sweep: stopped after {done} trials; the same command goes on.", exit_code=error.exit_code
+        ) from None
+    return settle(job, study)
+
+
+def report(swept: Swept, figure: str) -> None:
+    """Print the trials, the best first, and where things lie."""
+    ended = [row for row in swept.rows if row.state == "finished"]
+    order = sorted(ended, key=lambda row: rank_row(row, figure)) + [row for row in swept.rows if row not in ended]
+    lines = [
+        (
+            f"{row.place}",
+            row.state,
+            "" if row.value is None else f"{row.value:.4f}",
+            f"{row.epochs}",
+            f"{row.minutes:.1f}",
+            describe_settings(row.settings, "\n"),
+        )
+        for row in order
+    ]
+    if lines:
+        columns = ("trial", "state", figure, "epochs", "min", "settings")
+        print_table(f"trials of {swept.folder}", columns, lines, wrap_last=True)
+    for row in swept.rows:
+        if row.state == "failed":
+            warn(f"trial {row.place} failed: {row.reason}")
+    if any(row.state == "stopped" for row in swept.rows):
+        say("trials that were stopped go on with the same command")
+    say(f"trials: {swept.folder / 'trials.csv'}")
+    if swept.best is not None:
+        say(f"best recipe: {swept.folder / 'best.yaml'} (trial {swept.best.place})")
+
+
+def _list_values(spec: Spec | None) -> tuple[Any, ...]:
+    return spec.values if isinstance(spec, Choices) else ()
+
+
+def _check_optuna() -> None:
+    try:
+        import productrec.sweep.study  # noqa: F401
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "productrec":
+            raise
+        raise RecipeError(
+            f"sweep: needs the library Optuna; it cannot be imported ({error}). Run pip install 'productrec[sweep]'."
+        ) from None
+
+
+def _claim_folder(job: Job) -> None:
+    """Note in the folder what is swept there, or see that it is the same."""
+    table = load_table(job.recipe.table, root=job.recipe.data.images)
+    rows = table.select(["val"])
+    if not rows["label"].notna().any():
+        raise DataError(
+            f"{job.recipe.table}: must hold validation images with labels, by which trials are compared; got none. "
+            "Ingest with data.validation_fraction."
+        )
+    wanted = {"table": table.fingerprint, "figure": job.figure} | _flatten(job.recipe.dump())
+    free = tuple(f"{one}." for one in _FREE)
+    wanted = {key: value for key, value in wanted.items() if not f"{key}.".startswith(free)}
+    wanted["space"] = {key: asdict(spec) for key, spec in job.space.items()}
+    wanted = json.loads(json.dumps(wanted, default=str))
+    path = job.folder / _SWEEP
+    if not path.exists():
+        # Hidden ones are those of another command that begins at this moment.
+        if job.folder.is_file() or any(not one.name.startswith(".") for one in job.folder.glob("*")):
+            raise ArtifactError(f"{job.folder}: holds files that are no sweep. Choose another folder with --out.")
+        write_json(path, wanted)
+        return
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in wanted if key in noted and noted[key] != wanted[key]]
+    if changed:
+        raise ArtifactError(
+            f"{job.folder}: already holds another sweep; what differs: {', '.join(changed[:5])}. "
+            "Choose another folder with --out, or remove this one."
+        )
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, below in value.items():
+        flat |= _flatten(below, f"{prefix}{key}.") if isinstance(below, dict) else {f"{prefix}{key}": below}
+    return flat
+
+
+def _run_workers(job: Job, stop: StopRequest) -> None:
+    """Start the workers and wait for them; a stop is handed on, once."""
+    context = multiprocessing.get_context("spawn")  # CUDA outlives no fork
+    processes = [context.Process(target=_start_worker, args=(job, number)) for number in range(job.workers)]
+    told = False
+    try:
+        # They inherit that Ctrl-C is held back, and would else die of it with a traceback while they import.
+        # The tracker that comes with the first of them lets it through again, so it is started before.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        for process in processes:
+            process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        while alive := [process for process in processes if process.is_alive()]:
+            connection.wait([process.sentinel for process in alive], timeout=0.5)
+            if stop.wanted and not told:
+                told = True
+                for process in alive:
+                    process.terminate()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        for process in processes:
+            if process.pid is not None and process.is_alive():
+                process.terminate()
+    if stop.wanted:
+        raise Interrupted("stopped", exit_code=stop.exit_code)
+    codes = [process.exitcode for process in processes if process.exitcode]
+    if codes:
+        how = ", ".join(f"signal {-code}" if code < 0 else f"exit code {code}" for code in codes)
+        raise TrainingError(
+            f"sweep: {len(codes)} of {job.workers} workers ended early ({how}); their own messages say why. "
+            "The same command goes on."
+        )
+
+
+def _start_worker(job: Job, number: int) -> None:
+    """What a process does that the command has started."""
+    os.setsid()  # a signal to the whole group reaches the command alone, which hands it on once
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    cores = max(1, count_cores() // job.workers)
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(cores)
+    try:
+        with catch_stop() as stop:
+            run_trials(_share_machine(job, number, cores), job.open_study(), stop)
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+    except ProductrecError as error:
+        print(f"error: worker {number + 1}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _follow_parent() -> None:
+    """Stop politely when the command is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _share_machine(job: Job, number: int, cores: int) -> Job:
+    """The job with a GPU of its own for each worker, where there are several, and a part of the cores."""
+    device = choose_device(job.recipe.device)
+    name = job.recipe.device
+    if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
+        name = f"cuda:{number % torch.cuda.device_count()}"
+    loaders = choose_workers(job.recipe.train.workers, cores=cores, on_gpu=device.type == "cuda")
+    recipe = change_recipe(job.recipe, {"device": name, "train.workers": loaders}, "sweep")
+    return replace(job, recipe=recipe)

@@ -1,0 +1,115 @@
+"""The joint objective: weighted sum of the metric term and the classification term, each also reported apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+
+from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.losses.engine.diagnostics import PairDiagnostics
+from productrec.models.recognizer import Recognized
+from productrec.training.tricks.jigsaw import Jigsaw
+from productrec.training.tricks.mixing import Mixture
+
+
+class JointLoss(nn.Module):
+    """``metric_weight * metric(embeddings) + classification_weight * cross-entropy(logits)``, in float32."""
+
+    def __init__(
+        self,
+        metric: nn.Module | None,
+        *,
+        metric_weight: float,
+        classification_weight: float,
+        label_smoothing: float,
+        jigsaw: Jigsaw | None = None,
+        classify: Callable[..., Tensor] = compute_classification_loss,
+    ) -> None:
+        """``classify``: the classification term, called as `compute_classification_loss` is."""
+        super().__init__()
+        self.metric = metric if metric_weight > 0 else None
+        self.jigsaw = jigsaw
+        self._classify = classify
+        self._metric_weight = metric_weight
+        self._classification_weight = classification_weight
+        self._label_smoothing = label_smoothing
+
+    @property
+    def key_momentum(self) -> float:
+        """Decay of the momentum encoder whose keys the metric term wants; 0 for none."""
+        return float(getattr(self.metric, "momentum", 0.0))
+
+    def forward(
+        self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total (scalar, with its graph) and each unweighted term (detached), for class positions (B,).
+
+        A mixed batch has the classification term alone.
+        """
+        total, terms = recognized.logits.new_zeros(()), dict[str, Tensor]()
+        if mixture is None:
+            total, terms = self.compare(recognized.embeddings, labels)
+        classification, said = self.classify(recognized.logits, labels, mixture)
+        return total + classification, terms | said
+
+    def compare(
+        self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The metric term alone, of embeddings (M, D): weighted, and as it is; zero and none where there is none."""
+        if self.metric is None:
+            return embeddings.new_zeros(()), {}
+        metric: Tensor = self.metric(embeddings, labels, *(() if keys is None else (keys,)))
+        return self._metric_weight * metric, {"metric": metric.detach()}
+
+    def classify(
+        self, logits: Tensor, labels: Tensor, mixture: Mixture | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The classification term alone, a mean over the rows of ``logits``: likewise."""
+        if not self._classification_weight > 0:
+            return logits.new_zeros(()), {}
+        smoothing = self._label_smoothing
+        classification = self._classify(logits, labels, label_smoothing=smoothing)
+        if mixture is not None:
+            other = self._classify(logits, mixture.partners, label_smoothing=smoothing)
+            classification = mixture.share * classification + (1 - mixture.share) * other
+        return self._classification_weight * classification, {"classification": classification.detach()}
+
+    def list_statistics(self) -> list[Tensor]:
+        """Buffers that a forward pass may move, but for a memory's, which `forget_last` puts right."""
+        moved = {id(one): one for one in self.buffers()}
+        if self.metric is not None and hasattr(self.metric, "forget_last"):
+            moved = {key: one for key, one in moved.items() if key not in set(map(id, self.metric.buffers()))}
+        return list(moved.values())
+
+    @property
+    def needs_positives(self) -> bool:
+        """Whether the metric term needs two images of a class: it has no centres to stand for one, nor images' keys."""
+        return self.metric is not None and not self.key_momentum and next(self.iterate_centres(), None) is None
+
+    def forget_last(self) -> None:
+        """Undo what the last batch left in a memory, where there is one: its step is not taken."""
+        forget = getattr(self.metric, "forget_last", None)
+        if forget is not None:
+            forget()
+
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics | None:
+        """The pairs of a batch (M, D) with labels (M,), where the metric term looks at pairs."""
+        diagnose = getattr(self.metric, "diagnose", None)
+        if diagnose is None:
+            return None
+        found: PairDiagnostics = diagnose(embeddings, labels)
+        return found
+
+    def iterate_centres(self) -> Iterator[nn.Parameter]:
+        """Centres of the metric term."""
+        return (parameter for name, parameter in self.named_parameters() if name.endswith("centres"))
+
+    def get_centres(self) -> dict[str, Tensor]:
+        """``centres`` (C, K, D) of the metric term and, where some were merged, ``sizes`` (C, K); empty without any."""
+        state = {} if self.metric is None else self.metric.state_dict()
+        return {name: state[name] for name in ("centres", "sizes") if name in state}
+
+    def iterate_other_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What else the metric term learns."""
+        return ((name, parameter) for name, parameter in self.named_parameters() if not name.endswith("centres"))

@@ -1,0 +1,1 @@
+"""What changes a plain training: mixed and destroyed images, averaged weights, frozen layers, merged centres."""

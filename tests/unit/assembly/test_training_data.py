@@ -1,0 +1,49 @@
+"""What judges a training: a figure that nothing can be measured by is refused before the first epoch."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from productrec.assembly import training_data as train_data
+from productrec.assembly.training_data import Place, build_validation
+from productrec.data.table import ImageTable
+from productrec.errors import DataError
+from productrec.recipe import build_recipe
+from productrec.training.ranks.group import Ranks
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+    """Builds the validation of images with these labels and roles; the head knows classes 0 to 3."""
+    monkeypatch.setattr(train_data, "_build_loader", lambda *arguments, **options: None)
+    place = Place(torch.device("cpu"), torch.float32, 0, Ranks())
+
+    def build(figure, labels, roles=None):
+        roles = roles or [None] * len(labels)
+        images = pd.DataFrame({"split": "val", "status": "ok", "label": pd.array(labels, "Int64"), "role": roles})
+        table = ImageTable(images.astype({"role": "str"}), pd.DataFrame(), Path(), None, "")
+        recipe = build_recipe({"name": "val", "train": {"keep_best_by": figure}})
+        return build_validation(table, recipe, [0, 1, 2, 3], place)
+
+    return build
+
+
+def test_a_figure_that_cannot_decide_is_refused_with_advice_that_helps(prepare):
+    with pytest.raises(DataError, match=r"two validation images for map@r.*or keep the best by top_1_accuracy"):
+        prepare("map@r", [0, 1, 2])
+    for figure in ("top_1_accuracy", "map@r"):  # the head knows none of these, so that accuracy cannot decide
+        with pytest.raises(DataError, match=r"Hold out more \(data\.validation_fraction\)\.$"):
+            prepare(figure, [7, 8, 9])
+    assert prepare("top_1_accuracy", [0, 1, 2]) is not None
+
+
+def test_queries_without_a_partner_are_refused_at_once_where_retrieval_decides(prepare):
+    labels, roles = [0, 0, 1, 1], ["query", "query", "gallery", "gallery"]
+    with pytest.raises(
+        DataError, match=r"a query of val must have its class in the gallery.*or keep the best by top_1"
+    ):
+        prepare("recall@1", labels, roles)
+    assert prepare("top_1_accuracy", labels, roles) is not None
+    assert prepare("recall@1", labels, ["query", "gallery", "gallery", "gallery"]) is not None
