@@ -12,7 +12,7 @@ from productrec.errors import RecipeError
 from productrec.recipe import Recipe, build_recipe, list_settings, load_recipe, save_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = [*sorted((ROOT / "pipelines").glob("*.yaml")), ROOT / "productrec" / "stages" / "demo.yaml"]
+SHIPPED = [*sorted((ROOT / "pipelines").glob("*.yaml")), ROOT / "productrec" / "demo" / "demo.yaml"]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.unit.training.test_ranks import run_ranks
+from tests.unit.training.ranks.test_ranks import run_ranks
 from torch.nn import functional as F
 
 from productrec.assembly.trainer import build_trainer
