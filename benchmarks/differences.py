@@ -19,23 +19,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import TrainingError
+from productrec.losses.declared import PairLoss
+from productrec.losses.engine.comparison import Comparison
+from productrec.losses.engine.memory import CrossBatchMemory
 from productrec.losses.engine.mining import MultiSimilarityMining
-from productrec.losses.engine.pair_loss import Mining, PairLoss
+from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.memory import CrossBatchMemory
-from productrec.losses.pair.pairwise import (
-    Circle,
-    Contrastive,
-    LiftedStructure,
-    MultiSimilarity,
-    NTXent,
-    PairwiseLoss,
-    SupCon,
-)
-from productrec.losses.pair.ranking import SmoothAP, Triplet
-from productrec.losses.proxy.margin_softmax import ArcFaceLoss, NormalisedSoftmaxLoss
-from productrec.losses.proxy.proxy import ProxyNCALoss
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.engine.weighing import Mining
+from productrec.losses.pair.circle import Circle
+from productrec.losses.pair.contrastive import Contrastive
+from productrec.losses.pair.lifted_structure import LiftedStructure
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.nt_xent import NTXent
+from productrec.losses.pair.smooth_ap import SmoothAP
+from productrec.losses.pair.sup_con import SupCon
+from productrec.losses.pair.triplet import Triplet
+from productrec.losses.proxy.arc_face import ArcFace
+from productrec.losses.proxy.normalised_softmax import NormalisedSoftmax
+from productrec.losses.proxy.proxy_nca import ProxyNCA
+from productrec.losses.proxy.soft_triple import SoftTriple
 
 _COSINE = distances.CosineSimilarity()
 
@@ -73,7 +75,7 @@ def single_mined_pair() -> Difference:
     rows, labels = _turn(0, 60, -63), torch.tensor([0, 0, 1])
     return Difference(
         losses.MultiSimilarityLoss()(rows, labels, miners.MultiSimilarityMiner(0.1)(rows, labels)).item(),
-        _ours(rows, labels, MultiSimilarity(), MultiSimilarityMining(0.1)).item(),
+        _ours(rows, labels, MultiSimilarity(), MultiSimilarityMining(epsilon=0.1)).item(),
         _mean([_weigh_mined(p, n) for p, n in _pairs(rows, labels)]),
         "the library returns 0 as soon as there is at most one positive and one negative pair",
     )
@@ -83,7 +85,9 @@ def single_query() -> Difference:
     """NT-Xent of one anchor against one positive and one negative reference."""
     rows, labels = _turn(0, 60, 20), torch.tensor([0, 0, 1])
     (p,), (n,) = next(_pairs(rows, labels))
-    mine = compute_pair_loss(rows[:1], labels[:1], NTXent(0.1), references=rows[1:], reference_labels=labels[1:])
+    mine = compute_pair_loss(
+        Comparison(rows[:1], labels[:1], references=rows[1:], reference_labels=labels[1:]), NTXent(temperature=0.1)
+    )
     return Difference(
         losses.NTXentLoss(0.1)(rows[:1], labels[:1], ref_emb=rows[1:], ref_labels=labels[1:]).item(),
         mine.item(),
@@ -97,7 +101,7 @@ def nt_xent_cold() -> Difference:
     rows, labels = _draw(8, 2, seed=1343), torch.arange(8) // 2
     return Difference(
         losses.NTXentLoss(0.02)(rows, labels).item(),
-        _ours(rows, labels, NTXent(0.02)).item(),
+        _ours(rows, labels, NTXent(temperature=0.02)).item(),
         _nt_xent(rows, labels, 0.02),
         "the library adds the smallest normal number inside the logarithm, so no pair's loss passes 87.3 in float32",
     )
@@ -108,7 +112,7 @@ def nt_xent_wrong() -> Difference:
     rows, labels = _wrong()
     return Difference(
         losses.NTXentLoss(0.02)(rows, labels).item(),
-        _ours(rows, labels, NTXent(0.02)).item(),
+        _ours(rows, labels, NTXent(temperature=0.02)).item(),
         _nt_xent(rows, labels, 0.02),
         "capped, as above",
     )
@@ -119,7 +123,7 @@ def nt_xent_wrong_gradient() -> Difference:
     rows, labels = _wrong()
     return Difference(
         _gradient(lambda leaf: losses.NTXentLoss(0.02)(leaf, labels), rows),
-        _gradient(lambda leaf: _ours(leaf, labels, NTXent(0.02)), rows),
+        _gradient(lambda leaf: _ours(leaf, labels, NTXent(temperature=0.02)), rows),
         _slope(lambda point: _nt_xent(point, labels, 0.02), rows),
         "the added number swallows the ratio: the worse a pair, the less it learns",
     )
@@ -131,7 +135,7 @@ def nt_xent_half() -> Difference:
     rows = rows.half()
     return Difference(
         losses.NTXentLoss(0.07)(rows, labels).item(),
-        _ours(rows, labels, NTXent(0.07)).item(),
+        _ours(rows, labels, NTXent(temperature=0.07)).item(),
         _nt_xent(rows, labels, 0.07),
         "in float16 the cap is 9.7 (and the gradient 0); ours computes in float32 whatever comes in",
     )
@@ -143,7 +147,7 @@ def nt_xent_autocast() -> Difference:
     rows = _draw(16, 128)[labels] + 0.3 * _draw(64, 128, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         library = losses.NTXentLoss(0.07)(rows, labels).item()
-        ours = _ours(rows, labels, NTXent(0.07)).item()
+        ours = _ours(rows, labels, NTXent(temperature=0.07)).item()
     why = "similarities of two to three digits; ours leaves autocast"
     return Difference(library, ours, _nt_xent(rows, labels, 0.07), why)
 
@@ -157,7 +161,7 @@ def soft_triple_coincident() -> Difference:
     theirs = losses.SoftTripleLoss(2, 4, 2, weight_regularizer=regulariser, weight_reg_weight=0.2)
     theirs.fc.data = centres.T.contiguous()
     theirs(rows, labels).backward()
-    mine = SoftTripleLoss(4, 2, 2)
+    mine = SoftTriple(centres_per_class=2).build(4, 2)
     mine.centres.data = centres.view(2, 2, 4).clone()
     torch.autograd.backward(mine(_unit(rows), labels))
     assert mine.centres.grad is not None
@@ -188,7 +192,7 @@ def arc_face_on_centre() -> Difference:
     row, labels, scale, margin = torch.eye(3)[:1], torch.tensor([0]), 8.0, 0.5
     theirs = losses.ArcFaceLoss(3, 3, margin=math.degrees(margin), scale=scale)
     theirs.W.data = torch.eye(3)
-    mine = ArcFaceLoss(3, 3, scale=scale, margin_rad=margin)
+    mine = ArcFace(scale=scale, margin_rad=margin).build(3, 3)
     mine.centres.data = torch.eye(3)[:, None]
 
     def formula(point: Tensor) -> float:
@@ -224,7 +228,7 @@ def sup_con_alone() -> Difference:
     rows, labels = _turn(0, 40, 60, 90), torch.tensor([0, 0, 1, 2])
     return Difference(
         losses.SupConLoss(0.1)(rows, labels).item(),
-        _ours(rows, labels, SupCon(0.1)).item(),
+        _ours(rows, labels, SupCon(temperature=0.1)).item(),
         _sup_con(rows, labels, 0.1),
         "the library averages over anchors with a loss above 0, the authors' code over all",
     )
@@ -235,7 +239,7 @@ def sup_con_settled() -> Difference:
     rows, labels = _turn(0, 1, 90, 270), torch.tensor([0, 0, 1, 1])
     return Difference(
         losses.SupConLoss(0.05)(rows, labels).item(),
-        _ours(rows, labels, SupCon(0.05)).item(),
+        _ours(rows, labels, SupCon(temperature=0.05)).item(),
         _sup_con(rows, labels, 0.05),
         "the same: an anchor that gets right to the last digit leaves the mean, and the loss rises",
     )
@@ -246,7 +250,7 @@ def sup_con_one_class() -> Difference:
     rows, labels = _turn(0, 40, 90), torch.tensor([0, 0, 0])
     return Difference(
         losses.SupConLoss(0.1)(rows, labels).item(),
-        _ours(rows, labels, SupCon(0.1)).item(),
+        _ours(rows, labels, SupCon(temperature=0.1)).item(),
         _sup_con(rows, labels, 0.1),
         "its denominator holds positives too, so that they compete; the library returns 0 without negatives",
     )
@@ -261,7 +265,7 @@ def circle_alone() -> Difference:
         right.append(math.log(1 + pushed * sum(math.exp(-80 * max(0, 1.4 - s) * (s - 0.6)) for s in p)))
     return Difference(
         losses.CircleLoss(0.4, 80)(rows, labels).item(),
-        _ours(rows, labels, Circle(0.4, 80.0)).item(),
+        _ours(rows, labels, Circle(margin=0.4, gamma=80.0)).item(),
         _mean(right),
         "the library averages over anchors with a loss above 0, ours over all",
     )
@@ -272,7 +276,7 @@ def smooth_ap() -> Difference:
     rows, labels = _turn(*(60 * (row // 4) + row % 4 for row in range(24))), torch.arange(24) // 4
     return Difference(
         losses.SmoothAPLoss(0.01)(rows, labels).item(),
-        _ours(rows, labels, SmoothAP(0.01)).item(),
+        _ours(rows, labels, SmoothAP(temperature=0.01)).item(),
         1 - _mean([_average_precision(p, n) for p, n in _pairs(rows, labels)]),
         "the library groups the rows as four classes of six; it is right where a class has as many rows as are classes",
     )
@@ -287,7 +291,7 @@ def smooth_ap_self() -> Difference:
         right.append(_mean([one / (one + sum(_sigmoid((s - p[i]) / 0.01) for s in n)) for i, one in enumerate(among)]))
     return Difference(
         losses.SmoothAPLoss(0.01)(rows, labels).item(),
-        _ours(rows, labels, SmoothAP(0.01)).item(),
+        _ours(rows, labels, SmoothAP(temperature=0.01)).item(),
         1 - _mean(right),
         "the library, as the authors' code, counts the anchor among its own positives; retrieval leaves the query out",
     )
@@ -298,7 +302,7 @@ def contrastive_mean() -> Difference:
     rows, labels = _draw(12, 4), torch.arange(12) // 3
     return Difference(
         losses.ContrastiveLoss(0.9, 0.2, distance=_COSINE)(rows, labels).item(),
-        _ours(rows, labels, Contrastive(0.9, 0.2)).item(),
+        _ours(rows, labels, Contrastive(positive_margin=0.9, negative_margin=0.2)).item(),
         _mean([sum(max(0, 0.9 - s) for s in p) + sum(max(0, s - 0.2) for s in n) for p, n in _pairs(rows, labels)]),
         "the library takes the mean of the active pairs on either side; XBM's equation has sums, over N anchors",
     )
@@ -311,7 +315,7 @@ def memory_batch() -> Difference:
     batch = _mean([sum(max(0, 0.9 - s) for s in p) + sum(max(0, s - 0.2) for s in n) for p, n in _pairs(rows, labels)])
     return Difference(
         losses.CrossBatchMemory(summed, 2, 16)(rows, labels).item() / 6,
-        _remember(Contrastive(0.9, 0.2))(_unit(rows), labels).item(),
+        _remember(Contrastive(positive_margin=0.9, negative_margin=0.2))(_unit(rows), labels).item(),
         batch + batch,  # the memory holds this batch and nothing else
         "the authors' code adds the batch's own loss to the memory's; the library has the memory's only",
     )
@@ -321,7 +325,7 @@ def memory_alone() -> Difference:
     """Memory with Multi-Similarity and its mining, an anchor alone in its class: the memory's term."""
     rows, labels = _turn(0, 15, 60), torch.tensor([0, 1, 1])
     theirs = losses.CrossBatchMemory(losses.MultiSimilarityLoss(), 2, 16, miners.MultiSimilarityMiner(0.1))
-    mine = _remember(MultiSimilarity(), MultiSimilarityMining(0.1))
+    mine = _remember(MultiSimilarity(), MultiSimilarityMining(epsilon=0.1))
     return Difference(
         theirs(rows, labels).item(),
         (mine(_unit(rows), labels) - mine.loss(_unit(rows), labels)).item(),
@@ -334,7 +338,10 @@ def memory_one_row() -> Difference:
     """Memory with contrastive loss, batches of one row, all of different classes: the memory's term of the third."""
     rows, labels = _turn(0, 60, 100), torch.arange(3)
     summed = losses.ContrastiveLoss(2, 0, distance=_COSINE, reducer=reducers.SumReducer())
-    theirs, mine = losses.CrossBatchMemory(summed, 2, 16), _remember(Contrastive(2.0, 0.0))
+    theirs, mine = (
+        losses.CrossBatchMemory(summed, 2, 16),
+        _remember(Contrastive(positive_margin=2.0, negative_margin=0.0)),
+    )
     both = [(theirs(rows[i : i + 1], labels[i : i + 1]), mine(rows[i : i + 1], labels[i : i + 1])) for i in range(3)]
     _, negatives = list(_pairs(rows, labels))[2]
     return Difference(
@@ -350,7 +357,7 @@ def proxy_nca() -> Difference:
     rows, labels, centres = _draw(6, 4), torch.arange(6) // 2, _draw(3, 4, seed=1)
     theirs = losses.ProxyNCALoss(3, 4, softmax_scale=1)
     theirs.proxies.data = centres.clone()
-    mine = ProxyNCALoss(4, 3)
+    mine = ProxyNCA().build(4, 3)
     mine.centres.data = centres[:, None]
     right = []
     for row, label in zip(_unit(rows.double()), labels.tolist(), strict=True):
@@ -370,7 +377,7 @@ def proxy_nca_far() -> Difference:
     rows, labels, centres = _turn(180, 100), torch.tensor([0, 1]), _turn(0, 90, 180)
     theirs = losses.ProxyNCALoss(3, 2, softmax_scale=32)
     theirs.proxies.data = centres.clone()
-    mine = NormalisedSoftmaxLoss(2, 3, temperature=1 / 64)
+    mine = NormalisedSoftmax(temperature=1 / 64).build(2, 3)
     mine.centres.data = centres[:, None]
     right = []
     for row, label in zip((_unit(rows.double()) @ _unit(centres.double()).T).tolist(), labels.tolist(), strict=True):
@@ -388,7 +395,7 @@ def not_a_number() -> Difference:
     rows, labels = _draw(16, 8), torch.arange(16) // 4
     rows[3] = torch.nan
     try:
-        ours: float | str = _ours(rows, labels, Triplet(0.1)).item()
+        ours: float | str = _ours(rows, labels, Triplet(margin=0.1)).item()
     except TrainingError:
         ours = "TrainingError"
     return Difference(
@@ -430,11 +437,11 @@ CASES: dict[str, Callable[[], Difference]] = {
 
 
 def _ours(rows: Tensor, labels: Tensor, loss: PairLoss, mining: Mining | None = None) -> Tensor:
-    return compute_pair_loss(_unit(rows), labels, loss, mining=mining)
+    return compute_pair_loss(Comparison(_unit(rows), labels), loss, mining=mining)
 
 
 def _remember(loss: PairLoss, mining: Mining | None = None) -> CrossBatchMemory:
-    return CrossBatchMemory(PairwiseLoss(loss, mining), rows=16, embedding_dim=2, start_step=0)
+    return CrossBatchMemory(PairModule(loss, mining), rows=16, embedding_dim=2, start_step=0)
 
 
 def _unit(rows: Tensor) -> Tensor:

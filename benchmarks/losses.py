@@ -23,33 +23,31 @@ from sections.figures import compute_ratios, compute_spread, describe_machine, t
 from torch import Tensor
 from torch.nn import functional
 
+from productrec.losses.engine.memory import CrossBatchMemory
 from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.euclidean import OriginalLiftedStructure
-from productrec.losses.pair.memory import CrossBatchMemory
-from productrec.losses.pair.pairwise import (
-    Circle,
-    Contrastive,
-    LiftedStructure,
-    MultiSimilarity,
-    NTXent,
-    PairwiseLoss,
-    SupCon,
-)
-from productrec.losses.pair.ranking import Triplet
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.pair.circle import Circle
+from productrec.losses.pair.contrastive import Contrastive
+from productrec.losses.pair.lifted_structure import LiftedStructure
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.nt_xent import NTXent
+from productrec.losses.pair.original_lifted_structure import OriginalLiftedStructure
+from productrec.losses.pair.sup_con import SupCon
+from productrec.losses.pair.triplet import Triplet
+from productrec.losses.proxy.soft_triple import SoftTriple
 
 _PK = 4  # images a class
 _LOSSES: dict[str, tuple[Any, Any]] = {
     "Multi-Similarity + mining": (MultiSimilarity(), MultiSimilarityMining()),
     "Circle": (Circle(), None),
-    "triplet, all": (Triplet(0.1), None),
-    "triplet, semi-hard": (Triplet(0.1, negatives="semi_hard"), None),
-    "contrastive": (Contrastive(1.0, 0.5), None),
+    "triplet, all": (Triplet(margin=0.1), None),
+    "triplet, semi-hard": (Triplet(margin=0.1, negatives="semi_hard"), None),
+    "contrastive": (Contrastive(positive_margin=1.0, negative_margin=0.5), None),
     "lifted structure, generalised": (LiftedStructure(), None),
     "lifted structure, original": (OriginalLiftedStructure(), None),
-    "NT-Xent": (NTXent(0.07), None),
-    "SupCon": (SupCon(0.1), None),
+    "NT-Xent": (NTXent(temperature=0.07), None),
+    "SupCon": (SupCon(temperature=0.1), None),
 }
 # What a case of the issue asks: times the floor, times faster than the library.
 _ASKED = {
@@ -193,7 +191,7 @@ def _build_soft_triple(shown: str, classes: int, asked: float, asked_library: fl
     generator = torch.Generator().manual_seed(0)
     rows = functional.normalize(torch.randn(64, 512, generator=generator), dim=1)
     labels = torch.randint(classes, (64,), generator=generator)
-    ours = SoftTripleLoss(512, classes, 10)
+    ours = SoftTriple(centres_per_class=10).build(512, classes)
     units = functional.normalize(ours.centres.detach(), dim=2).flatten(0, 1).contiguous()
     other: Callable[[], None] | None = None
     if library and asked_library is not None:
@@ -224,7 +222,7 @@ def _build_soft_triple(shown: str, classes: int, asked: float, asked_library: fl
 def _build_memory(shown: str, name: str, asked_library: float, library: bool) -> Case:
     embeddings, labels = _draw(_MEMORY_ROWS, _MEMORY_DIM)
     loss, mining = _LOSSES[name]
-    ours = CrossBatchMemory(PairwiseLoss(loss, mining), rows=_MEMORY_ROWS, embedding_dim=_MEMORY_DIM, start_step=0)
+    ours = CrossBatchMemory(PairModule(loss, mining), rows=_MEMORY_ROWS, embedding_dim=_MEMORY_DIM, start_step=0)
     batch, classes = _draw(_MEMORY_BATCH, _MEMORY_DIM)
     known = embeddings.clone()
     for start in range(0, _MEMORY_ROWS, 4096):

@@ -32,8 +32,11 @@ from torch.nn import functional
 from productrec.data.pk_batches import PKPlan
 from productrec.errors import ProductrecError
 from productrec.losses.build import build_metric_loss
+from productrec.losses.catalogue import list_losses
+from productrec.losses.declared import MetricLoss
+from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.pair.multi_similarity import MultiSimilarity
 from productrec.metrics.retrieval import compute_self_retrieval
-from productrec.recipe.loss import METRIC_LOSSES, LossSettings
 from productrec.runtime import autocast, choose_dtype, keep_freed_memory, set_seed
 from productrec.training.step.optimiser import build_optimizer
 from productrec.training.step.schedule import compute_rate_factor, set_rate
@@ -139,20 +142,18 @@ def _get_alphabet(folder: str) -> str:
 
 def _choose_losses(options: argparse.Namespace) -> dict[str, Build]:
     losses: dict[str, Build] = {"untrained": lambda class_count: None}
-    for name in METRIC_LOSSES:
+    for name in list_losses():
         changed = {} if options.defaults else _OVERRIDES.get(name, {})
         shown = ", ".join(f"{key} {value:g}" for key, value in changed.items())
-        settings = LossSettings.model_validate({"metric": name, name: changed})
-        losses[f"{name} ({shown})" if shown else name] = partial(_build, settings)
+        loss = list_losses()[name](**changed)
+        losses[f"{name} ({shown})" if shown else name] = partial(_build, loss)
     if options.library:
         losses[_LIBRARY] = _build_library
     return {name: build for name, build in losses.items() if any(text in name for text in options.only.split(","))}
 
 
-def _build(settings: LossSettings, class_count: int) -> nn.Module | None:
-    return build_metric_loss(
-        settings.metric, settings.get_metric_settings(), embedding_dim=_DIM, class_count=class_count
-    )
+def _build(loss: MetricLoss, class_count: int) -> nn.Module | None:
+    return build_metric_loss(loss, embedding_dim=_DIM, class_count=class_count)
 
 
 class _Mined(nn.Module):
@@ -171,9 +172,9 @@ class _Mined(nn.Module):
 def _build_library(class_count: int) -> nn.Module:
     from pytorch_metric_learning import losses, miners
 
-    ours = LossSettings().multi_similarity
+    ours, mining = MultiSimilarity(), MultiSimilarityMining()
     return _Mined(
-        losses.MultiSimilarityLoss(ours.alpha, ours.beta, ours.base), miners.MultiSimilarityMiner(ours.epsilon)
+        losses.MultiSimilarityLoss(ours.alpha, ours.beta, ours.base), miners.MultiSimilarityMiner(mining.epsilon)
     )
 
 

@@ -112,7 +112,7 @@ def _draw_jpeg(generator: np.random.Generator) -> bytes:
 
 
 def _ingest(folder: Path) -> dict[str, float]:
-    from productrec.recipe.sections import DataSettings
+    from productrec.recipe.data import DataSettings
     from productrec.stages.ingest import run_ingest
 
     data = DataSettings(verify=False)

@@ -72,7 +72,7 @@ TRICKS = (
     Trick("LAMB at 1e-2, against AdamW", {"train.optimizer": "lamb", "train.learning_rate": 1e-2}),
     Trick(
         "ArcFace, 3 sub-centres, margins by class size",
-        {"loss.metric": "arc_face", "loss.arc_face.centres_per_class": 3, "loss.arc_face.margin_power": 0.25},
+        {"loss.metric": {"name": "arc_face", "centres_per_class": 3, "margin_power": 0.25}},
     ),
 )
 _DEFAULTS = Trick("defaults", {})

@@ -304,7 +304,7 @@ def predict(
     if images is not None and out is not None:
         from productrec.stages.photos import report, run_photos
 
-        selected = load_runs(targets, overrides, views=views, some_views=tta, command="predict --images")
+        selected = load_runs(targets, overrides, views=views, some_views=tta, command="photos")
         weighted = selected.weigh(_parse_weights(weights))
         report(run_photos(selected.runs, images, out, weights=weighted, replace=replace))
         return
@@ -341,7 +341,7 @@ def evaluate(
 
     from productrec.artifacts import write_json
     from productrec.data.table import SPLITS
-    from productrec.data.views import get_views
+    from productrec.data.view_presets import get_views
     from productrec.pipeline.targets import evaluate_target
     from productrec.stages.evaluate import PROTOCOLS, Wanted, report
 
@@ -451,7 +451,7 @@ def settings(contains: Annotated[str, typer.Argument(help="Show only keys that h
     from productrec.console import print_table
     from productrec.recipe import list_settings, suggest_key
 
-    rows = [(key, default, meaning) for key, (default, meaning) in list_settings().items() if contains in key]
+    rows = [(info.key, info.default, info.meaning) for info in list_settings() if contains in info.key]
     if not rows:
         raise RecipeError(f"settings: no key holds {contains!r}. {suggest_key(contains)}")
     print_table("settings of a recipe", ("key", "default", "meaning"), rows, wrap_last=True)
@@ -474,7 +474,7 @@ def losses(
 ) -> None:
     """List the metric losses: what each computes for an anchor, its settings with their defaults, its source."""
     from productrec.console import print_table, say
-    from productrec.losses.build import describe_losses
+    from productrec.losses.catalogue import describe_losses
 
     if plot is not None:
         from productrec.plots import draw_weight_curves

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from productrec.artifacts import explain_storage_errors
 from productrec.errors import RecipeError
-from productrec.losses.build import list_pair_losses
+from productrec.losses.catalogue import list_pair_losses
 from productrec.losses.engine.weight_curves import VIEWS, compute_weight_curve
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from productrec.losses.engine.mining import MultiSimilarityMining
-from productrec.losses.pair.pairwise import MultiSimilarity, PairwiseLoss
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.engine.pair_module import PairModule
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.models.inference import recognise_views
 from productrec.recipe import Recipe, build_recipe
 from productrec.retrieval.index import build_engine, count_gpus, move_to_gpu
@@ -97,8 +98,8 @@ def _compare_losses(device: torch.device) -> list[Row]:
     rows = nn.functional.normalize(rows + 1.5 * torch.randn(rows.shape, generator=generator), dim=1)
     set_seed(0)
     losses: dict[str, nn.Module] = {
-        "Multi-Similarity": PairwiseLoss(MultiSimilarity(), MultiSimilarityMining()),
-        "SoftTriple": SoftTripleLoss(_DIM, _CLASSES),
+        "Multi-Similarity": PairModule(MultiSimilarity(), MultiSimilarityMining()),
+        "SoftTriple": SoftTriple().build(_DIM, _CLASSES),
     }
     table = []
     for name, loss in losses.items():

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.mining import MultiSimilarityMining
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.pairwise import Circle, MultiSimilarity, NTXent
+from productrec.losses.pair.circle import Circle
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.nt_xent import NTXent
 from sections.figures import Row, compute_ratios, compute_spread, take_turns
 
 _LOSSES: dict[str, tuple[Any, Any]] = {
     "Multi-Similarity + mining": (MultiSimilarity(), MultiSimilarityMining()),
     "Circle": (Circle(), None),
-    "NT-Xent": (NTXent(0.07), None),
+    "NT-Xent": (NTXent(temperature=0.07), None),
 }
 _LARGEST_FOR_LIBRARY = 8192
 
@@ -42,7 +45,7 @@ def _measure(name: str, loss: Any, mining: Any, embeddings: Tensor, labels: Tens
 
     def ours() -> Tensor:
         leaf = embeddings.detach().requires_grad_()
-        value = compute_pair_loss(leaf, labels, loss, mining=mining)
+        value = compute_pair_loss(Comparison(leaf, labels), loss, mining=mining)
         torch.autograd.backward(value)
         return value
 
@@ -74,7 +77,7 @@ def _measure(name: str, loss: Any, mining: Any, embeddings: Tensor, labels: Tens
             Row("pair losses", f"{what}: peak", f"{peak:.2f} GiB", asked, None if limit is None else peak <= limit)
         )
     if count <= _LARGEST_FOR_LIBRARY:
-        expected = compute_pair_loss(embeddings.cpu(), labels.cpu(), loss, mining=mining).item()
+        expected = compute_pair_loss(Comparison(embeddings.cpu(), labels.cpu()), loss, mining=mining).item()
         error = abs(ours().item() - expected) / max(1e-12, abs(expected))
         rows.append(Row("pair losses", f"{what}: error beside the CPU", f"{error:.1e}", "at most 1e-3", error <= 1e-3))
     return rows

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from productrec.assembly.trainer import build_network
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.images import FileImages
-from productrec.data.views import get_views
+from productrec.data.view_presets import get_views
 from productrec.demo.drawn.competition import draw_competition
 from productrec.models.inference import recognise_views
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set

@@ -20,7 +20,7 @@ from productrec.data.sources.layouts import UNPACKERS, detect_layout, read_sourc
 from productrec.data.sources.rows import SourceRows
 from productrec.data.sources.unpacked import Unpacked
 from productrec.errors import DataError
-from productrec.recipe.sections import DataSettings
+from productrec.recipe.data import DataSettings
 from productrec.runtime import count_cores
 
 _LARGEST_LIST_BYTES = 4 << 30

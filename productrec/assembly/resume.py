@@ -11,42 +11,24 @@ from productrec.artifacts import compute_digest, load_manifest
 from productrec.console import say, warn
 from productrec.data.samplers import ORDER, EpochSampler
 from productrec.errors import ArtifactError
-from productrec.recipe import Recipe
+from productrec.recipe import Recipe, select_settings
 from productrec.recognition.probabilities import KIND as PROBABILITIES
 from productrec.training.run.checkpoint import load_checkpoint
 from productrec.training.step.trainer import Trainer
-
-# Settings that may differ between a run and its resumption: they change where and how fast, not what is computed.
-_FREE_ON_RESUME = (
-    ("device",),
-    ("runs",),
-    ("train", "workers"),
-    ("train", "timeout_minutes"),
-    ("train", "track"),
-    ("predict",),
-    ("submit",),
-    ("data",),
-    ("competition",),
-)
 
 LAST, BEFORE = "last", "before"  # checkpoints to resume from
 _NEAR_CLASSES, _ORDER = "near_classes", "order"  # in the state of a checkpoint
 
 
 def get_decisive_settings(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide a run's content."""
-    settings = recipe.dump()
-    for path in _FREE_ON_RESUME:
-        section = settings
-        for key in path[:-1]:
-            section = section[key]
-        section.pop(path[-1])
+    """The settings that decide a run's content, by dotted key."""
+    settings = select_settings(recipe, "run")
     # What these files hold counts, not their names.
     if recipe.train.pseudo_labels is not None:
-        settings["train"]["pseudo_labels"] = load_manifest(recipe.train.pseudo_labels, kind=PROBABILITIES).fingerprint
+        settings["train.pseudo_labels"] = load_manifest(recipe.train.pseudo_labels, kind=PROBABILITIES).fingerprint
     augmentation = Path(recipe.train.augmentation)
     if augmentation.is_file():
-        settings["train"]["augmentation"] = compute_digest(augmentation.read_bytes())
+        settings["train.augmentation"] = compute_digest(augmentation.read_bytes())
     return settings
 
 

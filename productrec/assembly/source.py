@@ -20,7 +20,7 @@ from productrec.data.sources.class_numbers import keep_class_numbers
 from productrec.data.sources.rows import SourceRows, find_image_root, find_sample
 from productrec.data.table import KIND, ImageTable, check_table, identify_classes
 from productrec.errors import ArtifactError
-from productrec.recipe.sections import DataSettings
+from productrec.recipe.data import DataSettings
 
 NO_SAMPLE = "none"
 

@@ -66,20 +66,20 @@ def build_trainer(
         synchronise_norms(recognizer)
     recognizer = recognizer.to(device)
     loss = recipe.loss
-    metric = build_metric_loss(
-        loss.metric,
-        loss.get_metric_settings(),
-        mining=loss.mining,
-        mining_epsilon=loss.multi_similarity.epsilon,
-        memory_rows=loss.memory.rows,
-        memory_start_step=loss.memory.start_step,
-        memory_weight=loss.memory.weight,
-        memory_momentum=loss.memory.momentum,
-        embedding_dim=recipe.model.embedding_dim,
-        class_count=class_count,
-        class_sizes=class_sizes,
-        allow_code=allow_code,
-    )
+    metric = None
+    if loss.metric is not None:
+        metric = build_metric_loss(
+            loss.metric,
+            mining=loss.mining,
+            memory_rows=loss.memory.rows,
+            memory_start_step=loss.memory.start_step,
+            memory_weight=loss.memory.weight,
+            memory_momentum=loss.memory.momentum,
+            embedding_dim=recipe.model.embedding_dim,
+            class_count=class_count,
+            class_sizes=class_sizes,
+            allow_code=allow_code,
+        )
     objective = JointLoss(
         metric,
         metric_weight=loss.metric_weight,

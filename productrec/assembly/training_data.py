@@ -19,9 +19,10 @@ from productrec.data.images import open_images
 from productrec.data.samplers import CLASS_POWERS, EpochSampler
 from productrec.data.table import ImageTable
 from productrec.data.transforms import Augmentation, build_augmentation, grow_sides
-from productrec.data.views import get_views
+from productrec.data.view_presets import get_views
 from productrec.errors import ArtifactError, DataError, describe_offenders
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.centres.soft_triple import SoftTripleModule
+from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.recipe import Recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
@@ -225,14 +226,14 @@ def build_merging(
     Raises:
         DataError: no validation images to judge it by.
     """
-    wanted = recipe.loss.soft_triple
-    if not isinstance(metric, SoftTripleLoss) or not wanted.merge_every_epochs:
+    wanted = recipe.loss.metric
+    if not isinstance(metric, SoftTripleModule) or not isinstance(wanted, SoftTriple) or not wanted.merge_every_epochs:
         return None
     rows = table.select(["val"])
     rows = rows[rows["label"].isin(class_ids)]
     if not len(rows):
         raise DataError(
-            f"{recipe.table}: must have validation images for loss.soft_triple.merge_every_epochs; got none. "
+            f"{recipe.table}: must have validation images for loss.metric.merge_every_epochs; got none. "
             "Hold some out (data.validation_fraction), or merge after training (productrec centres)."
         )
     loader = _build_loader(table, recipe, rows, place, persistent=False)

@@ -23,7 +23,8 @@ from productrec.data.images import Images
 from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.slots import Slots, Slotted
 from productrec.data.transforms import Augmentation
-from productrec.data.views import View, compute_side_px, cut_views
+from productrec.data.view_presets import View
+from productrec.data.views import compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
 
 _PREFETCH_BATCHES = 4

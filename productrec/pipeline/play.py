@@ -6,8 +6,8 @@ from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
 from productrec.console import say
 from productrec.data.table import load_table
-from productrec.data.views import get_views
-from productrec.losses.pair.own_loss import check_code_allowed
+from productrec.data.view_presets import get_views
+from productrec.losses.own_loss import check_code_allowed
 from productrec.pipeline.predict import _keep_recipe, predict_runs
 from productrec.pipeline.score_table import print_scores
 from productrec.pipeline.select import select_runs

@@ -9,7 +9,7 @@ from productrec.artifacts import write_text
 from productrec.competitions.contract import load_contract
 from productrec.console import silence, warn
 from productrec.data.table import load_table
-from productrec.data.views import PRESETS
+from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.pipeline.score_table import Predicted
 from productrec.pipeline.select import Selected, check_run, look_through, name_ensemble

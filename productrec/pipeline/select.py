@@ -9,23 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from productrec.data.table import load_table
-from productrec.data.views import PRESETS, get_views
+from productrec.data.view_presets import PRESETS, get_views
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.recipe import Recipe, load_recipe
+from productrec.recipe import Recipe, find_settings, load_recipe
+from productrec.settings.fields import Command
 
 DEFAULT_VIEWS = "zoom"
-# Settings that decide something of what a run is asked for; all others were decided when the table was made or the run
-# was trained.
-_OF_RUNS = ("device", "members", "predict", "train.precision", "train.workers")
-_OF_TABLES = ("competition", "data.images", "data.table", "train.timeout_minutes")
-_TABLE_OF_TRAINING = ("data.images", "data.source", "data.table")
-_OF_COMMAND = {
-    "predict": (*_OF_RUNS, *_OF_TABLES),
-    "predict --images": _OF_RUNS,
-    "audit": (*_OF_RUNS, *_OF_TABLES, "train.fold", "train.splits"),
-    "train": (*(section for section in Recipe.model_fields if section != "data"), *_TABLE_OF_TRAINING),
-}
-_OF_RECIPES = ("name", "runs")  # where a recipe's run lies; a run folder lies where it lies
+_WHERE_RUNS_LIE = ("name", "runs")  # of recipes; a run folder lies where it lies
 _PHOTOS = "To classify a folder of new photos: productrec predict RUN --images FOLDER --out new.csv."
 
 
@@ -60,7 +50,7 @@ def load_runs(
     out: Path | None = None,
     views: str | None = None,
     some_views: bool = False,
-    command: str = "predict",
+    command: Command = "predict",
 ) -> Selected:
     """Runs named on the command line, by run folder or by recipe.
 
@@ -70,7 +60,7 @@ def load_runs(
         out: folder of the ensemble; else the one target's, or, for several, one beside the first, by their names.
         views: preset of views to look through; None for the recipe's.
         some_views: look through several views, `DEFAULT_VIEWS` where the recipe says no more than the plain one.
-        command: that was given, a key of `_OF_COMMAND`.
+        command: that was given.
 
     Raises:
         ArtifactError: a folder holds no run.
@@ -138,34 +128,36 @@ def check_run(target: Path) -> None:
     raise RecipeError(f"{target}: no such run. Name a run folder or a recipe{example}.{hint}")
 
 
-def check_overrides(overrides: Sequence[str], *, command: str, run_folders: bool) -> None:
+def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: bool) -> None:
     """Refuse settings that decide nothing of what a command does, instead of passing over them.
 
     Args:
         overrides: ``key=value`` changes.
-        command: a key of `_OF_COMMAND`.
+        command: that is asked.
         run_folders: whether run folders alone are named, no recipe.
 
     Raises:
         RecipeError: with the command that the setting belongs to.
     """
-    allowed = (*_OF_COMMAND[command], *(() if run_folders else _OF_RECIPES))
+    shown = "predict --images" if command == "photos" else command
     for override in overrides:
         key = override.partition("=")[0].strip()
-        if any(key == one or key.startswith(f"{one}.") for one in allowed):
+        found = find_settings(key)
+        commands = {name for info in found for name in info.commands}
+        outcomes = {info.decides for info in found}
+        if command in commands or (key in _WHERE_RUNS_LIE and not run_folders):
             continue
-        section = key.partition(".")[0]
-        if key in _OF_TABLES:
-            raise RecipeError(f"{key}: has no effect on {command}, which needs no image table.")
-        if section == "data":
-            hint = f" {_PHOTOS}" if command.startswith("predict") else ""
+        if command == "photos" and "predict" in commands:
+            raise RecipeError(f"{key}: has no effect on {shown}, which needs no image table.")
+        if "table" in outcomes or key.startswith("data."):
+            hint = f" {_PHOTOS}" if command in ("predict", "photos") else ""
             raise RecipeError(
-                f"{key}: has no effect on {command}; it belongs to ingest and run, which make the table.{hint}"
+                f"{key}: has no effect on {shown}; it belongs to ingest and run, which make the table.{hint}"
             )
-        if section == "submit":
-            raise RecipeError(f"{key}: has no effect on {command}; it belongs to submit and run.")
+        if "submission" in outcomes:
+            raise RecipeError(f"{key}: has no effect on {shown}; it belongs to submit and run.")
         raise RecipeError(
-            f"{key}: has no effect on {command}; it belongs to train, and a run keeps what it was trained with."
+            f"{key}: has no effect on {shown}; it belongs to train, and a run keeps what it was trained with."
         )
 
 

@@ -4,10 +4,12 @@ from productrec.recipe.whole import (
     Recipe,
     build_recipe,
     change_recipe,
+    find_settings,
     list_settings,
     load_recipe,
     name_table,
     save_recipe,
+    select_settings,
     suggest_key,
 )
 
@@ -15,9 +17,11 @@ __all__ = [
     "Recipe",
     "build_recipe",
     "change_recipe",
+    "find_settings",
     "list_settings",
     "load_recipe",
     "name_table",
     "save_recipe",
+    "select_settings",
     "suggest_key",
 ]

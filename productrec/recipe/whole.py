@@ -1,50 +1,65 @@
-"""The recipe: the settings of every stage and of every model in one file; read from YAML plus ``key=value``.
+"""The whole recipe: the settings of every stage and of every model in one file; read from YAML plus ``key=value``.
 
-Only `cli` and `stages` see a recipe; library functions take plain keyword arguments. Relative paths are relative to the
+Library functions see no recipe: they take plain keyword arguments. Relative paths are relative to the
 folder the command is run in.
 """
 
-import difflib
+from __future__ import annotations
+
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from productrec.errors import RecipeError
-from productrec.recipe.loss import PAIR_LOSSES, LossSettings
-from productrec.recipe.sections import (
-    DataSettings,
-    ModelSettings,
-    PredictSettings,
-    SubmitSettings,
-    TrainSettings,
-    check_train_settings,
-)
-from productrec.settings.fields import Settings
+from productrec.losses.catalogue import list_losses
+from productrec.losses.engine.mining import MINING_RULES
+from productrec.recipe.data import DataSettings
+from productrec.recipe.loss import CHOICES, LossSettings
+from productrec.recipe.model import ModelSettings
+from productrec.recipe.predict import PredictSettings
+from productrec.recipe.submit import SubmitSettings
+from productrec.recipe.train import TrainSettings
+from productrec.settings import text
+from productrec.settings.fields import Outcome, SettingInfo, Settings, setting, walk_settings
+from productrec.settings.text import describe_problem, flatten, merge, nest, parse_override, read_settings
 
 
 class Recipe(Settings):
     """A whole pipeline, from a source folder to a CSV."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = Field(description="names runs and CSV")
-    competition: str = Field("plain", description="contract: a bundled name or a YAML file")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        0, description="decides initial weights, data order and augmentation"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] = setting(
+        ..., "name of the run folder and the CSV", judges=True
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    runs: Path = Field(Path("runs"), description="folder that run folders land in")
+    competition: str = setting(
+        "plain",
+        "contract: a bundled name or a YAML file",
+        decides="nothing",
+        commands=("train", "predict", "audit", "submit"),
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(0, "decides initial weights, data order and augmentation")
+    device: str = setting(
+        "auto",
+        "where to compute: auto, cpu, cuda, cuda:1, mps",
+        decides="nothing",
+        commands=("train", "predict", "photos", "audit"),
+    )
+    runs: Path = setting(Path("runs"), "folder that run folders land in", decides="nothing")
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
     predict: PredictSettings = PredictSettings()
     submit: SubmitSettings = SubmitSettings()
-    members: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="several models: a name and what differs from the recipe above for each"
+    members: dict[str, dict[str, Any]] = setting(
+        {},
+        "several models: a name and what differs from the recipe above for each",
+        commands=("train", "predict", "photos", "audit"),
+        judges=True,
     )
 
     @field_validator("members", mode="before")
@@ -57,7 +72,7 @@ class Recipe(Settings):
         return value
 
     @model_validator(mode="after")
-    def _check_mixing(self) -> "Recipe":
+    def _check_mixing(self) -> Recipe:
         mixed = self.train.cut_mix + self.train.mix_up
         if mixed and not self.loss.classification_weight:
             raise ValueError(
@@ -69,12 +84,7 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_training(self) -> "Recipe":
-        check_train_settings(self.train)
-        return self
-
-    @model_validator(mode="after")
-    def _check_norms(self) -> "Recipe":
+    def _check_norms(self) -> Recipe:
         if self.train.freeze_norms and self.model.pretrained is False:
             raise ValueError(
                 "train.freeze_norms keeps the statistics of pretrained weights; model.pretrained=false has none. Give "
@@ -83,7 +93,7 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_batches(self) -> "Recipe":
+    def _check_batches(self) -> Recipe:
         if self.uses_pk_sampler and self.train.batch_size % self.train.images_per_class:
             raise ValueError(
                 f"train.images_per_class must divide train.batch_size; got {self.train.images_per_class} and "
@@ -92,7 +102,7 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_hard_classes(self) -> "Recipe":
+    def _check_hard_classes(self) -> Recipe:
         for name in ("hard_classes", "category_share"):
             if getattr(self.train, name) and not self.uses_pk_sampler:
                 raise ValueError(f"train.{name} needs batches of classes; add train.sampler=pk, or leave it at 0")
@@ -101,8 +111,7 @@ class Recipe(Settings):
     @property
     def uses_pk_sampler(self) -> bool:
         """Whether batches hold P classes times K images."""
-        pairwise = self.loss.metric in PAIR_LOSSES or ":" in self.loss.metric
-        auto = self.train.sampler == "auto" and pairwise
+        auto = self.train.sampler == "auto" and self.loss.compares_pairs
         return self.train.sampler in ("pk", "mixed") or auto
 
     @property
@@ -117,7 +126,7 @@ class Recipe(Settings):
         """Folder of the run (of the members' runs, where there are several)."""
         return self.runs / self.name
 
-    def resolve_members(self) -> dict[str, "Recipe"]:
+    def resolve_members(self) -> dict[str, Recipe]:
         """One recipe a model, by run folder name: itself, or each member with its own settings and no members.
 
         Raises:
@@ -134,7 +143,7 @@ class Recipe(Settings):
                     f"member {name}: {', '.join(fixed)} must be left to the recipe above. "
                     "A member is named by its key, and its run lands below the recipe's."
                 )
-            merged = _merge(plain, changes)
+            merged = merge(plain, changes, choices=CHOICES)
             merged.update(name=name, runs=self.run_folder, data=merged["data"] | {"table": self.table})
             resolved[name] = _validate(merged, f"member {name}")
         return resolved
@@ -154,19 +163,6 @@ def name_table(source: Path) -> Path:
     return folder.with_name(f"{folder.name}.table") if os.path.abspath(source) == os.path.abspath(folder) else folder
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that stands twice in one section, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            name = str(key.value)
-            if name in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep=deep)
-
-
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from YAML and apply ``key=value`` overrides, for instance ``loss.metric=soft_triple``.
 
@@ -176,35 +172,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     raw = read_settings(path)
     raw.setdefault("name", path.stem)
     for override in overrides:
-        raw = _merge(raw, _parse_override(override))
+        raw = merge(raw, parse_override(override), choices=CHOICES)
     return _validate(raw, str(path))
-
-
-def read_settings(
-    path: Path, *, kind: str = "recipe", loader: type[yaml.SafeLoader] | None = None, see: str = "See pipelines/"
-) -> dict[str, Any]:
-    """Settings by name, as they stand in a YAML file.
-
-    Args:
-        path: of the file.
-        kind: what it is, for the messages.
-        loader: another than the one that refuses a key that stands twice.
-        see: where examples are.
-
-    Raises:
-        RecipeError: no such file, not YAML, or no settings by name.
-    """
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), loader or UniqueKeys)  # SafeLoaders
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such {kind}. {see} for some to run and copy.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}). Name a YAML file.") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
-        raise RecipeError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: must hold settings by name; got {type(raw).__name__}. {see} for examples.")
-    return raw
 
 
 def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
@@ -215,7 +184,7 @@ def change_recipe(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Rec
     """
     raw: dict[str, Any] = recipe.model_dump()
     for key, value in changes.items():
-        raw = _merge(raw, _nest(key, value))
+        raw = merge(raw, nest(key, value), choices=CHOICES)
     return _validate(raw, where)
 
 
@@ -229,88 +198,65 @@ def save_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.dump(), sort_keys=False, allow_unicode=True)
 
 
-def list_settings() -> dict[str, tuple[str, str]]:
-    """Every dotted key with its default and its meaning."""
-    return dict(_walk(Recipe, ""))
+def list_settings() -> Iterator[SettingInfo]:
+    """Every setting of a recipe, those of each metric loss and mining rule among them."""
+    choices: dict[str, Mapping[str, type[Settings]]] = {"loss.metric": list_losses(), "loss.mining": MINING_RULES}
+    for info in walk_settings(Recipe):
+        yield info
+        for name, choice in choices.get(info.key, {}).items():
+            for own in walk_settings(choice, f"{info.key}."):
+                yield own._replace(meaning=f"{name}: {own.meaning}")
 
 
-def _walk(section: type[BaseModel], prefix: str) -> list[tuple[str, tuple[str, str]]]:
-    found = []
-    for name, field in section.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            found += _walk(nested, f"{prefix}{name}.")
-        else:
-            default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
-            found.append((prefix + name, (default, field.description or "")))
-    return found
+def select_settings(recipe: Recipe, outcome: Outcome) -> dict[str, Any]:
+    """The settings of a recipe that decide one outcome, as plain values by dotted key."""
+    return {key: value for key, value in flatten(recipe.dump()).items() if get_setting(key).decides == outcome}
 
 
-def _parse_override(text: str) -> dict[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise RecipeError(f"override {text!r}: must be key=value, for instance train.epochs=10.")
-    try:
-        parsed: Any = yaml.safe_load(value) if value.strip() else None
-    except (yaml.YAMLError, ValueError):
-        parsed = value
-    return _nest(key.strip(), parsed)
+def find_settings(key: str) -> list[SettingInfo]:
+    """What is known of a setting by its dotted key, of all within a section, or of the one that a key lies within.
+
+    Raises:
+        RecipeError: there is no such setting; the nearest one is named.
+    """
+    known = {info.key: info for info in walk_settings(Recipe)}
+    within = [info for name, info in known.items() if name.startswith(f"{key}.")]
+    if within:
+        return within
+    above = key
+    while above not in known and "." in above:
+        above = above.rpartition(".")[0]
+    if above not in known:
+        raise RecipeError(f"unknown key {key!r}. {suggest_key(key)}")
+    return [known[above]]
 
 
-def _nest(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    assert isinstance(value, dict)
-    return value
-
-
-def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in changes.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and value and isinstance(below, Mapping):
-            merged[key] = _merge(below, value)  # an empty mapping empties: members={}
-        else:
-            merged[key] = value
-    return merged
+def suggest_key(key: str) -> str:
+    """A sentence that names the setting or section nearest to a key that does not exist."""
+    near = text.suggest_key(key, [info.key for info in list_settings()])
+    return f"Did you mean {near!r}?" if near else "`productrec settings` lists the valid ones."
 
 
 def _validate(raw: dict[str, Any], where: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(f"{where}: " + "; ".join(_describe(item) for item in error.errors()[:5])) from None
+        raise RecipeError(f"{where}: " + " ".join(_describe(problem) for problem in error.errors()[:5])) from None
     recipe.resolve_members()  # a member's fault is told now, not after the first one's training
     return recipe
 
 
-def _describe(item: Any) -> str:
-    location = [str(part) for part in item["loc"]]
-    key = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {key!r}. {suggest_key(key)}"
-    if item["type"] == "missing":
-        return f"{key!r} must be given"
-    if item["type"] == "tuple_type":
-        return f"{key}: must be a list, such as [{item['input']}]; got {item['input']!r}."
-    message = item["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{message}."
-    return f"{key}: {message[:1].lower()}{message[1:]}; got {item['input']!r}."
-
-
-def suggest_key(key: str) -> str:
-    """A sentence that names the setting or section nearest to a key that does not exist."""
-    known = list(list_settings())
-    sections = {name.rpartition(".")[0] for name in known if "." in name}
-    last = key.rpartition(".")[2]
-    elsewhere = [name for name in known if name.rpartition(".")[2] == last]  # the right name in the wrong section
-    near = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.0)
-    near = near or difflib.get_close_matches(key, [*known, *sections], n=1, cutoff=0.6)
-    if not near:
-        by_last = {name.rpartition(".")[2]: name for name in known}
-        near = [by_last[match] for match in difflib.get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
-    return f"Did you mean {near[0]!r}?" if near else "`productrec settings` lists the valid ones."
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        return describe_problem(problem)
+    section, _, name = key.partition(".")
+    if section == "loss" and (name in list_losses() or name == "options"):
+        return (
+            f"unknown key {key!r}. The settings of a loss stand with its name now: loss.metric: {{name: NAME, SETTING: "
+            "VALUE}, or loss.metric.SETTING=VALUE. A run that was trained before must be trained anew."
+        )
+    return f"unknown key {key!r}. {suggest_key(key)}"
 
 
 def _nearest_divisor(batch_size: int, wanted: int) -> str:

@@ -13,7 +13,8 @@ from productrec.artifacts import load_manifest, write_artifact, write_json
 from productrec.console import print_table, say
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
-from productrec.losses.proxy.centres import Prototypes, find_nearest_classes, merge_centres, pack_prototypes
+from productrec.losses.centres.merging import Prototypes, find_nearest_classes, merge_centres, pack_prototypes
+from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.recipe import build_recipe
 from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.training.run.checkpoint import load_checkpoint
@@ -62,7 +63,8 @@ def run_centres(run: Path, *, distance: float) -> Merged:
     labels = rows.loc[known.ids, "label"].to_numpy(dtype=np.int64)
     class_ids = np.array(checkpoint.match_classes(table))
     embeddings = torch.from_numpy(np.array(known.embeddings))
-    gamma = recipe.loss.soft_triple.gamma if recipe.loss.metric == "soft_triple" else 0.0
+    metric = recipe.loss.metric
+    gamma = metric.gamma if isinstance(metric, SoftTriple) else 0.0
 
     def measure(prototypes: Prototypes) -> float:
         return float(np.mean(class_ids[find_nearest_classes(embeddings, prototypes, gamma).numpy()] == labels))

@@ -16,7 +16,7 @@ from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
-from productrec.data.views import get_views
+from productrec.data.view_presets import get_views
 from productrec.errors import DataError, describe_offenders
 from productrec.models.inference import recognise_views
 from productrec.models.recognizer import Recognizer

@@ -50,7 +50,7 @@ from productrec.data.packed import PackedImages
 from productrec.data.sources.rows import find_paths
 from productrec.data.table import KIND, ImageTable, find_findings, hold_out_validation, load_table, save_table
 from productrec.errors import ArtifactError, SubmissionError
-from productrec.recipe.sections import DataSettings
+from productrec.recipe.data import DataSettings
 from productrec.runtime import count_cores
 
 

@@ -24,7 +24,7 @@ from productrec.data.download.terms import get_file_name
 from productrec.data.sources.rows import find_paths
 from productrec.data.table import KIND, ImageTable, find_findings, load_table
 from productrec.errors import ArtifactError, SubmissionError
-from productrec.recipe.sections import DataSettings
+from productrec.recipe.data import DataSettings
 
 _EXPLAINED_ROWS = 3
 

@@ -17,7 +17,7 @@ from productrec.console import say, show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
-from productrec.data.views import get_views
+from productrec.data.view_presets import get_views
 from productrec.delimited import guard_cell
 from productrec.ensembling.blend import check_same_order, resolve_weights
 from productrec.errors import ArtifactError, DataError, describe_offenders

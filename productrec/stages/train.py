@@ -35,7 +35,8 @@ from productrec.data.dataset import TrainingImages, build_training_loader, choos
 from productrec.data.images import open_images
 from productrec.data.table import load_table
 from productrec.errors import DataError, ProductrecError, TrainingError
-from productrec.losses.pair.own_loss import check_code_allowed, explain_own_error
+from productrec.losses.declared import MetricLoss
+from productrec.losses.own_loss import check_code_allowed, explain_own_error
 from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import (
@@ -292,7 +293,7 @@ def _train(
                     keep_best_by=figure,
                     validate_every=recipe.train.validate_every,
                     mine_every=recipe.train.mine_every,
-                    merge_every=recipe.loss.soft_triple.merge_every_epochs,
+                    merge_every=getattr(recipe.loss.metric, "merge_every_epochs", 0),
                     patience=recipe.train.patience,
                     deadline=None if max_minutes is None else started + 60 * max_minutes,
                     batch_multiple=multiple_of,
@@ -324,7 +325,7 @@ def _train(
     return Trained(folder, figures, minutes, skipped=False, ending=ending, warning=warning)
 
 
-def _explain(error: Exception, metric: str, stop: StopRequest, ranks: Ranks) -> Exception:
+def _explain(error: Exception, metric: MetricLoss | None, stop: StopRequest, ranks: Ranks) -> Exception:
     """What to raise for an error of `run_training`: another process's death, and a user's own loss, are told."""
     if isinstance(error, ProductrecError):
         return error

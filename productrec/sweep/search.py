@@ -21,16 +21,15 @@ from productrec.console import print_table, say, warn
 from productrec.data.dataset import choose_workers
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, DataError, Interrupted, ProductrecError, RecipeError, TrainingError
-from productrec.losses.pair.own_loss import check_code_allowed
-from productrec.recipe import Recipe, change_recipe
+from productrec.losses.own_loss import check_code_allowed
+from productrec.recipe import Recipe, change_recipe, select_settings
+from productrec.recipe.loss import LossSettings
 from productrec.runtime import StopRequest, catch_stop, choose_device, count_cores
 from productrec.sweep.space import Choices, Spec, load_space
 from productrec.sweep.trials import ENDED, Job, Swept, describe_settings, rank_row, run_trials, settle
 
 DEFAULT_TRIALS = 20
 _SWEEP = "sweep.json"
-# Settings that another command on the same folder may have different.
-_FREE = ("device", "runs", "predict", "submit", "data", "competition", "train.workers", "train.timeout_minutes")
 
 
 def run_sweep(
@@ -69,7 +68,7 @@ def run_sweep(
         raise RecipeError("sweep: compares trials on val, so train.splits must not hold it. Add train.splits=[train].")
     searched = load_space(space, recipe)
     for metric in [recipe.loss.metric, *_list_values(searched.get("loss.metric"))]:
-        check_code_allowed(str(metric), allow_code=allow_code)
+        check_code_allowed(LossSettings(metric=metric).metric, allow_code=allow_code)
     _check_optuna()
     if trials is None and minutes is None:
         trials = DEFAULT_TRIALS
@@ -145,9 +144,7 @@ def _claim_folder(job: Job) -> None:
             f"{job.recipe.table}: must hold validation images with labels, by which trials are compared; got none. "
             "Ingest with data.validation_fraction."
         )
-    wanted = {"table": table.fingerprint, "figure": job.figure} | _flatten(job.recipe.dump())
-    free = tuple(f"{one}." for one in _FREE)
-    wanted = {key: value for key, value in wanted.items() if not f"{key}.".startswith(free)}
+    wanted = {"table": table.fingerprint, "figure": job.figure} | select_settings(job.recipe, "run")
     wanted["space"] = {key: asdict(spec) for key, spec in job.space.items()}
     wanted = json.loads(json.dumps(wanted, default=str))
     path = job.folder / _SWEEP
@@ -164,13 +161,6 @@ def _claim_folder(job: Job) -> None:
             f"{job.folder}: already holds another sweep; what differs: {', '.join(changed[:5])}. "
             "Choose another folder with --out, or remove this one."
         )
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, below in value.items():
-        flat |= _flatten(below, f"{prefix}{key}.") if isinstance(below, dict) else {f"{prefix}{key}": below}
-    return flat
 
 
 def _run_workers(job: Job, stop: StopRequest) -> None:

@@ -5,24 +5,17 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, get_args, get_origin
-
-from pydantic import BaseModel
+from typing import Any, get_args
 
 from productrec.errors import RecipeError
-from productrec.recipe.whole import Recipe, UniqueKeys, change_recipe, read_settings
+from productrec.recipe import Recipe, change_recipe, find_settings
+from productrec.settings.fields import Settings
+from productrec.settings.text import read_settings
 
-# Settings that training does not look at, or that decide what the trials are compared by.
-_FIXED = (
-    *("name", "competition", "device", "runs", "members", "data", "predict", "submit"),
-    *("train.splits", "train.force_splits", "train.fold", "train.workers", "train.timeout_minutes"),
-    "train.keep_best_by",
-)
 _RANGE_KEYS = ("low", "high", "log", "step")
 _COMBINATIONS = 50  # drawn before a value counts as refused
 _SEE = "See `productrec sweep --help`"
@@ -79,15 +72,6 @@ Spec = Choices | Range
 Space = dict[str, Spec]
 
 
-class _Numbers(UniqueKeys):
-    """Takes ``1e-3`` for a number, as everybody but YAML 1.1 does."""
-
-
-_Numbers.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def load_space(path: Path, recipe: Recipe) -> Space:
     """Read a space: dotted keys of settings, each with a list of values or with ``low`` and ``high``.
 
@@ -101,22 +85,21 @@ def load_space(path: Path, recipe: Recipe) -> Space:
     Raises:
         RecipeError: no such file, an unknown key, a range that is none, or a value that the recipe refuses.
     """
-    raw = read_settings(path, kind="space", loader=_Numbers, see=_SEE)
+    raw = read_settings(path, kind="space", see=_SEE)
     if not raw:
         raise RecipeError(f"{path}: must hold a setting to search at least. {_SEE}.")
     space: Space = {}
     for key, value in sorted((str(key), value) for key, value in raw.items()):
-        fixed = [one for one in _FIXED if key == one or key.startswith(f"{one}.")]
-        if fixed:
+        _check_key(path, key, recipe)
+        if all(info.decides != "run" or info.judges for info in find_settings(key)):
             raise RecipeError(
                 f"{path}: {key} must be the same in all trials, which are trained and compared alike. "
                 "Change it in the recipe."
             )
-        _check_key(path, key, recipe)
         above = [one for one in space if key.startswith(f"{one}.")]
         if above:
             raise RecipeError(f"{path}: {key} must not be searched beside {above[0]}, which holds it. Take one out.")
-        space[key] = parse_spec(f"{path}: {key}", value, _find_types(key))
+        space[key] = parse_spec(f"{path}: {key}", value, _find_types(key, recipe))
     _check_values(path, space, recipe)
     return space
 
@@ -186,17 +169,21 @@ def _parse_range(where: str, value: Mapping[str, Any], types: tuple[Any, ...]) -
     return Range(float(low), float(high), None if step is None else float(step), log)
 
 
-def _find_types(key: str) -> tuple[Any, ...]:
-    """The types that a setting takes; none for a section."""
-    section: Any = Recipe
-    for part in key.split("."):
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return (int, float) if get_origin(section) is dict else ()
-        section = section.model_fields[part].annotation
-    found: list[Any] = []
-    for one in get_args(section) or (section,):
-        found += (one, *get_args(one)[:1])  # Annotated[int, ...] | None
-    return tuple(found)
+def _find_types(key: str, recipe: Recipe) -> tuple[Any, ...]:
+    """The types that a setting takes; none for a section or for one of several choices."""
+    *above, last = key.split(".")
+    section: Any = recipe
+    for part in above:
+        section = getattr(section, part, None)
+    if not isinstance(section, Settings):
+        return (int, float) if isinstance(section, dict) else ()
+    if last not in type(section).model_fields:  # an option of a loss of one's own
+        return (int, float)
+    annotation = type(section).model_fields[last].annotation
+    types: list[Any] = []
+    for kind in get_args(annotation) or (annotation,):
+        types += (kind, *get_args(kind)[:1])  # Annotated[int, ...] | None
+    return tuple(types)
 
 
 def _check_key(path: Path, key: str, recipe: Recipe) -> None:

@@ -42,7 +42,7 @@ def test_a_second_run_skips_everything(finished, productrec):
 
 def test_four_commands_with_views_and_soft_triple(place, drawn, productrec):
     recipe = write_recipe(place, drawn)
-    settings = [*TINY, "loss.metric=soft_triple", "loss.soft_triple.centres_per_class=2"]
+    settings = [*TINY, "loss.metric=soft_triple", "loss.metric.centres_per_class=2"]
     assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
     trained = productrec("train", recipe, *settings)
     assert trained.code == 0, trained.err

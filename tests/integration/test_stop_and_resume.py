@@ -71,14 +71,14 @@ def test_a_stopped_training_resumes_to_the_same_weights(place, drawn, productrec
 
 
 MINING = ["train.hard_classes=0.5", "train.mine_every=2", "loss.memory.rows=32"]
-MERGING = [f"loss.soft_triple.merge_{name}" for name in ("every_epochs=1", "distance=2", "tolerance=1.0")]
+MERGING = [f"loss.metric.merge_{name}" for name in ("every_epochs=1", "distance=2", "tolerance=1.0")]
 
 
 @pytest.mark.parametrize(
     "own",
     [
         [*MINING, "loss.memory.start_step=2", "loss.memory.momentum=0.9"],
-        [*MERGING, "loss.metric=soft_triple", "loss.soft_triple.centres_per_class=2"],
+        ["loss.metric=soft_triple", *MERGING, "loss.metric.centres_per_class=2"],
     ],
     ids=["mining and momentum", "merging"],
 )

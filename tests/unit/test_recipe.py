@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel
 
 from productrec.errors import RecipeError
-from productrec.recipe import Recipe, build_recipe, list_settings, load_recipe, save_recipe
+from productrec.losses.proxy.soft_triple import SoftTriple
+from productrec.recipe import Recipe, build_recipe, list_settings, load_recipe, save_recipe, select_settings
+from productrec.settings.fields import walk_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [*sorted((ROOT / "pipelines").glob("*.yaml")), ROOT / "productrec" / "demo" / "demo.yaml"]
@@ -85,7 +87,7 @@ def test_shipped_recipes_are_there() -> None:
         ("trian: {epochs: 3}", "train"),
         ("train: {epohs: 3}", "train.epochs"),
         ("train: {learning_rte: 0.1}", "train.learning_rate"),
-        ("loss: {soft_triple: {gama: 0.1}}", "loss.soft_triple.gamma"),
+        ("loss: {memory: {row: 3}}", "loss.memory.rows"),
         ("model: {embeding_dim: 64}", "model.embedding_dim"),
         ("epochs: 3", "train.epochs"),  # the right name in the wrong section
         ("model: {learning_rate: 0.1}", "train.learning_rate"),
@@ -137,7 +139,7 @@ def test_several_faults_are_told_at_once(write) -> None:
         ("train: {learning_rate: -0.1}", "train.learning_rate: "),
         ("train: {keep_best_by: accuracy}", "train.keep_best_by: "),
         ("train: 3", "train: "),
-        ("loss: {metric: triplets}", "loss.metric: did you mean triplet? must be one of"),
+        ("loss: {metric: triplets}", "Did you mean triplet?"),
         ("loss: {label_smoothing: 1}", "loss.label_smoothing: "),
         ("data: {validation_fraction: 1.0}", "data.validation_fraction: "),
         ("predict: {head_weight_grid: [0, 1.5]}", "predict.head_weight_grid.1: "),
@@ -162,7 +164,7 @@ def test_a_loss_with_nothing_to_learn_from_is_refused(write) -> None:
         message = refuse(write(text))
         assert "a loss must be left; both terms are off" in message
         assert "metric_weight or classification_weight above 0" in message
-    assert load_recipe(write("loss: {metric: none}")).loss.metric == "none"
+    assert load_recipe(write("loss: {metric: none}")).loss.metric is None
     assert load_recipe(write("loss: {classification_weight: 0}")).loss.metric_weight == 0.5
 
 
@@ -235,7 +237,7 @@ def test_yaml_tags_do_not_run_code(write, tmp_path: Path) -> None:
         ("data.source=", "data.source", None),
         ("data.source=a=b", "data.source", Path("a=b")),
         ("data.source=/data/with space", "data.source", Path("/data/with space")),
-        ("loss.multi_similarity.base=-0.25", "loss.multi_similarity.base", -0.25),
+        ("loss.metric.base=-0.25", "loss.metric.base", -0.25),
         ("model.pretrained=false", "model.pretrained", False),
         ("model.pretrained=weights/a.pt", "model.pretrained", "weights/a.pt"),
         ("data.id_column='007'", "data.id_column", "007"),
@@ -307,7 +309,7 @@ def test_members_have_their_own_settings_and_share_the_table(write) -> None:
             train: {epochs: 4, side_px: 96}
             members:
               wide: {model: {backbone: resnet10t}, train: {epochs: 9}, seed: 5}
-              soft: {loss: {metric: soft_triple, soft_triple: {scale: 15}}}
+              soft: {loss: {metric: {name: soft_triple, scale: 15}}}
             """
         )
     )
@@ -316,7 +318,7 @@ def test_members_have_their_own_settings_and_share_the_table(write) -> None:
     assert list(members) == ["wide", "soft"]
     assert (wide.model.backbone, wide.train.epochs, wide.train.side_px, wide.seed) == ("resnet10t", 9, 96, 5)
     assert (soft.model.backbone, soft.train.epochs, soft.seed) == ("resnet50", 4, 0)
-    assert (soft.loss.metric, soft.loss.soft_triple.scale, soft.loss.soft_triple.gamma) == ("soft_triple", 15.0, 0.1)
+    assert soft.loss.metric == SoftTriple(scale=15.0)
     for name, member in members.items():
         assert member.name == name
         assert member.run_folder == Path("out/shoes") / name
@@ -341,14 +343,16 @@ def test_a_member_cannot_change_what_it_is_given(write, setting: str) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_saved_recipe_reads_back_the_same(write, path: Path) -> None:
-    recipe = load_recipe(path, ["train.learning_rate=1e-7", "loss.multi_similarity.base=-0.5", "data.id_column=NA"])
+    recipe = load_recipe(
+        path, ["train.learning_rate=1e-7", "loss.metric={name: multi_similarity, base: -0.5}", "data.id_column=NA"]
+    )
     assert load_recipe(write(save_recipe(recipe))) == recipe
     assert build_recipe(recipe.dump()) == recipe
 
 
 def test_a_saved_recipe_spells_out_every_setting() -> None:
     saved = yaml.safe_load(save_recipe(Recipe(name="x")))
-    for key in list_settings():
+    for key, *_ in walk_settings(Recipe):
         value = saved
         for part in key.split("."):
             assert part in value, key
@@ -368,21 +372,42 @@ def count_leaves(section: type[BaseModel]) -> int:
 
 
 def test_the_list_of_settings_has_every_leaf_with_default_and_meaning() -> None:
-    settings = list_settings()
-    assert len(settings) == count_leaves(Recipe)
-    for key, (default, meaning) in settings.items():
-        assert default, key
-        assert len(meaning) > 5, f"{key} has no description"
-    assert settings["name"][0] == "required"
-    assert settings["loss.soft_triple.gamma"] == ("0.1", "entropy weight: temperature of the softmax over centres")
-    assert settings["members"][0] == "{}"
+    assert len(list(walk_settings(Recipe))) == count_leaves(Recipe)
+    settings = list(list_settings())
+    for info in settings:
+        assert info.default, info.key
+        assert len(info.meaning) > 5, f"{info.key} has no description"
+        assert "likewise" not in info.meaning
+    lines = {(info.key, info.default, info.meaning) for info in settings}
+    gamma = "soft_triple: entropy weight: temperature of the softmax over centres"
+    assert ("loss.metric.gamma", "0.1", gamma) in lines
+    assert {(info.key, info.default) for info in settings} >= {("name", "required"), ("members", "{}")}
+
+
+def test_what_a_setting_decides_stands_beside_it() -> None:
+    """A resume, a sweep and a command's refusals are derived from it, and know every setting."""
+    decides = {info.key: info.decides for info in list_settings()}
+    assert decides["data.box_margin"] == "table"
+    assert decides["train.track"] == decides["train.workers"] == decides["device"] == "nothing"
+    assert decides["loss.metric.margin"] == decides["train.learning_rate"] == "run"
+    recipe = build_recipe({"name": "x", "loss": {"metric": "circle"}})
+    chosen = select_settings(recipe, "run")
+    assert chosen["loss.metric.gamma"] == 80.0
+    assert not any(key.startswith(("data.", "predict.", "submit.")) or key == "train.track" for key in chosen)
+    other = build_recipe({"name": "x", "loss": {"metric": "triplet"}})
+    assert "loss.metric.gamma" not in select_settings(other, "run")
+
+
+def test_settings_of_a_loss_as_they_were_written_before_are_explained(write) -> None:
+    message = refuse(write("loss: {metric: circle, circle: {margin: 0.3}}"))
+    assert "unknown key 'loss.circle'. The settings of a loss stand with its name now" in message
 
 
 def test_the_count_of_leaves_notices_a_missing_one() -> None:
     class Wider(Recipe):
         extra: int = 1
 
-    assert count_leaves(Wider) == len(list_settings()) + 1
+    assert count_leaves(Wider) == len(list(walk_settings(Recipe))) + 1
 
 
 def test_reading_a_recipe_imports_no_heavy_library() -> None:

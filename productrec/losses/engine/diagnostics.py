@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from productrec.losses.engine.pair_checks import check_pairs
-from productrec.losses.engine.pair_loss import Mining, PairLoss, RelatedPairLoss
+from productrec.losses.engine.comparison import Comparison, check_fit
 from productrec.losses.engine.pair_weighting import PairWalk
+from productrec.losses.engine.weighing import Mining, PairWeighting
 
 # A pair is active if its weight is more than this share of its anchor's largest, and more than nothing.
 _ACTIVE_SHARE, _NOTHING = 1e-3, 1e-6
@@ -43,23 +43,14 @@ class PairDiagnostics(NamedTuple):
     hardest_negative: Pair | None
 
 
-def diagnose_pairs(
-    embeddings: Tensor,
-    labels: Tensor,
-    loss: PairLoss | RelatedPairLoss,
-    *,
-    mining: Mining | None = None,
-    references: Tensor | None = None,
-    reference_labels: Tensor | None = None,
-    own_rows: Tensor | None = None,
-) -> PairDiagnostics:
+def diagnose_pairs(comparison: Comparison, loss: PairWeighting, *, mining: Mining | None = None) -> PairDiagnostics:
     """Look at the pairs of a batch, in blocks; arguments and errors as for `compute_pair_loss`.
 
     It goes through the batch again and reads numbers from the device: for once in a while, not for every step.
     """
-    check_pairs("diagnostics", embeddings, labels, loss, mining, references, reference_labels, own_rows)
-    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-        walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
+    check_fit(comparison, loss, mining)
+    with torch.no_grad(), torch.autocast(comparison.embeddings.device.type, enabled=False):
+        walk = PairWalk(comparison, loss, mining)
         tally = PairTally()
         for start, stop in walk.blocks:
             near, far = walk.take(start, stop, mined=False)
@@ -71,36 +62,28 @@ def diagnose_pairs(
 
 
 def list_driving_pairs(
-    embeddings: Tensor,
-    labels: Tensor,
-    loss: PairLoss | RelatedPairLoss,
-    *,
-    count: int = 20,
-    mining: Mining | None = None,
-    references: Tensor | None = None,
-    reference_labels: Tensor | None = None,
-    own_rows: Tensor | None = None,
+    comparison: Comparison, loss: PairWeighting, *, count: int = 20, mining: Mining | None = None
 ) -> list[Pair]:
     """The ``count`` pairs of largest weight, largest first; other arguments and errors as for `compute_pair_loss`."""
-    check_pairs("driving pairs", embeddings, labels, loss, mining, references, reference_labels, own_rows)
-    with torch.no_grad(), torch.autocast(embeddings.device.type, enabled=False):
-        walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
-        found: list[Pair] = []
+    check_fit(comparison, loss, mining)
+    labels, classes = comparison.labels, comparison.compared_labels
+    with torch.no_grad(), torch.autocast(comparison.embeddings.device.type, enabled=False):
+        walk = PairWalk(comparison, loss, mining)
+        pairs: list[Pair] = []
         for start, stop in walk.blocks:
             _, weights, scales = walk.weigh(start, stop)
             scaled = weights if scales is None else weights * scales
             largest = scaled.abs().flatten().topk(min(count, scaled.numel()))
             rows, columns = largest.indices // scaled.shape[1], largest.indices % scaled.shape[1]
             similarities = (walk.anchors[start + rows] * walk.references[columns]).sum(dim=1)
-            classes = labels if reference_labels is None else reference_labels
             for row, column, similarity in zip(rows.tolist(), columns.tolist(), similarities.tolist(), strict=True):
                 weight = float(scaled[row, column])
                 if weight:
                     alike = bool(labels[start + row] == classes[column])
-                    found.append(Pair(start + row, column, alike, similarity, weight))
-            found = heapq.nlargest(count, found, key=lambda pair: abs(pair.weight))
+                    pairs.append(Pair(start + row, column, alike, similarity, weight))
+            pairs = heapq.nlargest(count, pairs, key=lambda pair: abs(pair.weight))
         divisor = float(walk.get_divisor())
-        return [pair._replace(weight=pair.weight / divisor) for pair in found]
+        return [pair._replace(weight=pair.weight / divisor) for pair in pairs]
 
 
 class PairTally:

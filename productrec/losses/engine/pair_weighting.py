@@ -2,22 +2,22 @@
 
 General Pair Weighting (Wang et al., CVPR 2019, section 3) reads every pair-based loss as a way to weigh pairs: its
 gradient is the sum over pairs of ``dL/dS_ij`` times the gradient of the similarity ``S_ij``. So a loss is written here
-as what it does with the similarities of a few anchors (`PairLoss.weigh`), and the engine does the rest.
+as what it does with the similarities of a few anchors (`PairWeighting`), and the engine does the rest.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from productrec.losses.engine.batch import choose_computing_dtype, leave_autocast
+from productrec.losses.engine.comparison import Comparison, check_fit, refuse_not_finite
 from productrec.losses.engine.gradient import hand_over_gradients, keep_gradients
-from productrec.losses.engine.pair_checks import check_pairs, explain_not_finite
-from productrec.losses.engine.pair_loss import Mining, PairLoss, RelatedPairLoss, Weighed
 from productrec.losses.engine.pairs import find_pairs
+from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting, Weighed
 
 # Entries of a block of similarities: on a CPU one that stays in a core's cache is worth twice one that does not, while
 # an accelerator wants enough to fill all its cores.
@@ -27,34 +27,19 @@ _LEAST_BLOCK_ROWS = 64
 
 
 def compute_pair_loss(
-    embeddings: Tensor,
-    labels: Tensor,
-    loss: PairLoss | RelatedPairLoss,
-    *,
-    mining: Mining | None = None,
-    references: Tensor | None = None,
-    reference_labels: Tensor | None = None,
-    own_rows: Tensor | None = None,
-    block_rows: int | None = None,
+    comparison: Comparison, loss: PairWeighting, *, mining: Mining | None = None, block_rows: int | None = None
 ) -> Tensor:
     r"""Mean over the anchors of a loss over pairs, with its gradient, in linear memory.
 
-    With :math:`S_{ij} = e_i \cdot r_j`, anchor i has the positives of its own class and the negatives of every other
-    class among the references; itself it never meets. The gradient is made in the forward pass, because a row's loss
-    depends on its own row alone: with :math:`W_{ij} = \partial L / \partial S_{ij}` it is :math:`W r` for the anchors
-    and :math:`W^\top e` for the references. Memory is O((N + M) D) and one block of similarities. Computed in float32
-    whatever autocast says (float64 stays float64). There is no second
-    derivative: asking for one raises.
+    The gradient is made in the forward pass, because a row's loss depends on its own row alone: with
+    :math:`W_{ij} = \partial L / \partial S_{ij}` it is :math:`W r` for the anchors and :math:`W^\top e` for the
+    references. Memory is O((N + M) D) and one block of similarities. Computed in float32 whatever autocast says
+    (float64 stays float64). There is no second derivative: asking for one raises.
 
     Args:
-        embeddings: (N, D) anchors.
-        labels: (N,) integers; only equality matters.
+        comparison: anchors, and what they are compared with.
         loss: how pairs are weighed.
         mining: which pairs are weighed at all; None for every one.
-        references: (M, D) that anchors are compared with: a gathered batch, a memory, the other modality; None for the
-            anchors themselves.
-        reference_labels: (M,), with ``references``.
-        own_rows: (N,) integers, with ``references``: the row of each anchor among them, -1 where it is not there.
         block_rows: anchors at a time; None chooses.
 
     Returns:
@@ -62,34 +47,24 @@ def compute_pair_loss(
         counts (then 0 where nothing counts).
 
     Raises:
-        TrainingError: shapes, types or devices do not fit, or, on the CPU, an embedding is not finite or a row of
-            ``own_rows`` is not among the references.
+        TrainingError: the loss cannot take this comparison or mining, or, on the CPU, an embedding is not finite.
     """
-    check_pairs("pair loss", embeddings, labels, loss, mining, references, reference_labels, own_rows)
-    with leave_autocast(embeddings.device.type):
+    check_fit(comparison, loss, mining)
+    with leave_autocast(comparison.embeddings.device.type):
         value: Tensor = _PairLossFunction.apply(
-            embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows
+            comparison.embeddings, comparison.references, comparison, loss, mining, block_rows
         )
     return value
 
 
-def compute_pair_weights(
-    embeddings: Tensor,
-    labels: Tensor,
-    loss: PairLoss | RelatedPairLoss,
-    *,
-    mining: Mining | None = None,
-    references: Tensor | None = None,
-    reference_labels: Tensor | None = None,
-    own_rows: Tensor | None = None,
-) -> Tensor:
+def compute_pair_weights(comparison: Comparison, loss: PairWeighting, *, mining: Mining | None = None) -> Tensor:
     """The signed weight of every pair, dL/dS (N, M): what `compute_pair_loss` multiplies embeddings with.
 
     Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
     """
-    check_pairs("pair weights", embeddings, labels, loss, mining, references, reference_labels, own_rows)
-    with torch.no_grad(), leave_autocast(embeddings.device.type):
-        walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, None)
+    check_fit(comparison, loss, mining)
+    with torch.no_grad(), leave_autocast(comparison.embeddings.device.type):
+        walk = PairWalk(comparison, loss, mining)
         rows = []
         for start, stop in walk.blocks:
             _, weights, scales = walk.weigh(start, stop)
@@ -103,14 +78,13 @@ class _PairLossFunction(torch.autograd.Function):
         ctx: Any,
         embeddings: Tensor,
         references: Tensor | None,
-        labels: Tensor,
-        reference_labels: Tensor | None,
-        own_rows: Tensor | None,
-        loss: PairLoss | RelatedPairLoss,
+        comparison: Comparison,
+        loss: PairWeighting,
         mining: Mining | None,
         block_rows: int | None,
     ) -> Tensor:
-        walk = PairWalk(embeddings, references, labels, reference_labels, own_rows, loss, mining, block_rows)
+        """``embeddings`` and ``references`` are the comparison's: autograd sees arguments alone."""
+        walk = PairWalk(comparison, loss, mining, block_rows)
         wants_anchors, wants_references = ctx.needs_input_grad[:2]
         anchors, compared = walk.anchors, walk.references
         gradient = torch.zeros_like(anchors) if wants_anchors else None
@@ -128,38 +102,31 @@ class _PairLossFunction(torch.autograd.Function):
                 theirs.addmm_(weights.T, block if scales is None else block * scales)
         divisor = walk.get_divisor()
         total /= divisor
-        for one in (gradient, reference_gradient):
-            if one is not None:
-                one /= divisor
+        for made in (gradient, reference_gradient):
+            if made is not None:
+                made /= divisor
         # Reading the number costs a tenth of asking the tensor.
         if total.device.type == "cpu" and not math.isfinite(total.item()):
-            explain_not_finite(embeddings, references)
+            refuse_not_finite(comparison)
         keep_gradients(ctx, total, (gradient, reference_gradient), (embeddings, references))
         return total
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        return (*hand_over_gradients(ctx, outer), None, None, None, None, None, None)
+        return (*hand_over_gradients(ctx, outer), None, None, None, None)
 
 
 class PairWalk:
     """Anchors and references in the computing type, the blocks to go through, and each block's pairs.
 
-    Arguments as for `compute_pair_loss`, which have been checked.
+    Arguments as for `compute_pair_loss`; the fit of loss and comparison has been checked.
     """
 
     def __init__(
-        self,
-        embeddings: Tensor,
-        references: Tensor | None,
-        labels: Tensor,
-        reference_labels: Tensor | None,
-        own_rows: Tensor | None,
-        loss: PairLoss | RelatedPairLoss,
-        mining: Mining | None,
-        block_rows: int | None,
+        self, comparison: Comparison, loss: PairWeighting, mining: Mining | None, block_rows: int | None = None
     ) -> None:
-        dtype = choose_computing_dtype(*(one for one in (embeddings, references) if one is not None))
+        embeddings, references = comparison.embeddings, comparison.references
+        dtype = choose_computing_dtype(*(rows for rows in (embeddings, references) if rows is not None))
         self.anchors = embeddings.detach().to(dtype).contiguous()
         self.references = self.anchors if references is None else references.detach().to(dtype).contiguous()
         count, compared = len(self.anchors), len(self.references)
@@ -167,12 +134,12 @@ class PairWalk:
         rows = min(count, block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared)))
         self.blocks = [(start, min(start + rows, count)) for start in range(0, count, rows)]
         self._scratch = self.anchors.new_empty(rows * compared + 1)
-        few_columns = getattr(loss, "goes_by_positive", False)
-        self._pairs = find_pairs(labels, reference_labels, own_rows, rows, few_columns=few_columns)
+        self._pairs = find_pairs(comparison, rows, few_columns=loss.few_columns)
         self._loss, self._mining = loss, mining
+        self._related = loss if isinstance(loss, RelatedPairWeighting) else None
         self._counted: Tensor | None = None
         self._taken: tuple[Tensor, Tensor] | None = None  # what the scratch still holds
-        self._summaries = self._summarise()
+        self._summaries = None if self._related is None else self._summarise(self._related)
 
     def weigh(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Losses (b,) of a block of anchors, the weights (b, M) of its pairs, and what to multiply them with (b, 1).
@@ -205,19 +172,12 @@ class PairWalk:
         return self._pairs.look_up(start, stop, torch.arange(len(self.references), device=self.references.device))
 
     def _weigh(self, start: int, stop: int, near: Tensor, similarities: Tensor) -> Weighed:
-        if self._summaries is not None:
-            related = cast(RelatedPairLoss, self._loss)
+        if self._related is not None and self._summaries is not None:
             others = self._pairs.look_up(start, stop, self._summaries)
-            return related.weigh_related(near, similarities, self._summaries[start:stop], others)
-        loss = cast(PairLoss, self._loss)
-        if hasattr(loss, "for_anchors"):
-            loss = cast(PairLoss, loss.for_anchors(start, stop))
-        return loss.weigh(near, similarities)
+            return self._related.weigh_related(near, similarities, self._summaries[start:stop], others)
+        return self._loss.for_anchors(start, stop).weigh(near, similarities)
 
-    def _summarise(self) -> Tensor | None:
-        if not hasattr(self._loss, "summarise"):
-            return None
-        related = cast(RelatedPairLoss, self._loss)
+    def _summarise(self, related: RelatedPairWeighting) -> Tensor:
         if len(self.blocks) > 1:
             return torch.cat([related.summarise(*self.take(start, stop)) for start, stop in self.blocks])
         taken = self.take(*self.blocks[0])

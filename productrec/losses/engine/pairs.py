@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from productrec.losses.engine.comparison import Comparison
+
 # Pairs up to which masks are faster.
 _MASKED_PAIRS = 1 << 14
 # Entries of the tables of places, made for many blocks together where classes are small.
@@ -39,19 +41,16 @@ class Pairs(Protocol):
         ...
 
 
-def find_pairs(
-    labels: Tensor, reference_labels: Tensor | None, own_rows: Tensor | None, block_rows: int, *, few_columns: bool
-) -> Pairs:
-    """The pairs of anchors with labels (N,) and references with labels (M,).
+def find_pairs(comparison: Comparison, block_rows: int, *, few_columns: bool) -> Pairs:
+    """The pairs of anchors and references.
 
     Args:
-        labels: integers.
-        reference_labels: integers; None where the references are the anchors.
-        own_rows: (N,), each anchor's own row among the references, -1 for none; None if no anchor is there.
+        comparison: N anchors and M references.
         block_rows: anchors in each block but the last.
         few_columns: make the table of positives as narrow as it can be.
     """
-    compared = len(labels if reference_labels is None else reference_labels)
+    labels, reference_labels, own_rows = comparison.labels, comparison.reference_labels, comparison.own_rows
+    compared = len(comparison.compared_labels)
     if block_rows >= len(labels) and len(labels) * compared <= _MASKED_PAIRS and not few_columns:
         return _MaskedPairs(labels, reference_labels, own_rows)
     labels = labels.long()

@@ -6,15 +6,18 @@ anchor's positives (Wang et al., CVPR 2019, section 3).
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from productrec.losses.engine.pair_loss import Mining, PairLoss, RelatedPairLoss, Weighed
+from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting, Weighed
 
 View = Literal["self", "negative relative", "positive relative"]
 VIEWS: tuple[View, ...] = ("self", "negative relative", "positive relative")
+# Of the pair looked at, the other positives and the other negatives, where they are not varied.
+_SITUATIONS = ((0.5, 0.7, 0.4), (0.4, 0.5, 0.5), (0.6, 0.2, 0.3))
+_COARSE_STEPS, _LEAST_CHANGE = 41, 1e-6
 
 
 class WeightCurve(NamedTuple):
@@ -25,7 +28,7 @@ class WeightCurve(NamedTuple):
 
 
 def compute_weight_curve(
-    loss: PairLoss | RelatedPairLoss,
+    loss: PairWeighting,
     view: View,
     *,
     of_positive: bool,
@@ -69,9 +72,37 @@ def compute_weight_curve(
     return WeightCurve(varied[:, 0], weights)
 
 
-def _weigh(loss: PairLoss | RelatedPairLoss, near: Tensor, far: Tensor) -> Weighed:
-    if hasattr(loss, "summarise"):  # the other row of a positive pair is taken to have the same negatives
-        related = cast(RelatedPairLoss, loss)
-        own = related.summarise(near, far)
-        return related.weigh_related(near, far, own, own[:, None].expand_as(near))
+def find_similarities(loss: PairWeighting, mining: Mining | None = None) -> tuple[View, ...]:
+    """Which of General Pair Weighting's similarities move the weight of a pair, as in Table 1 of the paper.
+
+    Told by the weights: a positive's or a negative's changes while that similarity alone is varied.
+
+    Args:
+        loss: how pairs are weighed.
+        mining: which pairs are weighed at all.
+    """
+    return tuple(view for view in VIEWS if any(_moves(loss, view, mining, kind) for kind in (True, False)))
+
+
+def _moves(loss: PairWeighting, view: View, mining: Mining | None, of_positive: bool) -> bool:
+    for pair, positives, negatives in _SITUATIONS:
+        weights = compute_weight_curve(
+            loss,
+            view,
+            of_positive=of_positive,
+            mining=mining,
+            pair=pair,
+            positives=positives,
+            negatives=negatives,
+            steps=_COARSE_STEPS,
+        ).weights
+        if float(weights.max() - weights.min()) > _LEAST_CHANGE * float(weights.max()):
+            return True
+    return False
+
+
+def _weigh(loss: PairWeighting, near: Tensor, far: Tensor) -> Weighed:
+    if isinstance(loss, RelatedPairWeighting):  # the other row of a positive pair is taken to have the same negatives
+        own = loss.summarise(near, far)
+        return loss.weigh_related(near, far, own, own[:, None].expand_as(near))
     return loss.weigh(near, far)

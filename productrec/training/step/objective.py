@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from productrec.losses.classification.cross_entropy import compute_classification_loss
 from productrec.losses.engine.diagnostics import PairDiagnostics
+from productrec.losses.engine.module import MetricModule
 from productrec.models.recognizer import Recognized
 from productrec.training.tricks.jigsaw import Jigsaw
 from productrec.training.tricks.mixing import Mixture
@@ -18,7 +19,7 @@ class JointLoss(nn.Module):
 
     def __init__(
         self,
-        metric: nn.Module | None,
+        metric: MetricModule | None,
         *,
         metric_weight: float,
         classification_weight: float,
@@ -38,7 +39,7 @@ class JointLoss(nn.Module):
     @property
     def key_momentum(self) -> float:
         """Decay of the momentum encoder whose keys the metric term wants; 0 for none."""
-        return float(getattr(self.metric, "momentum", 0.0))
+        return 0.0 if self.metric is None else self.metric.momentum
 
     def forward(
         self, recognized: Recognized, labels: Tensor, mixture: Mixture | None = None
@@ -77,39 +78,34 @@ class JointLoss(nn.Module):
 
     def list_statistics(self) -> list[Tensor]:
         """Buffers that a forward pass may move, but for a memory's, which `forget_last` puts right."""
-        moved = {id(one): one for one in self.buffers()}
-        if self.metric is not None and hasattr(self.metric, "forget_last"):
-            moved = {key: one for key, one in moved.items() if key not in set(map(id, self.metric.buffers()))}
-        return list(moved.values())
+        if self.metric is None:
+            return list(self.buffers())
+        others = {id(buffer) for buffer in self.metric.buffers()}
+        return [*self.metric.list_statistics(), *(buffer for buffer in self.buffers() if id(buffer) not in others)]
 
     @property
     def needs_positives(self) -> bool:
         """Whether the metric term needs two images of a class: it has no centres to stand for one, nor images' keys."""
-        return self.metric is not None and not self.key_momentum and next(self.iterate_centres(), None) is None
+        return self.metric is not None and self.metric.needs_positives
 
     def forget_last(self) -> None:
         """Undo what the last batch left in a memory, where there is one: its step is not taken."""
-        forget = getattr(self.metric, "forget_last", None)
-        if forget is not None:
-            forget()
+        if self.metric is not None:
+            self.metric.forget_last()
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics | None:
-        """The pairs of a batch (M, D) with labels (M,), where the metric term looks at pairs."""
-        diagnose = getattr(self.metric, "diagnose", None)
-        if diagnose is None:
-            return None
-        found: PairDiagnostics = diagnose(embeddings, labels)
-        return found
+        """The pairs of a batch (M, D) with labels (M,), where there is a metric term."""
+        return None if self.metric is None else self.metric.diagnose(embeddings, labels)
 
     def iterate_centres(self) -> Iterator[nn.Parameter]:
         """Centres of the metric term."""
-        return (parameter for name, parameter in self.named_parameters() if name.endswith("centres"))
+        return iter(()) if self.metric is None else self.metric.iterate_centres()
 
     def get_centres(self) -> dict[str, Tensor]:
         """``centres`` (C, K, D) of the metric term and, where some were merged, ``sizes`` (C, K); empty without any."""
-        state = {} if self.metric is None else self.metric.state_dict()
-        return {name: state[name] for name in ("centres", "sizes") if name in state}
+        return {} if self.metric is None else self.metric.get_centres()
 
     def iterate_other_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What else the metric term learns."""
-        return ((name, parameter) for name, parameter in self.named_parameters() if not name.endswith("centres"))
+        """What else the objective learns."""
+        centres = {id(parameter) for parameter in self.iterate_centres()}
+        return ((name, one) for name, one in self.named_parameters() if id(one) not in centres)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from productrec.console import say
-from productrec.losses.proxy.centres import find_nearest_classes
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.centres.merging import find_nearest_classes
+from productrec.losses.centres.soft_triple import SoftTripleModule
 from productrec.training.ranks.group import Ranks
 
 _ROUNDING = 1e-9  # of shares of images
@@ -15,7 +15,7 @@ _ROUNDING = 1e-9  # of shares of images
 
 @torch.no_grad()
 def merge_learned_centres(
-    loss: SoftTripleLoss,
+    loss: SoftTripleModule,
     embeddings: np.ndarray,
     labels: np.ndarray,
     *,
@@ -33,7 +33,7 @@ def merge_learned_centres(
         loss: whose centres are merged.
         embeddings: (N, D) of validation images, unit rows.
         labels: (N,) their class positions, -1 where the class is not known.
-        distance: see `SoftTripleLoss.merge`.
+        distance: see `SoftTripleModule.merge`.
         tolerance: by how much top-1 accuracy by centres may fall, a share of the images.
 
     Returns:

@@ -18,7 +18,8 @@ from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.sources.rows import FileFinder, SourceRows, parse_whole_number
 from productrec.data.table import hold_out_validation
 from productrec.data.transforms import build_augmentation
-from productrec.data.views import cut_views, get_views
+from productrec.data.view_presets import get_views
+from productrec.data.views import cut_views
 from productrec.errors import DataError
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from productrec.losses.centres.soft_triple import compute_soft_triple_loss
 from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.mining import MultiSimilarityMining
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.pairwise import MultiSimilarity
-from productrec.losses.proxy.soft_triple import compute_soft_triple_loss
+from productrec.losses.pair.multi_similarity import MultiSimilarity
 
 SEEDS = st.integers(0, 2**31 - 1)
 # Ratios that no difference of similarities meets exactly, so that loop and library mine the same pairs.
@@ -28,8 +29,8 @@ def compute_multi_similarity_loss(
     base: float = 0.5,
     epsilon: float = 0.1,
 ) -> Tensor:
-    loss, mining = MultiSimilarity(alpha, beta, base), MultiSimilarityMining(epsilon)
-    return compute_pair_loss(embeddings, labels, loss, mining=mining)
+    loss, mining = MultiSimilarity(alpha=alpha, beta=beta, base=base), MultiSimilarityMining(epsilon=epsilon)
+    return compute_pair_loss(Comparison(embeddings, labels), loss, mining=mining)
 
 
 def draw_rows(seed: int, rows: int, columns: int, distinct: int) -> Tensor:

@@ -24,7 +24,8 @@ from productrec.data.decode import decode_image
 from productrec.data.images import FileImages
 from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.transforms import build_augmentation, grow_sides
-from productrec.data.views import cut_views, get_views
+from productrec.data.view_presets import get_views
+from productrec.data.views import cut_views
 from productrec.errors import StorageError
 
 ROOT = Path(__file__).resolve().parents[3]

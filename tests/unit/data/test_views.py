@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from productrec.data.views import PRESETS, WHOLE, View, compute_side_px, cut_views, get_views, resize_square
+from productrec.data.view_presets import PRESETS, WHOLE, View, get_views
+from productrec.data.views import compute_side_px, cut_views, resize_square
 from productrec.errors import RecipeError
 
 

@@ -12,25 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from productrec.losses.declared import PairLoss, RelatedPairLoss
+from productrec.losses.engine.comparison import Comparison
+from productrec.losses.engine.memory import CrossBatchMemory
 from productrec.losses.engine.mining import EasyPositiveMining, HardestMining, MultiSimilarityMining
-from productrec.losses.engine.pair_loss import Mining, PairLoss, RelatedPairLoss
+from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.euclidean import EuclideanContrastive, OriginalLiftedStructure
-from productrec.losses.pair.memory import CrossBatchMemory
-from productrec.losses.pair.pairwise import (
-    Circle,
-    Contrastive,
-    LiftedStructure,
-    MultiSimilarity,
-    NPair,
-    NTXent,
-    PairwiseLoss,
-    SupCon,
-)
-from productrec.losses.pair.ranking import MaxOfHinges, SumOfHinges, Triplet
-from productrec.losses.proxy.margin_softmax import ArcFaceLoss, CosFaceLoss, NormalisedSoftmaxLoss, ProxyNCAPlusPlusLoss
-from productrec.losses.proxy.proxy import ProxyAnchorLoss
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.engine.weighing import Mining
+from productrec.losses.pair.circle import Circle
+from productrec.losses.pair.contrastive import Contrastive
+from productrec.losses.pair.euclidean_contrastive import EuclideanContrastive
+from productrec.losses.pair.lifted_structure import LiftedStructure
+from productrec.losses.pair.max_of_hinges import MaxOfHinges
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.n_pair import NPair
+from productrec.losses.pair.nt_xent import NTXent
+from productrec.losses.pair.original_lifted_structure import OriginalLiftedStructure
+from productrec.losses.pair.sum_of_hinges import SumOfHinges
+from productrec.losses.pair.sup_con import SupCon
+from productrec.losses.pair.triplet import Triplet
+from productrec.losses.proxy.arc_face import ArcFace
+from productrec.losses.proxy.cos_face import CosFace
+from productrec.losses.proxy.normalised_softmax import NormalisedSoftmax
+from productrec.losses.proxy.proxy_anchor import ProxyAnchor
+from productrec.losses.proxy.proxy_nca_pp import ProxyNCAPlusPlus
+from productrec.losses.proxy.soft_triple import SoftTriple
 
 distances = pytest.importorskip("pytorch_metric_learning.distances")
 losses = pytest.importorskip("pytorch_metric_learning.losses")
@@ -81,52 +87,58 @@ CASES = {
     "multi_similarity, mined": Case(
         mined(losses.MultiSimilarityLoss(2, 50, 0.5), miners.MultiSimilarityMiner(0.1)),
         MultiSimilarity(),
-        MultiSimilarityMining(0.1),
+        MultiSimilarityMining(epsilon=0.1),
     ),
-    "triplet": Case(triplet(), Triplet(0.3)),
-    "triplet, all": Case(triplet(reducer=MEAN()), Triplet(0.3, average="all")),
+    "triplet": Case(triplet(), Triplet(margin=0.3)),
+    "triplet, all": Case(triplet(reducer=MEAN()), Triplet(margin=0.3, average="all")),
     "triplet, soft": Case(triplet(0.0, smooth_loss=True, reducer=MEAN()), Triplet(soft=True, average="all")),
     # With duplicates rounding says whether a negative is as similar as the positive.
     "triplet, semi-hard": Case(
         mined(triplet(), SEMI_HARD),
-        Triplet(0.3, negatives="semi_hard"),
+        Triplet(margin=0.3, negatives="semi_hard"),
         batches=[one for one in BATCHES if one != "duplicates"],
     ),
-    "triplet, hardest": Case(mined(triplet(), HARDEST), Triplet(0.3), HardestMining()),
-    "triplet, easy positive": Case(mined(triplet(), EASY_ALL), Triplet(0.3), EasyPositiveMining()),
-    "triplet, easy positive, hardest": Case(mined(triplet(), EASY_HARD), Triplet(0.3), EasyPositiveMining(True)),
-    "sum of hinges": Case(by_anchors(triplet(reducer=SUM())), SumOfHinges(0.3)),
-    "max of hinges": Case(by_anchors(mined(triplet(reducer=SUM()), ALL_HARD)), MaxOfHinges(0.3)),
+    "triplet, hardest": Case(mined(triplet(), HARDEST), Triplet(margin=0.3), HardestMining()),
+    "triplet, easy positive": Case(mined(triplet(), EASY_ALL), Triplet(margin=0.3), EasyPositiveMining()),
+    "triplet, easy positive, hardest": Case(
+        mined(triplet(), EASY_HARD), Triplet(margin=0.3), EasyPositiveMining(hardest_negative=True)
+    ),
+    "sum of hinges": Case(by_anchors(triplet(reducer=SUM())), SumOfHinges(margin=0.3)),
+    "max of hinges": Case(by_anchors(mined(triplet(reducer=SUM()), ALL_HARD)), MaxOfHinges(margin=0.3)),
     "contrastive": Case(
-        by_anchors(losses.ContrastiveLoss(0.9, 0.2, distance=COSINE, reducer=SUM())), Contrastive(0.9, 0.2)
+        by_anchors(losses.ContrastiveLoss(0.9, 0.2, distance=COSINE, reducer=SUM())),
+        Contrastive(positive_margin=0.9, negative_margin=0.2),
     ),
     "contrastive, Euclidean": Case(
-        by_anchors(losses.ContrastiveLoss(0.1, 1.2, reducer=SUM())), EuclideanContrastive(0.1, 1.2, power=1)
+        by_anchors(losses.ContrastiveLoss(0.1, 1.2, reducer=SUM())),
+        EuclideanContrastive(positive_margin=0.1, negative_margin=1.2, power=1),
     ),
-    "nt_xent": Case(losses.NTXentLoss(0.1), NTXent(0.1)),
-    "sup_con": Case(losses.SupConLoss(0.1), SupCon(0.1), batches=("even", "duplicates", "all alone")),
+    "nt_xent": Case(losses.NTXentLoss(0.1), NTXent(temperature=0.1)),
+    "sup_con": Case(losses.SupConLoss(0.1), SupCon(temperature=0.1), batches=("even", "duplicates", "all alone")),
     "sup_con, all anchors": Case(
-        losses.SupConLoss(0.1, reducer=MEAN()), SupCon(0.1), batches=("even", "uneven", "duplicates", "all alone")
+        losses.SupConLoss(0.1, reducer=MEAN()),
+        SupCon(temperature=0.1),
+        batches=("even", "uneven", "duplicates", "all alone"),
     ),
     "circle": Case(losses.CircleLoss(0.4, 80), Circle(), batches=("even", "duplicates", "one class", "all alone")),
-    "circle, all anchors": Case(losses.CircleLoss(0.25, 256, reducer=MEAN()), Circle(0.25, 256.0)),
+    "circle, all anchors": Case(losses.CircleLoss(0.25, 256, reducer=MEAN()), Circle(margin=0.25, gamma=256.0)),
     "lifted": Case(
         losses.GeneralizedLiftedStructureLoss(0.2, 0.7, distance=COSINE),
         LiftedStructure(margin=0.5),
         batches=("even", "duplicates"),
     ),
-    "lifted, original": Case(losses.LiftedStructureLoss(1, 0), OriginalLiftedStructure(1.0)),
+    "lifted, original": Case(losses.LiftedStructureLoss(1, 0), OriginalLiftedStructure(margin=1.0)),
 }
 # Losses that the library takes references with.
 REFERENCE_CASES = {
     "multi_similarity": (losses.MultiSimilarityLoss(), MultiSimilarity()),
-    "triplet": (triplet(), Triplet(0.3)),
+    "triplet": (triplet(), Triplet(margin=0.3)),
     "contrastive": (
         by_anchors(losses.ContrastiveLoss(0.9, 0.2, distance=COSINE, reducer=SUM())),
-        Contrastive(0.9, 0.2),
+        Contrastive(positive_margin=0.9, negative_margin=0.2),
     ),
-    "nt_xent": (losses.NTXentLoss(0.1), NTXent(0.1)),
-    "sup_con": (losses.SupConLoss(0.1, reducer=MEAN()), SupCon(0.1)),
+    "nt_xent": (losses.NTXentLoss(0.1), NTXent(temperature=0.1)),
+    "sup_con": (losses.SupConLoss(0.1, reducer=MEAN()), SupCon(temperature=0.1)),
     "circle": (losses.CircleLoss(reducer=MEAN()), Circle()),
 }
 
@@ -178,7 +190,7 @@ def test_pair_losses_are_those_of_the_library(case: Case, kind: str, dtype: torc
     rows, labels = draw(kind, seed, dtype)
     assert_equal(
         lambda leaf: case.theirs(leaf, labels),
-        lambda leaf: compute_pair_loss(unit(leaf), labels, case.ours, mining=case.mining),
+        lambda leaf: compute_pair_loss(Comparison(unit(leaf), labels), case.ours, mining=case.mining),
         rows,
     )
 
@@ -193,7 +205,9 @@ def test_references_are_those_of_the_library(
     others = others + 1  # so that some anchors have no positives
 
     def of_ours(leaf: Tensor) -> Tensor:
-        return compute_pair_loss(unit(leaf[:24]), labels, ours, references=unit(leaf[24:]), reference_labels=others)
+        return compute_pair_loss(
+            Comparison(unit(leaf[:24]), labels, references=unit(leaf[24:]), reference_labels=others), ours
+        )
 
     # One leaf of both, so that both have their gradients compared.
     assert_equal(
@@ -208,7 +222,7 @@ def test_n_pairs_are_those_of_the_library(dtype: torch.dtype) -> None:
 
     def ours(leaf: Tensor) -> Tensor:
         anchors, positives = unit(leaf)[::2], unit(leaf)[1::2]
-        return compute_pair_loss(anchors, labels, NPair(), references=positives, reference_labels=labels)
+        return compute_pair_loss(Comparison(anchors, labels, references=positives, reference_labels=labels), NPair())
 
     assert_equal(lambda leaf: losses.NPairsLoss()(leaf, labels.repeat_interleave(2)), ours, rows)
 
@@ -228,35 +242,35 @@ def build_soft_triple() -> nn.Module:
 
 PROXY_CASES = {
     "normalised_softmax": ProxyCase(
-        lambda: losses.NormalizedSoftmaxLoss(7, 8, temperature=0.05), "W", lambda: NormalisedSoftmaxLoss(8, 7)
+        lambda: losses.NormalizedSoftmaxLoss(7, 8, temperature=0.05), "W", lambda: NormalisedSoftmax().build(8, 7)
     ),
-    "cos_face": ProxyCase(lambda: losses.CosFaceLoss(7, 8, margin=0.35, scale=64), "W", lambda: CosFaceLoss(8, 7)),
+    "cos_face": ProxyCase(lambda: losses.CosFaceLoss(7, 8, margin=0.35, scale=64), "W", lambda: CosFace().build(8, 7)),
     "arc_face": ProxyCase(
-        lambda: losses.ArcFaceLoss(7, 8, margin=math.degrees(0.5), scale=64), "W", lambda: ArcFaceLoss(8, 7)
+        lambda: losses.ArcFaceLoss(7, 8, margin=math.degrees(0.5), scale=64), "W", lambda: ArcFace().build(8, 7)
     ),
     "arc_face, past pi": ProxyCase(
         lambda: losses.ArcFaceLoss(7, 8, margin=math.degrees(1.5), scale=64),
         "W",
-        lambda: ArcFaceLoss(8, 7, margin_rad=1.5),
+        lambda: ArcFace(margin_rad=1.5).build(8, 7),
     ),
     "arc_face, three centres": ProxyCase(
         lambda: losses.SubCenterArcFaceLoss(
             num_classes=7, embedding_size=8, margin=math.degrees(0.5), scale=64, sub_centers=3
         ),
         "W",
-        lambda: ArcFaceLoss(8, 7, 3),
+        lambda: ArcFace(centres_per_class=3).build(8, 7),
         3,
     ),
     "proxy_nca, which is proxy_nca_plus_plus": ProxyCase(
-        lambda: losses.ProxyNCALoss(7, 8, softmax_scale=9), "proxies", lambda: ProxyNCAPlusPlusLoss(8, 7)
+        lambda: losses.ProxyNCALoss(7, 8, softmax_scale=9), "proxies", lambda: ProxyNCAPlusPlus().build(8, 7)
     ),
     "proxy_anchor": ProxyCase(
-        lambda: losses.ProxyAnchorLoss(7, 8, margin=0.1, alpha=32), "proxies", lambda: ProxyAnchorLoss(8, 7)
+        lambda: losses.ProxyAnchorLoss(7, 8, margin=0.1, alpha=32), "proxies", lambda: ProxyAnchor().build(8, 7)
     ),
     "soft_triple, tau 0": ProxyCase(
-        lambda: losses.SoftTripleLoss(7, 8, 3), "fc", lambda: SoftTripleLoss(8, 7, 3, tau=0.0), 3
+        lambda: losses.SoftTripleLoss(7, 8, 3), "fc", lambda: SoftTriple(centres_per_class=3, tau=0.0).build(8, 7), 3
     ),
-    "soft_triple": ProxyCase(build_soft_triple, "fc", lambda: SoftTripleLoss(8, 7, 3), 3),
+    "soft_triple": ProxyCase(build_soft_triple, "fc", lambda: SoftTriple(centres_per_class=3).build(8, 7), 3),
 }
 
 
@@ -287,13 +301,13 @@ def remember(loss: nn.Module, miner: nn.Module | None = None) -> Loss:
 
 MEMORY_CASES = {
     "multi_similarity": (lambda: remember(losses.MultiSimilarityLoss()), MultiSimilarity()),
-    "triplet": (lambda: remember(triplet()), Triplet(0.3)),
+    "triplet": (lambda: remember(triplet()), Triplet(margin=0.3)),
     "contrastive": (
         lambda: by_anchors(remember(losses.ContrastiveLoss(0.9, 0.2, distance=COSINE, reducer=SUM()))),
-        Contrastive(0.9, 0.2),
+        Contrastive(positive_margin=0.9, negative_margin=0.2),
     ),
-    "nt_xent": (lambda: remember(losses.NTXentLoss(0.1)), NTXent(0.1)),
-    "sup_con": (lambda: remember(losses.SupConLoss(0.1, reducer=MEAN())), SupCon(0.1)),
+    "nt_xent": (lambda: remember(losses.NTXentLoss(0.1)), NTXent(temperature=0.1)),
+    "sup_con": (lambda: remember(losses.SupConLoss(0.1, reducer=MEAN())), SupCon(temperature=0.1)),
     "circle": (lambda: remember(losses.CircleLoss(reducer=MEAN())), Circle()),
 }
 
@@ -311,7 +325,7 @@ def compare_step(theirs: Loss, ours: CrossBatchMemory, rows: Tensor, labels: Ten
 @EACH_TYPE
 def test_the_memory_is_that_of_the_library(build: Callable[[], Loss], loss: PairLoss, dtype: torch.dtype) -> None:
     theirs = build()
-    ours = CrossBatchMemory(PairwiseLoss(loss), rows=20, embedding_dim=8, start_step=0).to(dtype)
+    ours = CrossBatchMemory(PairModule(loss), rows=20, embedding_dim=8, start_step=0).to(dtype)
     for step in range(6):  # of 8 rows: the ring goes around twice
         rows, _ = draw("uneven", step, dtype)
         labels = torch.randint(12, (8,), generator=torch.Generator().manual_seed(step))
@@ -321,7 +335,7 @@ def test_the_memory_is_that_of_the_library(build: Callable[[], Loss], loss: Pair
 @EACH_TYPE
 def test_the_mined_memory_is_that_of_the_library_where_every_anchor_has_positives(dtype: torch.dtype) -> None:
     theirs = remember(losses.MultiSimilarityLoss(), miners.MultiSimilarityMiner(0.1))
-    loss = PairwiseLoss(MultiSimilarity(), MultiSimilarityMining(0.1))
+    loss = PairModule(MultiSimilarity(), MultiSimilarityMining(epsilon=0.1))
     ours = CrossBatchMemory(loss, rows=20, embedding_dim=8, start_step=0).to(dtype)
     for step in range(6):
         rows, labels = draw("even", step, dtype)

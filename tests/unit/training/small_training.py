@@ -9,12 +9,13 @@ import torch
 from productrec.data.dataset import TrainingBatch
 from productrec.data.samplers import EpochSampler
 from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.losses.engine.memory import CrossBatchMemory
 from productrec.losses.engine.mining import MultiSimilarityMining
-from productrec.losses.pair.memory import CrossBatchMemory
-from productrec.losses.pair.pair_logistic import PairLogisticLoss
-from productrec.losses.pair.pairwise import MultiSimilarity, PairwiseLoss
-from productrec.losses.proxy.margin_softmax import AdaCosLoss
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.engine.pair_module import PairModule
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.pair_logistic import PairLogistic
+from productrec.losses.proxy.ada_cos import AdaCos
+from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.models.recognizer import build_recognizer
 from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
@@ -72,15 +73,15 @@ def build(
     )
     if negative_share is not None:
         shard_head(recognizer, dropout, negative_share, options.get("ranks") or Ranks())
-    pairwise = PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())
+    pairwise = PairModule(MultiSimilarity(), MultiSimilarityMining())
     loss = {
         "none": lambda: None,
         "memory": lambda: CrossBatchMemory(pairwise, rows=10, embedding_dim=8, start_step=0),
         "multi_similarity": lambda: pairwise,
         "momentum": lambda: CrossBatchMemory(pairwise, rows=10, embedding_dim=8, start_step=2, momentum=0.8),
-        "soft_triple": lambda: SoftTripleLoss(8, CLASSES, 2),
-        "pair_logistic": PairLogisticLoss,
-        "ada_cos": lambda: AdaCosLoss(8, CLASSES),
+        "soft_triple": lambda: SoftTriple(centres_per_class=2).build(8, CLASSES),
+        "pair_logistic": PairLogistic,
+        "ada_cos": lambda: AdaCos().build(8, CLASSES),
     }[metric]()
     jigsaw, classify = None, compute_classification_loss
     if negative_share is not None:

@@ -18,7 +18,7 @@ from productrec.data.sources.layouts import detect_layout, read_source
 from productrec.data.sources.rows import find_paths
 from productrec.data.table import check_table
 from productrec.errors import DataError
-from productrec.recipe.sections import DataSettings
+from productrec.recipe.data import DataSettings
 from productrec.stages.ingest import run_ingest
 
 

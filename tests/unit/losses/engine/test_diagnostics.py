@@ -5,14 +5,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from productrec.losses.build import PROXY_LOSSES, build_metric_loss, list_pair_losses
+from productrec.losses.build import build_metric_loss
+from productrec.losses.catalogue import list_losses, list_pair_losses
+from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.diagnostics import diagnose_pairs, list_driving_pairs
 from productrec.losses.engine.mining import MultiSimilarityMining
 from productrec.losses.engine.pair_weighting import compute_pair_weights
 from productrec.losses.engine.weight_curves import VIEWS, compute_weight_curve
-from productrec.losses.pair.pair_logistic import PairLogisticLoss
-from productrec.losses.pair.pairwise import Circle, Contrastive, MultiSimilarity
-from productrec.recipe.loss import METRIC_LOSSES, LossSettings
+from productrec.losses.pair.circle import Circle
+from productrec.losses.pair.contrastive import Contrastive
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.pair_logistic import PairLogistic
 
 
 def draw(rows: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -25,7 +28,7 @@ def draw(rows: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_figures_are_those_of_the_whole_matrix(rows: int) -> None:
     embeddings, labels = draw(rows)
     loss, mining = MultiSimilarity(), MultiSimilarityMining()
-    seen = diagnose_pairs(embeddings, labels, loss, mining=mining)
+    seen = diagnose_pairs(Comparison(embeddings, labels), loss, mining=mining)
     matrix = embeddings @ embeddings.T
     same = labels[:, None] == labels
     positive = same & ~torch.eye(rows, dtype=torch.bool)
@@ -36,7 +39,7 @@ def test_figures_are_those_of_the_whole_matrix(rows: int) -> None:
         assert mask[pair.anchor, pair.reference]
         assert pair.similarity == pytest.approx(extreme(matrix[mask].tolist()))
         assert pair.similarity == pytest.approx(matrix[pair.anchor, pair.reference].item())
-    weights = compute_pair_weights(embeddings, labels, loss, mining=mining).abs() * rows
+    weights = compute_pair_weights(Comparison(embeddings, labels), loss, mining=mining).abs() * rows
     marks = (weights.amax(dim=1, keepdim=True) / 1000).clamp(min=1e-6)
     active = (weights > marks).sum().item() / (positive.sum() + (~same).sum()).item()
     assert seen.active_share == pytest.approx(active)
@@ -45,7 +48,7 @@ def test_figures_are_those_of_the_whole_matrix(rows: int) -> None:
 
 def test_a_batch_without_pairs_has_no_figures() -> None:
     embeddings, _ = draw(1)
-    seen = diagnose_pairs(embeddings, torch.tensor([0]), Circle())
+    seen = diagnose_pairs(Comparison(embeddings, torch.tensor([0])), Circle())
     assert seen.active_share == 0
     assert math.isnan(seen.positive_similarity)
     assert seen.hardest_positive is None
@@ -55,8 +58,12 @@ def test_a_batch_without_pairs_has_no_figures() -> None:
 @pytest.mark.parametrize("count", [1, 7, 5000])
 def test_driving_pairs_are_those_of_the_largest_weights(count: int) -> None:
     embeddings, labels = draw()
-    found = list_driving_pairs(embeddings, labels, Contrastive(0.9, 0.1), count=count)
-    weights = compute_pair_weights(embeddings, labels, Contrastive(0.9, 0.1))
+    found = list_driving_pairs(
+        Comparison(embeddings, labels), Contrastive(positive_margin=0.9, negative_margin=0.1), count=count
+    )
+    weights = compute_pair_weights(
+        Comparison(embeddings, labels), Contrastive(positive_margin=0.9, negative_margin=0.1)
+    )
     expected = sorted(weights[weights != 0].abs().tolist(), reverse=True)[:count]
     assert [abs(pair.weight) for pair in found] == pytest.approx(expected)
     for pair in found:
@@ -65,9 +72,9 @@ def test_driving_pairs_are_those_of_the_largest_weights(count: int) -> None:
         assert pair.similarity == pytest.approx(float(embeddings[pair.anchor] @ embeddings[pair.reference]))
 
 
-@pytest.mark.parametrize("name", METRIC_LOSSES)
+@pytest.mark.parametrize("name", list_losses())
 def test_every_loss_tells_its_diagnostics(name: str) -> None:
-    module = build_metric_loss(name, {}, embedding_dim=8, class_count=6)
+    module = build_metric_loss(list_losses()[name](), embedding_dim=8, class_count=6)
     assert module is not None
     embeddings, labels = draw()
     seen = module.diagnose(embeddings.float(), labels)
@@ -79,21 +86,20 @@ def test_every_loss_tells_its_diagnostics(name: str) -> None:
 
 def test_pair_logistic_tells_similarities_and_not_logits() -> None:
     embeddings, labels = draw()
-    plain = diagnose_pairs(embeddings, labels, Contrastive())
-    seen = PairLogisticLoss().double().diagnose(embeddings, labels)
+    plain = diagnose_pairs(Comparison(embeddings, labels), Contrastive())
+    seen = PairLogistic().build(None).double().diagnose(embeddings, labels)
     assert seen.positive_similarity == pytest.approx(plain.positive_similarity)
     assert seen.hardest_positive.similarity == pytest.approx(plain.hardest_positive.similarity)
 
 
-@pytest.mark.parametrize("name", PROXY_LOSSES)
+@pytest.mark.parametrize("name", [name for name, loss in list_losses().items() if loss.kind == "proxy"])
 def test_what_is_diagnosed_is_what_trains(name: str) -> None:
     """Active pairs by the weights that the embeddings' own gradient holds: centres in general position give them."""
     torch.manual_seed(3)
     classes, dim, rows = 6, 80, 30
-    settings = LossSettings(metric=name).get_metric_settings() | ({"margin_power": 1.0} if name == "arc_face" else {})
+    loss = list_losses()[name](**({"margin_power": 1.0} if name == "arc_face" else {}))
     sizes = [1, 2, 4, 8, 200, 5000]
-    module = build_metric_loss(name, settings, embedding_dim=dim, class_count=classes, class_sizes=sizes)
-    assert module is not None
+    module = build_metric_loss(loss, embedding_dim=dim, class_count=classes, class_sizes=sizes)
     module = module.double()
     labels = torch.arange(rows) % (classes - 1)  # a class is not in the batch
     centres = functional.normalize(module.centres.detach().flatten(0, 1), dim=1)
@@ -146,12 +152,14 @@ def test_a_curve_is_the_engines_weight(name: str, of_positive: bool) -> None:
             s = torch.tensor(positives + negatives, dtype=torch.float64)
             references = torch.stack([s, (1 - s * s).sqrt()], dim=1)
             weights = compute_pair_weights(
-                torch.tensor([[1.0, 0.0]], dtype=torch.float64),
-                torch.tensor([0]),
+                Comparison(
+                    torch.tensor([[1.0, 0.0]], dtype=torch.float64),
+                    torch.tensor([0]),
+                    references=references,
+                    reference_labels=torch.tensor([0] * 3 + [1] * 12),
+                ),
                 loss,
                 mining=mining,
-                references=references,
-                reference_labels=torch.tensor([0] * 3 + [1] * 12),
             )
             # Means over positives or triplets divide by their number, which the curve leaves out.
             ratio = weights.abs()[0, 0 if of_positive else 3].item()

@@ -9,24 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from productrec.losses.build import build_metric_loss
+from productrec.losses.catalogue import list_losses
 from productrec.models.recognizer import Recognizer
-from productrec.recipe.loss import METRIC_LOSSES, LossSettings
 from productrec.training.ranks.group import _Gather
 from tests.unit.training.small_training import CLASSES, SIDE_PX, build
 
-LOSSES = (*METRIC_LOSSES, "memory", "momentum", "sharded head")
+LOSSES = (*list_losses(), "memory", "momentum", "sharded head")
 
 
 def build_loss(name: str) -> nn.Module:
     torch.manual_seed(1)
     metric = "circle" if name in ("memory", "momentum") else name
-    settings = LossSettings(metric=metric).get_metric_settings()
     memory = {"memory_rows": 16, "memory_start_step": 0, "memory_momentum": 0.9 * (name == "momentum")}
-    built = build_metric_loss(
-        metric, settings, embedding_dim=8, class_count=CLASSES, **(memory if metric != name else {})
-    )
-    assert built is not None
-    return built
+    loss = list_losses()[metric]()
+    return build_metric_loss(loss, embedding_dim=8, class_count=CLASSES, **(memory if metric != name else {}))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +78,7 @@ def test_rows_gathered_from_ranks_have_no_second_derivative(is_partial: bool) ->
         torch.autograd.grad(slope.sum(), rows)
 
 
-@pytest.mark.parametrize("name", METRIC_LOSSES)
+@pytest.mark.parametrize("name", list_losses())
 def test_half_precision_embeddings_learn_under_a_loss_scale(name: str) -> None:
     """The gradient is what the one in float32 is, multiplied there and rounded once."""
     generator = torch.Generator().manual_seed(0)

@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.losses.build import build_metric_loss
+from productrec.losses.declared import PairLoss
+from productrec.losses.engine.comparison import Comparison
+from productrec.losses.engine.formula import differentiate
 from productrec.losses.engine.mining import (
     BandMining,
     DistanceWeightedMining,
@@ -17,22 +19,24 @@ from productrec.losses.engine.mining import (
     MultiSimilarityMining,
     SemiHardMining,
 )
-from productrec.losses.engine.pair_loss import Mining, PairLoss, Weighed
-from productrec.losses.engine.pair_weighting import compute_pair_loss, compute_pair_weights
-from productrec.losses.pair.euclidean import EuclideanContrastive, OriginalLiftedStructure
-from productrec.losses.pair.pair_logistic import Logistic, PairLogisticLoss
-from productrec.losses.pair.pairwise import (
-    BinomialDeviance,
-    Circle,
-    Contrastive,
-    LiftedStructure,
-    MultiSimilarity,
-    NPair,
-    NTXent,
-    PairwiseLoss,
-    SupCon,
-)
-from productrec.losses.pair.ranking import MaxOfHinges, SmoothAP, SumOfHinges, Triplet
+from productrec.losses.engine.pair_module import PairModule
+from productrec.losses.engine.pair_weighting import PairWalk, compute_pair_loss, compute_pair_weights
+from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting, Weighed
+from productrec.losses.pair.binomial_deviance import BinomialDeviance
+from productrec.losses.pair.circle import Circle
+from productrec.losses.pair.contrastive import Contrastive
+from productrec.losses.pair.euclidean_contrastive import EuclideanContrastive
+from productrec.losses.pair.lifted_structure import LiftedStructure
+from productrec.losses.pair.max_of_hinges import MaxOfHinges
+from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.n_pair import NPair
+from productrec.losses.pair.nt_xent import NTXent
+from productrec.losses.pair.original_lifted_structure import OriginalLiftedStructure
+from productrec.losses.pair.pair_logistic import PairLogistic
+from productrec.losses.pair.smooth_ap import SmoothAP
+from productrec.losses.pair.sum_of_hinges import SumOfHinges
+from productrec.losses.pair.sup_con import SupCon
+from productrec.losses.pair.triplet import Triplet
 
 Row = Callable[[list[float], list[float]], tuple[float, int]]
 
@@ -149,23 +153,25 @@ class Case:
 
 CASES = {
     "multi_similarity": Case(MultiSimilarity(), multi_similarity),
-    "contrastive": Case(Contrastive(0.9, 0.2), contrastive),
+    "contrastive": Case(Contrastive(positive_margin=0.9, negative_margin=0.2), contrastive),
     "binomial_deviance": Case(BinomialDeviance(), binomial_deviance),
-    "triplet": Case(Triplet(0.3), triplet_active, counts=True),
-    "triplet_all": Case(Triplet(0.3, average="all"), triplet_all, counts=True),
-    "triplet_semi_hard": Case(Triplet(0.3, negatives="semi_hard"), triplet_semi_hard, counts=True),
+    "triplet": Case(Triplet(margin=0.3), triplet_active, counts=True),
+    "triplet_all": Case(Triplet(margin=0.3, average="all"), triplet_all, counts=True),
+    "triplet_semi_hard": Case(Triplet(margin=0.3, negatives="semi_hard"), triplet_semi_hard, counts=True),
     "triplet_soft": Case(Triplet(soft=True, average="all"), triplet_soft, counts=True),
-    "lifted": Case(LiftedStructure(2.0, 0.4), lifted),
-    "sum_of_hinges": Case(SumOfHinges(0.2), sum_of_hinges),
-    "max_of_hinges": Case(MaxOfHinges(0.2), max_of_hinges),
-    "smooth_ap": Case(SmoothAP(0.1), smooth_ap),
-    "euclidean_contrastive": Case(EuclideanContrastive(0.1, 1.2), euclidean_contrastive),
+    "lifted": Case(LiftedStructure(scale=2.0, margin=0.4), lifted),
+    "sum_of_hinges": Case(SumOfHinges(margin=0.2), sum_of_hinges),
+    "max_of_hinges": Case(MaxOfHinges(margin=0.2), max_of_hinges),
+    "smooth_ap": Case(SmoothAP(temperature=0.1), smooth_ap),
+    "euclidean_contrastive": Case(
+        EuclideanContrastive(positive_margin=0.1, negative_margin=1.2), euclidean_contrastive
+    ),
     "euclidean_hinges": Case(EuclideanContrastive(power=1), euclidean_hinges),
-    "logistic": Case(Logistic(), logistic),
+    "logistic": Case(PairLogistic(scale=1.0, bias=0.0), logistic),
     "n_pair": Case(NPair(), n_pair, counts=True),
-    "nt_xent": Case(NTXent(0.1), nt_xent, counts=True),
-    "sup_con": Case(SupCon(0.1), sup_con),
-    "circle": Case(Circle(0.3, 20.0), circle, smooth=False),
+    "nt_xent": Case(NTXent(temperature=0.1), nt_xent, counts=True),
+    "sup_con": Case(SupCon(temperature=0.1), sup_con),
+    "circle": Case(Circle(margin=0.3, gamma=20.0), circle, smooth=False),
 }
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -202,7 +208,7 @@ def value_and_gradient(loss_of: Callable[[Tensor], Tensor], embeddings: Tensor) 
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_loops_from_the_paper(case: Case, seed: int) -> None:
     embeddings, labels = draw(seed=seed)
-    assert compute_pair_loss(embeddings, labels, case.loss).item() == pytest.approx(
+    assert compute_pair_loss(Comparison(embeddings, labels), case.loss).item() == pytest.approx(
         by_loops(case, embeddings, labels), rel=1e-9, abs=1e-12
     )
 
@@ -213,12 +219,12 @@ def test_gradients_are_those_of_the_value(case: Case) -> None:
         pytest.skip("its gradient holds the paces fixed; compared with autograd below")
     embeddings, labels = draw(11, 4, seed=3, columns=5)
     leaf = embeddings.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda rows: compute_pair_loss(rows, labels, case.loss), (leaf,))
+    assert torch.autograd.gradcheck(lambda rows: compute_pair_loss(Comparison(rows, labels), case.loss), (leaf,))
     references, reference_labels = draw(9, 4, seed=4, columns=5)
     both = (leaf, references.requires_grad_())
     assert torch.autograd.gradcheck(
         lambda rows, others: compute_pair_loss(
-            rows, labels, case.loss, references=others, reference_labels=reference_labels
+            Comparison(rows, labels, references=others, reference_labels=reference_labels), case.loss
         ),
         both,
     )
@@ -236,19 +242,21 @@ def test_circle_holds_its_paces_fixed() -> None:
         return functional.softplus(push + pull)[positive.any(1) & ~same.all(1)].sum() / len(s)
 
     expected, gradient = value_and_gradient(dense, embeddings)
-    found, mine = value_and_gradient(lambda rows: compute_pair_loss(rows, labels, Circle(0.3, 20.0)), embeddings)
+    found, mine = value_and_gradient(
+        lambda rows: compute_pair_loss(Comparison(rows, labels), Circle(margin=0.3, gamma=20.0)), embeddings
+    )
     assert found == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(mine, gradient)
 
 
 @EACH
-@pytest.mark.parametrize("mining", [None, MultiSimilarityMining(0.1), HardestMining(), EasyPositiveMining()])
+@pytest.mark.parametrize("mining", [None, MultiSimilarityMining(epsilon=0.1), HardestMining(), EasyPositiveMining()])
 @pytest.mark.parametrize("block_rows", [1, 5, 22])
 def test_blocks_of_any_size_give_the_same(case: Case, mining: Mining | None, block_rows: int) -> None:
     embeddings, labels = draw()
-    whole = value_and_gradient(lambda r: compute_pair_loss(r, labels, case.loss, mining=mining), embeddings)
+    whole = value_and_gradient(lambda r: compute_pair_loss(Comparison(r, labels), case.loss, mining=mining), embeddings)
     parts = value_and_gradient(
-        lambda r: compute_pair_loss(r, labels, case.loss, mining=mining, block_rows=block_rows), embeddings
+        lambda r: compute_pair_loss(Comparison(r, labels), case.loss, mining=mining, block_rows=block_rows), embeddings
     )
     assert parts[0] == pytest.approx(whole[0], rel=1e-12)
     torch.testing.assert_close(parts[1], whole[1])
@@ -258,8 +266,10 @@ def test_blocks_of_any_size_give_the_same(case: Case, mining: Mining | None, blo
 def test_order_does_not_matter(case: Case) -> None:
     embeddings, labels = draw()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))
-    value, gradient = value_and_gradient(lambda r: compute_pair_loss(r, labels, case.loss), embeddings)
-    other, moved = value_and_gradient(lambda r: compute_pair_loss(r, labels[order], case.loss), embeddings[order])
+    value, gradient = value_and_gradient(lambda r: compute_pair_loss(Comparison(r, labels), case.loss), embeddings)
+    other, moved = value_and_gradient(
+        lambda r: compute_pair_loss(Comparison(r, labels[order]), case.loss), embeddings[order]
+    )
     assert other == pytest.approx(value, rel=1e-12)
     torch.testing.assert_close(moved, gradient[order])
 
@@ -267,9 +277,10 @@ def test_order_does_not_matter(case: Case) -> None:
 @EACH
 def test_weights_are_what_the_gradient_is_made_of(case: Case) -> None:
     embeddings, labels = draw()
-    weights = compute_pair_weights(embeddings, labels, case.loss, mining=MultiSimilarityMining(0.1))
+    weights = compute_pair_weights(Comparison(embeddings, labels), case.loss, mining=MultiSimilarityMining(epsilon=0.1))
     _, gradient = value_and_gradient(
-        lambda r: compute_pair_loss(r, labels, case.loss, mining=MultiSimilarityMining(0.1)), embeddings
+        lambda r: compute_pair_loss(Comparison(r, labels), case.loss, mining=MultiSimilarityMining(epsilon=0.1)),
+        embeddings,
     )
     torch.testing.assert_close(weights @ embeddings + weights.T @ embeddings, gradient)
     same = labels[:, None] == labels[None]
@@ -282,15 +293,11 @@ def test_weights_are_what_the_gradient_is_made_of(case: Case) -> None:
 @EACH
 def test_anchors_among_references_do_not_meet_themselves(case: Case) -> None:
     embeddings, labels = draw()
-    whole = compute_pair_weights(embeddings, labels, case.loss)
+    whole = compute_pair_weights(Comparison(embeddings, labels), case.loss)
     rows = torch.tensor([7, 3, 20])
     part = compute_pair_weights(
-        embeddings[rows],
-        labels[rows],
+        Comparison(embeddings[rows], labels[rows], references=embeddings, reference_labels=labels, own_rows=rows),
         case.loss,
-        references=embeddings,
-        reference_labels=labels,
-        own_rows=rows,
     )
     alike = whole[rows] * (whole.abs().sum() > 0)
     # Rows are divided by their own number or count, so they are equal up to one factor.
@@ -319,17 +326,17 @@ def original_lifted_by_loops(embeddings: Tensor, labels: Tensor, margin: float) 
 @pytest.mark.parametrize("block_rows", [None, 1, 5, 22])
 def test_original_lifted_structure_equals_loops_and_its_gradient_is_the_values(block_rows: int | None) -> None:
     embeddings, labels = draw()
-    loss = OriginalLiftedStructure(0.7)
+    loss = OriginalLiftedStructure(margin=0.7)
 
     def compute(rows: Tensor) -> Tensor:
-        return compute_pair_loss(rows, labels[: len(rows)], loss, block_rows=block_rows)
+        return compute_pair_loss(Comparison(rows, labels[: len(rows)]), loss, block_rows=block_rows)
 
     assert compute(embeddings).item() == pytest.approx(original_lifted_by_loops(embeddings, labels, 0.7), rel=1e-9)
     assert torch.autograd.gradcheck(compute, (embeddings[:12].requires_grad_(),))
     for alone in ([0], [0, 0, 0], [0, 1, 2]):
         few = embeddings[:1].detach().repeat(len(alone), 1)
         value, gradient = value_and_gradient(
-            lambda r, alone=alone: compute_pair_loss(r, torch.tensor(alone), loss), few
+            lambda r, alone=alone: compute_pair_loss(Comparison(r, torch.tensor(alone)), loss), few
         )
         assert value == 0
         assert (gradient == 0).all()
@@ -338,14 +345,16 @@ def test_original_lifted_structure_equals_loops_and_its_gradient_is_the_values(b
 def test_original_lifted_structure_refuses_what_it_cannot_take() -> None:
     embeddings, labels = draw()
     with pytest.raises(TrainingError, match="compares a batch with itself only"):
-        compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), references=embeddings, reference_labels=labels)
+        compute_pair_loss(
+            Comparison(embeddings, labels, references=embeddings, reference_labels=labels), OriginalLiftedStructure()
+        )
     with pytest.raises(TrainingError, match="takes no mining, .* got HardestMining"):
-        compute_pair_loss(embeddings, labels, OriginalLiftedStructure(), mining=HardestMining())
+        compute_pair_loss(Comparison(embeddings, labels), OriginalLiftedStructure(), mining=HardestMining())
 
 
 def test_pair_logistic_learns_its_affine() -> None:
     embeddings, labels = draw(9, 3)
-    module = PairLogisticLoss(4.0, -2.0).double()
+    module = PairLogistic(scale=4.0, bias=-2.0).build(None).double()
     similarities = 4 * embeddings @ embeddings.T - 2
     same = labels[:, None] == labels[None]
     terms = functional.softplus(torch.where(same, -similarities, similarities)).fill_diagonal_(0.0)
@@ -363,14 +372,15 @@ def test_other_lengths_are_refused_where_a_loss_needs_unit_norm() -> None:
     embeddings[4] *= 1.5
     for loss in (Circle(), EuclideanContrastive()):
         with pytest.raises(TrainingError, match="1 of 23 rows have not, the first, row 4, is 1.5 long"):
-            compute_pair_loss(embeddings, labels, loss)
-    assert compute_pair_loss(embeddings, labels, NTXent()).isfinite()
+            compute_pair_loss(Comparison(embeddings, labels), loss)
+    assert compute_pair_loss(Comparison(embeddings, labels), NTXent()).isfinite()
 
 
 def test_without_own_rows_every_reference_of_the_class_is_a_positive() -> None:
     embeddings, labels = draw()
     weights = compute_pair_weights(
-        embeddings, labels, Contrastive(2.0, 0.5), references=embeddings, reference_labels=labels
+        Comparison(embeddings, labels, references=embeddings, reference_labels=labels),
+        Contrastive(positive_margin=2.0, negative_margin=0.5),
     )
     assert (weights.diagonal() < 0).all()
 
@@ -383,13 +393,19 @@ def test_a_batch_with_nothing_to_compare_is_finite_and_keeps_its_graph(
 ) -> None:
     embeddings, _ = draw(len(labels))
     embeddings = embeddings[:1].repeat(len(labels), 1) if identical else embeddings
-    for mining in (None, MultiSimilarityMining(0.1), HardestMining(), EasyPositiveMining(True)):
+    for mining in (
+        None,
+        MultiSimilarityMining(epsilon=0.1),
+        HardestMining(),
+        EasyPositiveMining(hardest_negative=True),
+    ):
         value, gradient = value_and_gradient(
-            lambda r, mining=mining: compute_pair_loss(r, torch.tensor(labels), case.loss, mining=mining), embeddings
+            lambda r, mining=mining: compute_pair_loss(Comparison(r, torch.tensor(labels)), case.loss, mining=mining),
+            embeddings,
         )
         assert math.isfinite(value)
         assert gradient.isfinite().all()
-        if mining == MultiSimilarityMining(0.1) or len(labels) == 1:
+        if mining == MultiSimilarityMining(epsilon=0.1) or len(labels) == 1:
             assert value == 0
             assert (gradient == 0).all()
 
@@ -398,17 +414,25 @@ def test_a_batch_with_nothing_to_compare_is_finite_and_keeps_its_graph(
 def test_extreme_similarities_are_finite(case: Case) -> None:
     embeddings = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
     value, gradient = value_and_gradient(
-        lambda r: compute_pair_loss(r, torch.tensor([0, 0, 1, 1, 1]), case.loss), embeddings
+        lambda r: compute_pair_loss(Comparison(r, torch.tensor([0, 0, 1, 1, 1])), case.loss), embeddings
     )
     assert math.isfinite(value)
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("loss", [NTXent(0.005), SupCon(0.005), Circle(0.25, 256.0), MultiSimilarity(50.0, 1000.0)])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        NTXent(temperature=0.005),
+        SupCon(temperature=0.005),
+        Circle(margin=0.25, gamma=256.0),
+        MultiSimilarity(alpha=50.0, beta=1000.0),
+    ],
+)
 def test_sharp_settings_are_finite(loss: PairLoss) -> None:
     embeddings, labels = draw(seed=8)
-    value, gradient = value_and_gradient(lambda r: compute_pair_loss(r, labels, loss), embeddings.float())
-    expected = compute_pair_loss(embeddings, labels, loss).item()
+    value, gradient = value_and_gradient(lambda r: compute_pair_loss(Comparison(r, labels), loss), embeddings.float())
+    expected = compute_pair_loss(Comparison(embeddings, labels), loss).item()
     assert value == pytest.approx(expected, rel=1e-4)
     assert gradient.isfinite().all()
 
@@ -418,14 +442,20 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     embeddings, labels = draw()
     half = embeddings.to(dtype)
     with torch.autocast("cpu", torch.bfloat16):
-        value, gradient = value_and_gradient(lambda r: compute_pair_loss(r, labels, MultiSimilarity()), half)
-    assert value == pytest.approx(compute_pair_loss(half.double(), labels, MultiSimilarity()).item(), rel=1e-4)
+        value, gradient = value_and_gradient(
+            lambda r: compute_pair_loss(Comparison(r, labels), MultiSimilarity()), half
+        )
+    assert value == pytest.approx(
+        compute_pair_loss(Comparison(half.double(), labels), MultiSimilarity()).item(), rel=1e-4
+    )
     assert gradient.dtype == dtype
 
 
 def test_a_duplicate_is_a_pair() -> None:
     embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.6, 0.8]])
-    weights = compute_pair_weights(embeddings, torch.tensor([0, 0, 1]), Contrastive(2.0, 0.0))
+    weights = compute_pair_weights(
+        Comparison(embeddings, torch.tensor([0, 0, 1])), Contrastive(positive_margin=2.0, negative_margin=0.0)
+    )
     assert weights[0, 1] < 0
     assert weights[0, 0] == 0
 
@@ -442,14 +472,14 @@ def test_hardest_and_easiest_are_the_ones_kept() -> None:
     EasyPositiveMining().drop(positives, negatives.clone())
     assert positives.tolist() == [[pytest.approx(0.9), torch.inf, torch.inf], [torch.inf] * 3]
     others = negatives.clone()
-    BandMining(0.15, 0.35).drop(similarities.clone(), others)
+    BandMining(low=0.15, high=0.35).drop(similarities.clone(), others)
     assert others.isfinite().tolist() == [[True, False, False], [True, False, False]]
 
 
 def test_semi_hard_negatives_lie_between_a_positive_and_its_margin() -> None:
     positives = torch.tensor([[0.9, 0.5], [0.2, torch.inf], [torch.inf, torch.inf]])
     negatives = torch.tensor([[0.95, 0.85, 0.7, 0.45], [0.25, 0.15, -0.5, -torch.inf], [0.1, 0.2, 0.3, 0.4]])
-    SemiHardMining(0.1).drop(positives, negatives)
+    SemiHardMining(margin=0.1).drop(positives, negatives)
     kept = [[False, True, False, True], [False, True, False, False], [False] * 4]
     assert negatives.isfinite().tolist() == kept
 
@@ -457,9 +487,9 @@ def test_semi_hard_negatives_lie_between_a_positive_and_its_margin() -> None:
 def test_a_negative_as_similar_as_the_positive_is_not_semi_hard() -> None:
     anchor, twin = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.75**0.5]])
     references = torch.cat([twin, twin])
-    loss = Triplet(0.1, negatives="semi_hard")
+    loss = Triplet(margin=0.1, negatives="semi_hard")
     value = compute_pair_loss(
-        anchor, torch.tensor([0]), loss, references=references, reference_labels=torch.tensor([0, 1])
+        Comparison(anchor, torch.tensor([0]), references=references, reference_labels=torch.tensor([0, 1])), loss
     )
     assert value == 0
 
@@ -482,7 +512,7 @@ def test_distance_weighted_mining_draws_evenly_over_distances() -> None:
 
 def _draw_negatives(similarities: Tensor) -> Tensor:
     negatives = similarities.clone()
-    DistanceWeightedMining(16).drop(torch.tensor([[0.5, 0.4, torch.inf]]), negatives)
+    DistanceWeightedMining(dimension=16).drop(torch.tensor([[0.5, 0.4, torch.inf]]), negatives)
     kept = negatives[negatives > -torch.inf]
     assert len(kept) == 2, "as many as positives"
     return kept
@@ -493,13 +523,13 @@ def test_nan_names_its_rows() -> None:
     embeddings[5, 0] = torch.nan
     embeddings[9, 2] = torch.inf
     with pytest.raises(TrainingError, match=r"embeddings must be finite; got NaN or infinity in 2 of 23 rows \(5, 9\)"):
-        compute_pair_loss(embeddings, labels, MultiSimilarity(), mining=MultiSimilarityMining())
+        compute_pair_loss(Comparison(embeddings, labels), MultiSimilarity(), mining=MultiSimilarityMining())
 
 
 def test_the_gradient_carries_no_graph_of_its_own() -> None:
     embeddings, labels = draw()
     leaf = embeddings.requires_grad_()
-    (gradient,) = torch.autograd.grad(compute_pair_loss(leaf, labels, NTXent()), leaf, create_graph=True)
+    (gradient,) = torch.autograd.grad(compute_pair_loss(Comparison(leaf, labels), NTXent()), leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         gradient.sum().backward()
 
@@ -507,29 +537,36 @@ def test_the_gradient_carries_no_graph_of_its_own() -> None:
 def test_references_without_gradient_get_none() -> None:
     embeddings, labels = draw()
     leaf = embeddings.clone().requires_grad_()
-    compute_pair_loss(leaf, labels, NTXent(), references=embeddings, reference_labels=labels).backward()
+    compute_pair_loss(Comparison(leaf, labels, references=embeddings, reference_labels=labels), NTXent()).backward()
     assert leaf.grad is not None
 
 
 def test_labels_may_be_of_different_integer_types() -> None:
     embeddings, labels = draw()
-    mixed = compute_pair_loss(embeddings, labels.int(), NTXent(), references=embeddings, reference_labels=labels)
-    assert mixed == compute_pair_loss(embeddings, labels, NTXent(), references=embeddings, reference_labels=labels)
+    mixed = compute_pair_loss(
+        Comparison(embeddings, labels.int(), references=embeddings, reference_labels=labels), NTXent()
+    )
+    assert mixed == compute_pair_loss(
+        Comparison(embeddings, labels, references=embeddings, reference_labels=labels), NTXent()
+    )
 
 
 def test_references_that_do_not_fit_are_refused() -> None:
     embeddings, labels = draw()
     with pytest.raises(TrainingError, match="must come with references"):
-        compute_pair_loss(embeddings, labels, NTXent(), own_rows=labels)
+        compute_pair_loss(Comparison(embeddings, labels, own_rows=labels), NTXent())
     with pytest.raises(TrainingError, match="must be on one device; got cpu, meta"):
-        compute_pair_loss(embeddings, labels.to("meta"), NTXent())
+        compute_pair_loss(Comparison(embeddings, labels.to("meta")), NTXent())
     with pytest.raises(TrainingError, match="must come with reference_labels"):
-        compute_pair_loss(embeddings, labels, NTXent(), references=embeddings)
+        compute_pair_loss(Comparison(embeddings, labels, references=embeddings), NTXent())
     with pytest.raises(TrainingError, match="must have 8 dimensions"):
-        compute_pair_loss(embeddings, labels, NTXent(), references=embeddings[:, :5], reference_labels=labels)
+        compute_pair_loss(
+            Comparison(embeddings, labels, references=embeddings[:, :5], reference_labels=labels), NTXent()
+        )
     with pytest.raises(TrainingError, match="own_rows must be one row number per embedding"):
         compute_pair_loss(
-            embeddings, labels, NTXent(), references=embeddings, reference_labels=labels, own_rows=labels[:3]
+            Comparison(embeddings, labels, references=embeddings, reference_labels=labels, own_rows=labels[:3]),
+            NTXent(),
         )
 
 
@@ -539,22 +576,21 @@ def test_own_rows_out_of_range_are_refused(rows: int, bad: object) -> None:
     embeddings = functional.normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     labels, own_rows = torch.arange(rows) % 3, torch.arange(rows)
     own_rows[-1] = rows if bad == "count" else bad
-    loss = build_metric_loss("contrastive", {}, embedding_dim=8, class_count=3)
     with pytest.raises(TrainingError, match=f"own_rows must be rows of the references, 0 to {rows - 1}, or -1"):
-        loss(embeddings, labels, embeddings, labels, own_rows)
+        Comparison(embeddings, labels, embeddings, labels, own_rows)
 
 
 @pytest.mark.parametrize(
     "build",
     [
         lambda: MultiSimilarity(alpha=0),
-        lambda: NTXent(0.0),
-        lambda: SupCon(-1),
+        lambda: NTXent(temperature=0.0),
+        lambda: SupCon(temperature=-1),
         lambda: Circle(gamma=0),
         lambda: LiftedStructure(scale=0),
         lambda: BinomialDeviance(beta=float("nan")),
         lambda: Triplet(soft=True, negatives="semi_hard"),
-        lambda: BandMining(0.5, 0.5),
+        lambda: BandMining(low=0.5, high=0.5),
     ],
 )
 def test_settings_that_weigh_nothing_are_refused(build: Callable[[], object]) -> None:
@@ -564,21 +600,68 @@ def test_settings_that_weigh_nothing_are_refused(build: Callable[[], object]) ->
 
 def test_the_module_is_the_function() -> None:
     embeddings, labels = draw()
-    module = PairwiseLoss(Circle(), MultiSimilarityMining())
-    assert module(embeddings, labels) == compute_pair_loss(embeddings, labels, Circle(), mining=MultiSimilarityMining())
+    module = PairModule(Circle(), MultiSimilarityMining())
+    assert module(embeddings, labels) == compute_pair_loss(
+        Comparison(embeddings, labels), Circle(), mining=MultiSimilarityMining()
+    )
     assert "Circle(margin=0.4" in repr(module)
 
 
-def test_a_loss_of_ones_own_takes_ten_lines() -> None:
-    @dataclass(frozen=True)
-    class Squared:
-        """Half the squared distance to 1 of positives and to 0 of negatives, where that is wrong."""
+class Squared(PairWeighting):
+    """Half the squared distance to 1 of positives and to 0 of negatives, where that is wrong."""
 
-        def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
-            pulled = (1 - positives).clamp(min=0)
-            pushed = negatives.clamp(min=0)
-            return Weighed((pulled.square().sum(1) + pushed.square().sum(1)) / 2, -pulled, pushed)
+    def compute(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        return ((1 - positives).clamp(min=0).square().sum(1) + negatives.clamp(min=0).square().sum(1)) / 2
+
+
+class WeighedSquared(Squared):
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        pulled, pushed = (1 - positives).clamp(min=0), negatives.clamp(min=0)
+        return Weighed((pulled.square().sum(1) + pushed.square().sum(1)) / 2, -pulled, pushed)
+
+
+@pytest.mark.parametrize("rows", [9, 300])
+def test_a_loss_of_ones_own_takes_three_lines(rows: int) -> None:
+    embeddings, labels = draw(rows, 3, columns=4)
+    leaf = embeddings.requires_grad_()
+    if rows < 20:
+        assert torch.autograd.gradcheck(lambda rows: compute_pair_loss(Comparison(rows, labels), Squared()), (leaf,))
+    both = []
+    for loss in (Squared(), WeighedSquared()):
+        value = compute_pair_loss(Comparison(leaf, labels), loss, block_rows=64)
+        both.append((value.item(), torch.autograd.grad(value, leaf)[0]))
+    assert both[0][0] == pytest.approx(both[1][0])
+    torch.testing.assert_close(both[0][1], both[1][1])
+
+
+def test_a_formula_that_gives_no_loss_an_anchor_is_refused() -> None:
+    class Summed(PairWeighting):
+        def compute(self, positives: Tensor, negatives: Tensor) -> Tensor:
+            return negatives.clamp(min=0).sum()
 
     embeddings, labels = draw(9, 3, columns=4)
-    leaf = embeddings.requires_grad_()
-    assert torch.autograd.gradcheck(lambda rows: compute_pair_loss(rows, labels, Squared()), (leaf,))
+    with pytest.raises(ValueError, match=r"one loss an anchor, shape \(9,\); it gave \(\)"):
+        compute_pair_loss(Comparison(embeddings, labels), Summed())
+
+
+WITH_FORMULA = {name: case for name, case in CASES.items() if not isinstance(case.loss, RelatedPairWeighting)}
+
+
+@pytest.mark.parametrize("case", WITH_FORMULA.values(), ids=WITH_FORMULA)
+@pytest.mark.parametrize("kind", ["plain", "mined", "one class", "all alone"])
+def test_the_derivative_written_by_hand_is_that_of_the_formula(case: Case, kind: str) -> None:
+    embeddings, labels = draw(40, 6)
+    if kind in ("one class", "all alone"):
+        labels = torch.zeros(40, dtype=torch.int64) if kind == "one class" else torch.arange(40)
+    mining = MultiSimilarityMining() if kind == "mined" else None
+    walk = PairWalk(Comparison(embeddings, labels), case.loss, mining)
+    ((start, stop),) = walk.blocks
+    near, far = (table.clone() for table in walk.take(start, stop))
+    formula = differentiate(case.loss.compute, near, far)
+    weighed = case.loss.weigh(near.clone(), far.clone())
+    scales = 1.0 if weighed.scales is None else weighed.scales
+    torch.testing.assert_close(formula.losses, weighed.losses, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(formula.positives, weighed.positives * scales, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(formula.negatives, weighed.negatives * scales, atol=1e-9, rtol=1e-9)
+    if weighed.counts is not None and formula.counts is not None:
+        torch.testing.assert_close(formula.counts.double(), weighed.counts.double())

@@ -5,12 +5,16 @@ from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
 from productrec.losses.build import build_metric_loss
+from productrec.losses.catalogue import list_losses
+from productrec.losses.engine.comparison import Comparison
+from productrec.losses.engine.memory import CrossBatchMemory
 from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.memory import CrossBatchMemory
-from productrec.losses.pair.pairwise import Contrastive, MultiSimilarity, PairwiseLoss
+from productrec.losses.pair.contrastive import Contrastive
+from productrec.losses.pair.multi_similarity import MultiSimilarity
 
-LOSS = PairwiseLoss(Contrastive(2.0, 0.0))
+LOSS = PairModule(Contrastive(positive_margin=2.0, negative_margin=0.0))
 
 
 def draw(step: int, rows: int = 4) -> tuple[Tensor, Tensor]:
@@ -75,20 +79,22 @@ def test_gradient_reaches_the_batch_alone() -> None:
 
 def test_an_anchor_alone_in_its_class_meets_older_images_of_it() -> None:
     memory = CrossBatchMemory(
-        PairwiseLoss(MultiSimilarity(), MultiSimilarityMining()), rows=8, embedding_dim=2, start_step=0
+        PairModule(MultiSimilarity(), MultiSimilarityMining()), rows=8, embedding_dim=2, start_step=0
     )
     rows = torch.eye(2)
     assert memory(rows, torch.tensor([0, 1])) == 0  # nobody has a positive
     turned = rows.flip(0).contiguous()
     assert memory(turned, torch.tensor([0, 1])) > 0
     expected = compute_pair_loss(
-        turned,
-        torch.tensor([0, 1]),
+        Comparison(
+            turned,
+            torch.tensor([0, 1]),
+            references=torch.cat([rows, turned]),
+            reference_labels=torch.tensor([0, 1, 0, 1]),
+            own_rows=torch.tensor([2, 3]),
+        ),
         MultiSimilarity(),
         mining=MultiSimilarityMining(),
-        references=torch.cat([rows, turned]),
-        reference_labels=torch.tensor([0, 1, 0, 1]),
-        own_rows=torch.tensor([2, 3]),
     )
     assert expected > 0
 
@@ -97,7 +103,12 @@ def test_an_anchor_alone_in_its_class_meets_older_images_of_it() -> None:
 def test_an_images_own_key_is_its_positive_with_one_image_a_class(name: str) -> None:
     """MoCo: a query, its key, and the keys of the batches before as negatives."""
     memory = build_metric_loss(
-        name, {}, memory_rows=12, memory_start_step=0, memory_momentum=0.999, embedding_dim=5, class_count=12
+        list_losses()[name](),
+        memory_rows=12,
+        memory_start_step=0,
+        memory_momentum=0.999,
+        embedding_dim=5,
+        class_count=12,
     )
     assert isinstance(memory, CrossBatchMemory)
     found = 0.0
@@ -125,8 +136,10 @@ def test_a_batch_that_does_not_fit_and_settings_that_say_nothing_are_refused() -
 
 
 def test_a_recipe_gives_any_pair_loss_a_memory() -> None:
-    built = build_metric_loss("circle", {}, memory_rows=64, memory_start_step=3, embedding_dim=5, class_count=3)
+    built = build_metric_loss(
+        list_losses()["circle"](), memory_rows=64, memory_start_step=3, embedding_dim=5, class_count=3
+    )
     assert isinstance(built, CrossBatchMemory)
     assert built.start_step == 3
-    with pytest.raises(RecipeError, match=r"loss.memory: must be left out for soft_triple"):
-        build_metric_loss("soft_triple", {}, memory_rows=64, embedding_dim=5, class_count=3)
+    with pytest.raises(RecipeError, match=r"loss.memory.rows: must be 0 for soft_triple"):
+        build_metric_loss(list_losses()["soft_triple"](), memory_rows=64, embedding_dim=5, class_count=3)

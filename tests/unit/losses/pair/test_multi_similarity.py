@@ -7,9 +7,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
+from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.mining import MultiSimilarityMining
+from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.pair.pairwise import MultiSimilarity, PairwiseLoss
+from productrec.losses.pair.multi_similarity import MultiSimilarity
 
 
 def compute_multi_similarity_loss(
@@ -21,8 +23,10 @@ def compute_multi_similarity_loss(
     base: float = 0.5,
     epsilon: float = 0.1,
 ) -> Tensor:
-    mining = MultiSimilarityMining(epsilon)
-    return compute_pair_loss(embeddings, labels, MultiSimilarity(alpha, beta, base), mining=mining)
+    mining = MultiSimilarityMining(epsilon=epsilon)
+    return compute_pair_loss(
+        Comparison(embeddings, labels), MultiSimilarity(alpha=alpha, beta=beta, base=base), mining=mining
+    )
 
 
 def draw_batch(rows: int = 12, classes: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -184,8 +188,8 @@ def test_gradient_check() -> None:
 def test_every_setting_has_an_effect() -> None:
     embeddings, labels = draw_batch()
     default = compute_multi_similarity_loss(embeddings, labels)
-    assert torch.equal(PairwiseLoss(MultiSimilarity(), MultiSimilarityMining())(embeddings, labels), default)
-    for name, value in {"alpha": 3.0, "beta": 40.0, "base": 0.6, "epsilon": -0.3}.items():
+    assert torch.equal(PairModule(MultiSimilarity(), MultiSimilarityMining())(embeddings, labels), default)
+    for name, value in {"alpha": 3.0, "beta": 40.0, "base": 0.6, "epsilon": 0.8}.items():
         changed = compute_multi_similarity_loss(embeddings, labels, **{name: value})
         assert not torch.equal(changed, default), f"{name} has no effect on this batch"
 
@@ -198,10 +202,10 @@ def test_labels_of_other_integer_types() -> None:
 
 def test_unsound_inputs_are_refused() -> None:
     embeddings, labels = draw_batch()
-    with pytest.raises(TrainingError, match="pair loss: labels must be one class position per row"):
+    with pytest.raises(TrainingError, match="pairs: labels must be one class position per row"):
         compute_multi_similarity_loss(embeddings, labels[:-1])
     with pytest.raises(TrainingError, match="integer class positions"):
         compute_multi_similarity_loss(embeddings, labels.float())
     for settings in ({"alpha": 0.0}, {"beta": -1.0}, {"beta": math.nan}):
-        with pytest.raises(RecipeError, match=f"{next(iter(settings))} must be above 0"):
+        with pytest.raises(RecipeError, match=f"{next(iter(settings))}: input should be"):
             compute_multi_similarity_loss(embeddings, labels, **settings)

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from productrec.errors import ArtifactError
-from productrec.losses.proxy.centres import (
+from productrec.losses.centres.merging import (
     Prototypes,
     compute_prototype_similarities,
     find_nearest_classes,
     merge_centres,
     pack_prototypes,
 )
-from productrec.losses.proxy.soft_triple import SoftTripleLoss
+from productrec.losses.proxy.soft_triple import SoftTriple
 
 
 def at(*degrees: float) -> torch.Tensor:
@@ -36,7 +36,7 @@ def test_long_chains_are_followed_to_their_end() -> None:
 
 
 def test_similarities_are_those_of_the_loss() -> None:
-    loss = SoftTripleLoss(2, 3, 4, tau=0.0, margin=0.0)
+    loss = SoftTriple(centres_per_class=4, tau=0.0, margin=0.0).build(2, 3)
     embeddings, labels = at(10, 200, 95, 300), torch.tensor([0, 1, 2, 1])
     whole = merge_centres(loss.centres, 0.0)
     relaxed = compute_prototype_similarities(embeddings, whole, loss.gamma)
@@ -56,12 +56,12 @@ def test_merged_centres_count_as_all_that_they_were() -> None:
     centres[:, 1], centres[:2, 3] = centres[:, 0], centres[:2, 0]  # two or three of a class coincide
     embeddings = torch.nn.functional.normalize(torch.randn(30, 8, generator=generator), dim=1)
     before = compute_prototype_similarities(
-        embeddings, Prototypes(centres, torch.ones(5, 4)), SoftTripleLoss(8, 5).gamma
+        embeddings, Prototypes(centres, torch.ones(5, 4)), SoftTriple().build(8, 5).gamma
     )
     merged = pack_prototypes(merge_centres(centres, 1e-3))
     assert merged.counts.tolist() == [2, 2, 3, 3, 3]
     assert merged.sizes[0].tolist() == [3, 1, 0]
-    after = compute_prototype_similarities(embeddings, merged, SoftTripleLoss(8, 5).gamma)
+    after = compute_prototype_similarities(embeddings, merged, SoftTriple().build(8, 5).gamma)
     torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
     assert torch.equal(find_nearest_classes(embeddings, merged, 0.1), after.argmax(dim=1))
     # Merged again they weigh what they weigh: the mean direction is that of all.

@@ -6,15 +6,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.losses.proxy.margin_softmax import (
-    AdaCosLoss,
-    ArcFaceLoss,
-    CosFaceLoss,
-    MarginSoftmax,
-    NormalisedSoftmaxLoss,
-    ProxyNCAPlusPlusLoss,
-)
-from productrec.losses.proxy.proxy import ProxyAnchor, ProxyAnchorLoss, ProxyLoss, ProxyNCA, ProxyNCALoss
+from productrec.losses.centres.margin_softmax import MarginSoftmax
+from productrec.losses.centres.proxy_module import ProxyModule
+from productrec.losses.proxy.ada_cos import AdaCos
+from productrec.losses.proxy.arc_face import ArcFace
+from productrec.losses.proxy.cos_face import CosFace
+from productrec.losses.proxy.normalised_softmax import NormalisedSoftmax
+from productrec.losses.proxy.proxy_anchor import ProxyAnchor
+from productrec.losses.proxy.proxy_nca import ProxyNCA
+from productrec.losses.proxy.proxy_nca_pp import ProxyNCAPlusPlus
 
 CLASSES = 5
 
@@ -25,15 +25,15 @@ def draw(rows: int = 7, columns: int = 4, seed: int = 0) -> tuple[Tensor, Tensor
     return embeddings, torch.randint(CLASSES - 1, (rows,), generator=generator)  # one class is never there
 
 
-def build(name: str) -> ProxyLoss:
+def build(name: str, embedding_dim: int = 4, class_count: int = CLASSES) -> ProxyModule:
     torch.manual_seed(1)
     losses = {
-        "normalised_softmax": lambda: NormalisedSoftmaxLoss(4, CLASSES, temperature=0.2),
-        "cos_face": lambda: CosFaceLoss(4, CLASSES, scale=8.0, margin=0.3),
-        "arc_face": lambda: ArcFaceLoss(4, CLASSES, scale=8.0, margin_rad=0.5),
-        "sub_centre": lambda: ArcFaceLoss(4, CLASSES, 3, scale=8.0, margin_rad=0.5),
-        "proxy_nca": lambda: ProxyNCALoss(4, CLASSES, scale=3.0),
-        "proxy_anchor": lambda: ProxyAnchorLoss(4, CLASSES, alpha=6.0, margin=0.1),
+        "normalised_softmax": lambda: NormalisedSoftmax(temperature=0.2).build(embedding_dim, class_count),
+        "cos_face": lambda: CosFace(scale=8.0, margin=0.3).build(embedding_dim, class_count),
+        "arc_face": lambda: ArcFace(scale=8.0, margin_rad=0.5).build(embedding_dim, class_count),
+        "sub_centre": lambda: ArcFace(centres_per_class=3, scale=8.0, margin_rad=0.5).build(embedding_dim, class_count),
+        "proxy_nca": lambda: ProxyNCA(scale=3.0).build(embedding_dim, class_count),
+        "proxy_anchor": lambda: ProxyAnchor(alpha=6.0, margin=0.1).build(embedding_dim, class_count),
     }
     return losses[name]().double()
 
@@ -55,7 +55,7 @@ def softmax_by_loops(
     return total / len(labels)
 
 
-def by_loops(name: str, loss: ProxyLoss, embeddings: Tensor, labels: Tensor) -> float:
+def by_loops(name: str, loss: ProxyModule, embeddings: Tensor, labels: Tensor) -> float:
     centres = functional.normalize(loss.centres.detach(), dim=2)
     similarities = torch.einsum("bd,ckd->bck", embeddings, centres).tolist()
     classes = labels.tolist()
@@ -119,7 +119,7 @@ def test_an_embedding_on_a_centre_is_finite(name: str, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_a_single_class_is_finite(name: str) -> None:
     torch.manual_seed(0)
-    loss = type(build(name))(4, 1)
+    loss = build(name, class_count=1).float()
     embeddings, _ = draw()
     leaf = embeddings.float().requires_grad_()
     value = loss(leaf, torch.zeros(7, dtype=torch.int64))
@@ -155,12 +155,12 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(TrainingError, match="labels must be class positions from 0 to 4"):
         build("cos_face")(embeddings, labels + 3)
     for make in (
-        lambda: ArcFaceLoss(4, 5, margin_rad=2.0),
-        lambda: ArcFaceLoss(4, 5, 0),
-        lambda: NormalisedSoftmaxLoss(4, 5, temperature=0.0),
-        lambda: CosFaceLoss(0, 5),
-        lambda: ProxyNCA(0.0),
-        lambda: ProxyAnchor(-1.0),
+        lambda: ArcFace(margin_rad=2.0).build(4, 5),
+        lambda: ArcFace(centres_per_class=0).build(4, 5),
+        lambda: NormalisedSoftmax(temperature=0.0).build(4, 5),
+        lambda: CosFace().build(0, 5),
+        lambda: ProxyNCA(scale=0.0),
+        lambda: ProxyAnchor(alpha=-1.0),
     ):
         with pytest.raises(RecipeError):
             make()
@@ -169,7 +169,11 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_margins_from_class_sizes_give_small_classes_the_larger_ones() -> None:
     torch.manual_seed(1)
     sizes = [1, 16, 81, 10_000, 256]
-    loss = ArcFaceLoss(4, CLASSES, 2, scale=8.0, margin_rad=0.5, margin_power=0.25, class_sizes=sizes).double()
+    loss = (
+        ArcFace(centres_per_class=2, scale=8.0, margin_rad=0.5, margin_power=0.25)
+        .build(4, CLASSES, class_sizes=sizes)
+        .double()
+    )
     assert loss.class_margins is not None
     assert loss.class_margins.tolist() == pytest.approx([0.05 + 0.45 * size**-0.25 for size in sizes])
     embeddings, labels = draw(9)
@@ -183,19 +187,19 @@ def test_margins_from_class_sizes_give_small_classes_the_larger_ones() -> None:
     leaf = embeddings.requires_grad_()
     assert torch.autograd.gradcheck(lambda rows: loss(rows, labels), (leaf,))
     with pytest.raises(RecipeError, match="margin_power needs the training images of each of 5 classes; got none"):
-        ArcFaceLoss(4, CLASSES, margin_power=0.25)
+        ArcFace(margin_power=0.25).build(4, CLASSES)
 
 
 def test_proxy_nca_pp_is_a_softmax_over_squared_distances() -> None:
     torch.manual_seed(1)
-    loss, (embeddings, labels) = ProxyNCAPlusPlusLoss(4, CLASSES).double(), draw()
+    loss, (embeddings, labels) = ProxyNCAPlusPlus().build(4, CLASSES).double(), draw()
     squared = torch.cdist(embeddings, functional.normalize(loss.centres.detach()[:, 0], dim=1)).square()
     assert loss(embeddings, labels).item() == pytest.approx(functional.cross_entropy(-9 * squared, labels).item())
 
 
 def test_ada_cos_finds_its_scale_in_training_alone() -> None:
     torch.manual_seed(1)
-    loss, (embeddings, labels) = AdaCosLoss(4, CLASSES).double(), draw()
+    loss, (embeddings, labels) = AdaCos().build(4, CLASSES).double(), draw()
     start = math.sqrt(2) * math.log(CLASSES - 1)
     assert loss.scale.item() == pytest.approx(start)
     cosines = embeddings @ functional.normalize(loss.centres.detach()[:, 0], dim=1).T

@@ -8,7 +8,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.losses.proxy.soft_triple import SoftTripleLoss, compute_soft_triple_loss
+from productrec.losses.centres.soft_triple import compute_soft_triple_loss
+from productrec.losses.proxy.soft_triple import SoftTriple
 
 
 def draw_inputs(
@@ -182,11 +183,11 @@ def test_regulariser_stays_within_a_class() -> None:
 def test_module_equals_function() -> None:
     embeddings, labels, _ = draw_inputs()
     settings = {"scale": 10.0, "gamma": 0.2, "margin": 0.1, "tau": 0.5}
-    module = SoftTripleLoss(5, 4, 3, **settings)
+    module = SoftTriple(centres_per_class=3, **settings).build(5, 4)
     assert torch.equal(
         module(embeddings, labels), compute_soft_triple_loss(embeddings, labels, module.centres, **settings)
     )
-    default = SoftTripleLoss(5, 4, 3)
+    default = SoftTriple(centres_per_class=3).build(5, 4)
     plain = compute_soft_triple_loss(embeddings, labels, default.centres)
     assert torch.equal(default(embeddings, labels), plain)
     for name, value in settings.items():
@@ -196,7 +197,7 @@ def test_module_equals_function() -> None:
 
 
 def test_centres_are_a_parameter_and_start_within_their_bound() -> None:
-    module = SoftTripleLoss(16, 30)
+    module = SoftTriple().build(16, 30)
     assert module.centres.shape == (30, 10, 16)
     assert set(module.state_dict()) == {"centres"}
     assert module.to(torch.float64).centres.dtype == torch.float64  # a plain attribute would stay behind
@@ -208,7 +209,7 @@ def test_centres_are_a_parameter_and_start_within_their_bound() -> None:
 
 def test_centres_learn() -> None:
     embeddings, labels, _ = draw_inputs()
-    module = SoftTripleLoss(5, 4, 2)
+    module = SoftTriple(centres_per_class=2).build(5, 4)
     losses = []
     for _ in range(30):
         loss = module(embeddings, labels)
@@ -232,9 +233,11 @@ def test_unsound_inputs_are_refused() -> None:
     for settings in ({"scale": 0.0}, {"gamma": 0.0}, {"tau": -0.1}, {"gamma": math.nan}):
         with pytest.raises(RecipeError, match="scale and gamma must be above 0"):
             compute_soft_triple_loss(embeddings, labels, centres, **settings)
-    for sizes in ((0, 4, 3), (5, 0, 3), (5, 4, 0)):
+    for sizes in ((0, 4), (5, 0)):
         with pytest.raises(RecipeError, match="at least 1"):
-            SoftTripleLoss(*sizes)
+            SoftTriple().build(*sizes)
+    with pytest.raises(RecipeError, match="soft_triple: centres_per_class: input should be"):
+        SoftTriple(centres_per_class=0)
 
 
 # ---------------------------------------------------------------- merged centres
@@ -269,7 +272,7 @@ def test_a_merged_centre_is_all_of_its_centres_in_value_and_gradient(block_class
 
 def test_merging_is_part_of_the_state_and_of_the_diagnosis() -> None:
     torch.manual_seed(0)
-    loss = SoftTripleLoss(6, 4, 3)
+    loss = SoftTriple(centres_per_class=3).build(6, 4)
     with torch.no_grad():
         loss.centres[:, 2] = 2 * loss.centres[:, 0]
     embeddings, labels = functional.normalize(torch.randn(8, 6), dim=1), torch.arange(8) % 4
@@ -281,7 +284,7 @@ def test_merging_is_part_of_the_state_and_of_the_diagnosis() -> None:
     assert loss.sizes.tolist() == [[2, 1, 0]] * 4
     torch.testing.assert_close(loss.centres.detach(), kept)  # in place, with its length
     torch.testing.assert_close(loss(embeddings, labels), before)
-    other = SoftTripleLoss(6, 4, 3)
+    other = SoftTriple(centres_per_class=3).build(6, 4)
     other.load_state_dict(loss.state_dict())
     assert torch.equal(other(embeddings, labels), loss(embeddings, labels))
     again = loss.diagnose(embeddings, labels)
@@ -292,7 +295,7 @@ def test_merging_is_part_of_the_state_and_of_the_diagnosis() -> None:
         loss.centres[:, 2] = embeddings[0]  # of no part any more
     assert loss.diagnose(embeddings, labels).negative_similarity == pytest.approx(again.negative_similarity)
     torch.testing.assert_close(loss(embeddings, labels), before)
-    other.load_state_dict(SoftTripleLoss(6, 4, 3).state_dict())
+    other.load_state_dict(SoftTriple(centres_per_class=3).build(6, 4).state_dict())
     assert other.sizes is None
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.unit.training.ranks.test_ranks import run_ranks
 from torch.nn import functional as F
 
 from productrec.assembly.trainer import build_trainer
@@ -12,6 +11,7 @@ from productrec.models.recognizer import ClassificationHead
 from productrec.recipe import build_recipe
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.sharded_head import ShardedHead, _draw_rows, _ShardedCrossEntropy
+from tests.unit.training.ranks.test_ranks import run_ranks
 from tests.unit.training.small_training import CLASSES, PlainImages, build
 
 STEPS = """

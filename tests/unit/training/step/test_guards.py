@@ -7,7 +7,7 @@ import torch
 
 from productrec.errors import TrainingError
 from productrec.losses.engine.diagnostics import PairDiagnostics
-from productrec.losses.proxy.margin_softmax import AdaCosLoss
+from productrec.losses.proxy.ada_cos import AdaCos
 from productrec.training.run.loop import Ending, describe_images
 from productrec.training.step.objective import JointLoss
 from tests.unit.training.small_training import CLASSES, PlainImages, build, play
@@ -139,7 +139,7 @@ def test_a_gradient_that_no_scale_of_half_precision_helps_ends_training():
 
 
 def test_a_scale_found_in_embeddings_that_are_not_finite_is_not_kept():
-    loss = AdaCosLoss(8, CLASSES).train()
+    loss = AdaCos().build(8, CLASSES).train()
     before = float(loss.scale)
     with pytest.raises(TrainingError, match="must be finite"):  # of the loss itself, on a CPU
         loss(torch.full((4, 8), torch.nan), torch.arange(4))

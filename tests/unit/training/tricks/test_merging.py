@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from productrec.errors import Interrupted
+from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.recipe import build_recipe
 from productrec.training.run.checkpoint import load_checkpoint, save_checkpoint
 from productrec.training.tricks.merging import merge_learned_centres
@@ -117,6 +118,6 @@ def test_a_checkpoint_keeps_how_many_each_centre_stands_for(tmp_path):
 
 
 def test_a_recipe_says_when_centres_are_merged():
-    recipe = build_recipe({"name": "run", "loss": {"metric": "soft_triple", "soft_triple": {"merge_every_epochs": 2}}})
-    assert recipe.loss.soft_triple.merge_distance == 0.2
-    assert "merge_every_epochs" not in recipe.loss.get_metric_settings()
+    recipe = build_recipe({"name": "run", "loss": {"metric": {"name": "soft_triple", "merge_every_epochs": 2}}})
+    assert recipe.loss.metric == SoftTriple(merge_every_epochs=2)
+    assert recipe.loss.metric.merge_distance == 0.2

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from productrec.errors import RecipeError, TrainingError
+from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.diagnostics import PairDiagnostics
-from productrec.losses.pair.pairwise import PairwiseLoss
+from productrec.losses.engine.module import MetricModule
+from productrec.losses.engine.pair_module import PairModule
 
 
-class CrossBatchMemory(nn.Module):
+class CrossBatchMemory(MetricModule):
     """A pair loss over the batch, plus the same loss of the batch against the last ``rows`` embeddings.
 
     Source: Wang et al., *Cross-Batch Memory for Embedding Learning*, CVPR 2020 (XBM). Embeddings drift slowly once
@@ -41,7 +43,7 @@ class CrossBatchMemory(nn.Module):
 
     def __init__(
         self,
-        loss: PairwiseLoss,
+        loss: PairModule,
         *,
         rows: int,
         embedding_dim: int,
@@ -56,6 +58,7 @@ class CrossBatchMemory(nn.Module):
                 f"1; got {rows}, {start_step}, {weight} and {momentum}."
             )
         self.momentum = momentum
+        self.needs_positives = not momentum  # where an image's own key is one
         self.loss = loss
         self.start_step = start_step
         self.weight = weight
@@ -91,8 +94,13 @@ class CrossBatchMemory(nn.Module):
         places = self._remember((embeddings if keys is None else keys).detach(), labels)
         own_rows = places if keys is None else None
         known = slice(0, self._filled)
-        against: Tensor = self.loss(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
+        comparison = Comparison(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
+        against = self.loss.compare(comparison)
         return loss + self.weight * against
+
+    def list_statistics(self) -> list[Tensor]:
+        """None: what a batch left in the memory is put right by `forget_last`."""
+        return []
 
     def forget_last(self) -> None:
         """Put back what the newest batch was written over: its step is not taken."""

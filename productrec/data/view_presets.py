@@ -1,0 +1,70 @@
+"""Presets of views: the variants of one image that test-time augmentation averages over, by name.
+
+A preset is an entry of `PRESETS`, and nothing else has to know of it. No pixels are touched here.
+"""
+
+from dataclasses import dataclass
+
+from productrec.errors import RecipeError
+
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+_EDGE = 0.15
+
+
+@dataclass(frozen=True)
+class View:
+    """One variant: a part of the image (left, top, right, bottom as fractions), its scale, and whether it is mirrored.
+
+    The part is resized to a square of ``scale`` times the network's side.
+    """
+
+    name: str
+    box: Box = WHOLE
+    scale: float = 1.0
+    flip: bool = False
+
+    @property
+    def cut(self) -> tuple[Box, float]:
+        """What has to be cut from the image; mirrored views share their cut with the plain one."""
+        return self.box, self.scale
+
+
+_PLAIN = View("plain")
+_FLIP = View("flip", flip=True)
+_CROPS = (
+    View("centre", (_EDGE / 2, _EDGE / 2, 1 - _EDGE / 2, 1 - _EDGE / 2)),
+    View("top_left", (0.0, 0.0, 1 - _EDGE, 1 - _EDGE)),
+    View("top_right", (_EDGE, 0.0, 1.0, 1 - _EDGE)),
+    View("bottom_left", (0.0, _EDGE, 1 - _EDGE, 1.0)),
+    View("bottom_right", (_EDGE, _EDGE, 1.0, 1.0)),
+)
+# A crop enlarged by more than it was cut shows the product as large as training crops do, with all the pixels it has: a
+# network trained on random crops sees objects larger than in whole images (Touvron et al. 2019, arXiv 1906.06423).
+_ZOOMED = tuple(View(f"{view.name}_zoomed", view.box, scale=1.25) for view in _CROPS)
+_SCALES = (View("scale_0.85", scale=0.85), View("scale_1.25", scale=1.25))
+
+
+def _mirror(views: tuple[View, ...]) -> tuple[View, ...]:
+    return tuple(View(f"{view.name}_flip", view.box, view.scale, True) for view in views)
+
+
+PRESETS: dict[str, tuple[View, ...]] = {
+    "plain": (_PLAIN,),
+    "flip": (_PLAIN, _FLIP),
+    "five_crops": (_PLAIN, _FLIP, *_CROPS),
+    "scales": (_PLAIN, _FLIP, *_SCALES, *_mirror(_SCALES)),
+    "zoom": (_PLAIN, _FLIP, *_ZOOMED, *_mirror(_ZOOMED)),
+    "full": (_PLAIN, _FLIP, *_CROPS, *_mirror(_CROPS), *_ZOOMED, *_mirror(_ZOOMED), *_SCALES, *_mirror(_SCALES)),
+}
+
+
+def get_views(preset: str) -> tuple[View, ...]:
+    """Views of a preset; the plain view is always the first.
+
+    Raises:
+        RecipeError: no such preset.
+    """
+    if preset not in PRESETS:
+        raise RecipeError(f"tta: must be one of {', '.join(PRESETS)}; got {preset!r}.")
+    return PRESETS[preset]

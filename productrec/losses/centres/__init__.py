@@ -1,0 +1,1 @@
+"""Learned centres of classes: the modules that hold them, and what is done with them after training."""

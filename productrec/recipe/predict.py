@@ -1,0 +1,32 @@
+"""Settings of prediction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
+
+
+class PredictSettings(Settings):
+    """How test images are embedded, compared with the gallery and given class probabilities."""
+
+    decides = "predictions"
+    commands = ("train", "predict", "photos", "audit")
+
+    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run")
+    tta: str = setting("plain", "views of an image: plain, flip, five_crops, scales, zoom (crops, enlarged) or full")
+    gallery_tta: str = setting("flip", "views of a gallery image, where test images have more than the plain one")
+    gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)
+    batch_size: Positive = setting(128, "images per forward pass")
+    neighbours: Positive = setting(50, "nearest gallery images fetched for each query")
+    k_grid: tuple[Positive, ...] = setting((1, 3, 5, 10, 20, 50), "votes tried on validation", min_length=1)
+    power_grid: tuple[NonNegative, ...] = setting(
+        (1.0, 4.0, 16.0, 64.0), "powers of the similarity tried on validation", min_length=1
+    )
+    head_weight_grid: tuple[Fraction, ...] = setting(
+        tuple(round(0.1 * step, 1) for step in range(11)),
+        "fusion weights of the head tried on validation",
+        min_length=1,
+    )
+    member_weights: dict[str, NonNegative] = setting({}, "weight of each member in the ensemble; 1 where none is given")
+    keep_parts: bool = setting(False, "also write the probabilities of head, nearest and vote")
