@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from productrec.errors import DataError, SubmissionError
+from productrec.settings.names import AUTO, list_formats
 
 _SUFFIXES = (".yaml", ".yml")
 _EXPECTED = {  # pydantic's kinds of error in our words
@@ -28,6 +30,18 @@ _EXPECTED = {  # pydantic's kinds of error in our words
 }
 
 
+def _check_format(name: str) -> str:
+    known = (AUTO, *list_formats())
+    if name not in known:
+        nearest = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+        raise PydanticCustomError(
+            "unknown_format",
+            "one of {known}",
+            {"known": ", ".join(known), "mend": f" Did you mean {nearest[0]}?" if nearest else ""},
+        )
+    return name
+
+
 class Contract(BaseModel):
     """What one competition gives and wants; read from a YAML by `load_contract`."""
 
@@ -35,8 +49,8 @@ class Contract(BaseModel):
 
     name: str = Field(min_length=1, description="the short name, as the command line takes it")
     title: str = Field(min_length=1, description="the name in words")
-    source_format: Literal["auto", "table", "fgvc_json", "coco", "csv", "folders"] = Field(
-        "auto", description="how the competition's files are laid out; auto looks at them"
+    source_format: Annotated[str, AfterValidator(_check_format)] = Field(
+        AUTO, description="how the competition's files are laid out; auto looks at them"
     )
     adapts_to_sample: bool = Field(
         False,
@@ -189,4 +203,5 @@ def _describe_one(item: Any) -> str:
     key = str(item["loc"][0])
     got = "nothing" if item["type"] == "missing" else repr(item["input"])
     expected = _EXPECTED.get(item["type"], item["msg"].removeprefix("Input should be "))
-    return f"{key} must be {expected}; got {got}. It is {Contract.model_fields[key].description}."
+    mend = item.get("ctx", {}).get("mend", "")
+    return f"{key} must be {expected}; got {got}.{mend} It is {Contract.model_fields[key].description}."

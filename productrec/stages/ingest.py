@@ -17,38 +17,27 @@ from productrec.artifacts import (
     is_fresh,
     load_manifest,
 )
-from productrec.assembly.files import (
-    fetch_files,
-    fingerprint_files,
-    inspect_files,
-    join_paths,
-    list_source_files,
-    pack_files,
-    unpack_source,
-)
-from productrec.assembly.source import (
-    Understood,
+from productrec.assembly.image_files import fetch_files, fingerprint_files, inspect_files, join_paths, pack_files
+from productrec.assembly.source_contents import (
+    SourceContents,
     compare_to_table,
     describe_misfits,
     find_root,
-    understand_source,
+    read_contents,
 )
+from productrec.assembly.source_folder import unpack_source
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import say, show_progress, warn
-from productrec.data.curation.apply import (
-    apply_duplicates,
-    assign_table_folds,
-    describe_duplicates,
-    hold_out_classes,
-    hold_out_grouped,
-    list_duplicates,
-)
+from productrec.data.curation.deduplication import apply_duplicates, describe_duplicates, list_duplicates
 from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
 from productrec.data.curation.findings import apply_findings, check_findings, describe_applied, read_findings
+from productrec.data.curation.folds import assign_table_folds
+from productrec.data.curation.hold_out import hold_out_validation
 from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.packed import PackedImages
-from productrec.data.sources.rows import find_paths
-from productrec.data.table import KIND, ImageTable, find_findings, hold_out_validation, load_table, save_table
+from productrec.data.sources.files import find_paths
+from productrec.data.sources.reading import list_source_files
+from productrec.data.table import KIND, ImageTable, find_findings, load_table, save_table
 from productrec.errors import ArtifactError, SubmissionError
 from productrec.recipe.sections import DataSettings
 from productrec.runtime import count_cores
@@ -100,29 +89,29 @@ def run_ingest(
         SubmissionError: the sample cannot be read, or does not fit and must.
     """
     check_replaceable(out, kind=KIND)
-    source, layout = unpack_source(source, out, data)
+    source, format_name = unpack_source(source, out, data)
     contract = contract or load_contract("plain")
-    understood = understand_source(source, layout, out, data=data, contract=contract, sample=sample)
-    if understood.misfits and must_fit:
-        raise SubmissionError(describe_misfits(understood))
-    images, classes = understood.images, understood.classes
-    root = find_root(understood, out, data)
+    contents = read_contents(source, format_name, out, data=data, contract=contract, sample=sample)
+    if contents.misfits and must_fit:
+        raise SubmissionError(describe_misfits(contents))
+    images, classes = contents.images, contents.classes
+    root = find_root(contents, out, data)
     inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in list_source_files(source)}
     labels = [None if label is pd.NA else label for label in images["label"].tolist()]
     inputs["rows"] = compute_digest([images["image_id"].tolist(), labels, images["split"].tolist()])
-    if understood.sample is not None and not understood.sample.is_relative_to(source):
-        inputs["sample"] = compute_file_digest(understood.sample)
-    said_of = None if data.findings is None else read_findings(data.findings)
-    if said_of is not None:  # before anything is fetched or looked at
-        check_findings(images, said_of, classes["id"].tolist())
-        inputs["findings"] = compute_digest(said_of.to_csv())
+    if contents.sample is not None and not contents.sample.is_relative_to(source):
+        inputs["sample"] = compute_file_digest(contents.sample)
+    audited = None if data.findings is None else read_findings(data.findings)
+    if audited is not None:  # before anything is fetched or looked at
+        check_findings(images, audited, classes["id"].tolist())
+        inputs["findings"] = compute_digest(audited.to_csv())
     reasons: dict[str, str] = {}
     if data.download:
         images["path"], reasons = fetch_files(images, root, data)
     else:
         images["path"] = find_paths(images, root)
     inputs["files"] = fingerprint_files(images, root)
-    settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
+    settings = {"format": format_name, "images": str(root.resolve()), "verify": data.verify}
     settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
     chosen: dict[str, object] = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
     chosen["sample"] = sample or False
@@ -133,40 +122,43 @@ def run_ingest(
     packed = out.parent / f"{out.name}.packed" if data.pack else None
     is_complete = packed is None or packed.exists()
     if not replace and is_complete and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
-        return _load_summary(out, skipped=True, understood=understood)
+        return _load_summary(out, skipped=True, contents=contents)
     earlier = _load_earlier(out)
     is_other = (out / MANIFEST_NAME).exists() and load_manifest(out).inputs.get("rows") != inputs["rows"]
     if is_other and not replace:
-        raise ArtifactError(_explain_other(out, root, earlier, understood))
+        raise ArtifactError(_explain_other(out, root, earlier, contents))
     states = pack_files(images, root, packed, inputs, data) if packed else inspect_files(images, root, data)
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
     images["height"] = pd.Series([state.height for state in states], dtype="Int64")
-    said = [reasons.get(image_id) for image_id in images["image_id"]]
-    images["reason"] = pd.Series([one or state.reason for one, state in zip(said, states, strict=True)], dtype="str")
+    unfetched = [reasons.get(image_id) for image_id in images["image_id"]]
+    images["reason"] = pd.Series(
+        [reason or state.reason for reason, state in zip(unfetched, states, strict=True)], dtype="str"
+    )
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
-    if said_of is not None:
-        images = apply_findings(images, said_of, classes["id"].tolist())
+    if audited is not None:
+        images = apply_findings(images, audited, classes["id"].tolist())
     changes = [] if earlier is None else compare_to_table(earlier, images, classes).describe()
     if earlier is not None:
         changes += _list_changed_settings(out, settings)
     images, duplicates, findings = _curate(images, root, packed, data, seed)
-    if said_of is not None:
-        findings.append(describe_applied(said_of))
+    if audited is not None:
+        findings.append(describe_applied(audited))
     save_table(
         out,
         images,
         classes,
         root=root,
-        sample=understood.sample,
+        sample=contents.sample,
         inputs=inputs,
         settings=settings,
+        numbered=contents.numbered,
         packed=packed,
         duplicates=duplicates,
         findings=findings,
-        free_class_id=understood.free_class_id,
+        free_class_id=contents.free_class_id,
     )
-    return _load_summary(out, skipped=False, understood=understood, changes=changes)
+    return _load_summary(out, skipped=False, contents=contents, changes=changes)
 
 
 def _list_changed_settings(out: Path, settings: dict[str, object]) -> list[str]:
@@ -207,10 +199,7 @@ def _curate(
         duplicates, findings = list_duplicates(report, images), describe_duplicates(report)
         images = apply_duplicates(images, report, data.dedup)
     if not (images["split"] == "val").any() and data.validation_fraction > 0:
-        hold_out = hold_out_grouped if images["group"].notna().any() else hold_out_validation
-        if data.hold_out == "classes":
-            hold_out = hold_out_classes
-        images = hold_out(images, data.validation_fraction, seed)
+        images = hold_out_validation(images, data.validation_fraction, seed, by=data.hold_out)
     if data.folds:
         images, more = assign_table_folds(images, data.folds, seed)
         findings += more
@@ -225,7 +214,7 @@ def _load_earlier(out: Path) -> ImageTable | None:
         return None
 
 
-def _explain_other(out: Path, root: Path, earlier: ImageTable | None, understood: Understood) -> str:
+def _explain_other(out: Path, root: Path, earlier: ImageTable | None, contents: SourceContents) -> str:
     """Why a table of other ids or labels is not written over, and how to go on."""
     go_on = (
         "To take it in, pass --replace (`productrec run` takes --replace-table), and train under another name; "
@@ -237,17 +226,17 @@ def _explain_other(out: Path, root: Path, earlier: ImageTable | None, understood
         return (
             f"{out}: holds the image table of another source (images of {earlier.root}, not {root.resolve()}). {go_on}"
         )
-    changes = "; ".join(compare_to_table(earlier, understood.images, understood.classes).describe())
+    changes = "; ".join(compare_to_table(earlier, contents.images, contents.classes).describe())
     return f"{out}: its source has changed since it was ingested ({changes or 'the order of its rows'}). {go_on}"
 
 
-def _load_summary(folder: Path, *, skipped: bool, understood: Understood, changes: Sequence[str] = ()) -> Ingested:
+def _load_summary(folder: Path, *, skipped: bool, contents: SourceContents, changes: Sequence[str] = ()) -> Ingested:
     images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
     order = {"train": 0, "val": 1, "test": 2}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
-    told = list(understood.warnings)
-    if understood.misfits:
-        told.append(describe_misfits(understood))
+    told = list(contents.warnings)
+    if contents.misfits:
+        told.append(describe_misfits(contents))
     return Ingested(
         folder=folder,
         by_split={str(split): int(count) for split, count in by_split.items()},

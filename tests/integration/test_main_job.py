@@ -93,7 +93,7 @@ def test_an_archive_is_ingested_and_explained(place, drawn, productrec):
     archive = shutil.make_archive(str(place / "set"), "zip", drawn)
     told = productrec("ingest", archive, "--explain")
     assert told.code == 0, told.err
-    assert "layout fgvc_json" in told.err + told.out
+    assert "format fgvc_json" in told.err + told.out
     assert not (place / "data" / "set").exists()
     outcome = productrec("ingest", archive)
     assert outcome.code == 0, outcome.err

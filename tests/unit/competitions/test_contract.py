@@ -65,6 +65,11 @@ def test_an_unknown_name_names_the_nearest_and_the_list() -> None:
     [
         ({"labels_per_imag": 3}, r"got 'labels_per_imag'\. Did you mean labels_per_image\?"),
         ({"zzz": 3}, "got 'zzz'. Known are name, title"),
+        (
+            {"source_format": "cocoo"},
+            r"source_format must be one of auto, cars, .*; got 'cocoo'\. Did you mean coco\? It is how",
+        ),
+        ({"source_format": "zzz"}, r"source_format must be one of auto, .*; got 'zzz'\. It is how the competition's"),
         ({"labels_per_image": "3"}, "labels_per_image must be a whole number; got '3'"),
         ({"labels_per_image": 0}, "labels_per_image must be at least 1; got 0"),
         ({"metric": "f1"}, "metric must be 'top_k_error' or 'top_1_accuracy'; got 'f1'"),
@@ -124,8 +129,8 @@ def test_bundled_contracts_are_read_from_inside_an_archive(tmp_path: Path) -> No
     package = Path(productrec.__file__).parent
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for path in [package / "__init__.py", package / "errors.py", *sorted((package / "competitions").iterdir())]:
-            if path.is_file():
+        for path in sorted(package.rglob("*")):
+            if path.suffix in (".py", ".yaml"):
                 file.write(path, path.relative_to(package.parent))
     command = (
         f"import sys; sys.path.insert(0, {str(archive)!r})\n"

@@ -1,4 +1,4 @@
-"""Reader for COCO JSON: every box is a row, cropped from its picture with a margin."""
+"""COCO JSON: every box is a row, cropped from its picture with a margin."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from productrec.data.boxes import format_box
+from productrec.data.sources.files import list_folders
+from productrec.data.sources.format import Format, ReadOptions
 from productrec.data.sources.rows import SourceRows, parse_whole_number
 from productrec.data.sources.unpacked import match_split
-from productrec.data.table import SPLITS, format_box
+from productrec.data.table import SPLITS
 from productrec.errors import DataError
 
 ROBOFLOW_NAME = "_annotations.coco.json"
+_CHUNK_BYTES = 1 << 20
 
 
-def read_coco(source: Path, *, margin: float = 0.1) -> SourceRows:
+def read_coco(source: Path, options: ReadOptions) -> SourceRows:
     """Read ``{"images", "annotations" with "bbox", "categories"}``, a file a split.
 
     Files are ``train.json``, ``val.json`` and ``test.json``, ``annotations/instances_*.json`` with the split in the
@@ -27,20 +31,20 @@ def read_coco(source: Path, *, margin: float = 0.1) -> SourceRows:
 
     Args:
         source: folder.
-        margin: by which share of its size a box is widened on every side; what lies outside the picture is cut off.
+        options: ``box_margin``; what of a widened box lies outside the picture is cut off.
 
     Raises:
         DataError: a file is not JSON or not of this form, or one category has two names.
     """
     rows = SourceRows()
-    found = list_coco_files(source)
-    if "train" not in found:
+    files = list_coco_files(source)
+    if "train" not in files:
         raise DataError(
             f"{source}: a COCO source must hold train.json, annotations/instances_train*.json or "
             f"train/{ROBOFLOW_NAME}; got none of them."
         )
-    for split, path in found.items():
-        _read(path, split, source, margin, rows)
+    for split, path in files.items():
+        _read(path, split, source, options.box_margin, rows)
         rows.notes.append(f"{path.relative_to(source).as_posix()}: boxes of {split}")
     repeated = {image_id for image_id, count in Counter(rows.image_id).items() if count > 1}
     if repeated:  # each file counts from the start
@@ -54,21 +58,21 @@ def read_coco(source: Path, *, margin: float = 0.1) -> SourceRows:
 
 def list_coco_files(source: Path) -> dict[str, Path]:
     """The annotation file of each split that has one."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     annotations = source / "annotations"
     named = sorted(annotations.glob("instances_*.json")) if annotations.is_dir() else []
     for path in named:
         split = match_split(path.stem.removeprefix("instances_"))
         if split is not None:
-            found.setdefault(split, path)
-    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+            files.setdefault(split, path)
+    for folder in list_folders(source):
         split = match_split(folder.name, whole=True)
         if split is not None and (folder / ROBOFLOW_NAME).is_file():
-            found[split] = folder / ROBOFLOW_NAME
+            files[split] = folder / ROBOFLOW_NAME
     for split in SPLITS:
         if (source / f"{split}.json").is_file():
-            found[split] = source / f"{split}.json"
-    return {split: found[split] for split in SPLITS if split in found}
+            files[split] = source / f"{split}.json"
+    return {split: files[split] for split in SPLITS if split in files}
 
 
 def _read(path: Path, split: str, source: Path, margin: float, rows: SourceRows) -> None:
@@ -116,3 +120,28 @@ def _read_label(value: Any, path: Path) -> int:
     if label is None:
         raise DataError(f"{path}: a category's id must be a whole number; got {str(value)[:80]!r}.")
     return label
+
+
+def _is_coco(source: Path) -> bool:
+    train = source / "train.json"
+    return _mentions(train, b'"bbox"') if train.is_file() else bool(list_coco_files(source))
+
+
+def _mentions(path: Path, text: bytes) -> bool:
+    """Whether a file holds these bytes; it is read in chunks, because such files may be large."""
+    tail = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            if text in tail + chunk:
+                return True
+            tail = chunk[-len(text) :]
+    return False
+
+
+FORMAT = Format(
+    rank=30,
+    shows="train.json or annotations/instances_train*.json with boxes (COCO)",
+    detect=_is_coco,
+    read=read_coco,
+    lists=("annotations/*", f"*/{ROBOFLOW_NAME}"),
+)

@@ -1,4 +1,4 @@
-"""Reader for the JSON of iMaterialist and the other FGVC competitions: a file a split, and product_tree.json."""
+"""The JSON of iMaterialist and the other FGVC competitions: a file a split, and product_tree.json."""
 
 import csv
 import json
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from productrec.data.sources.format import Format, ReadOptions
 from productrec.data.sources.rows import SourceRows, parse_whole_number
 from productrec.data.table import SPLITS
 from productrec.errors import DataError
 
 
-def read_fgvc_json(source: Path) -> SourceRows:
+def read_fgvc_json(source: Path, options: ReadOptions) -> SourceRows:
     """Read ``{"images": [{"id", "url", "class"}]}`` per split, or the form with separate ``annotations``.
 
     Ids are kept as strings, to the letter. ``product_tree.json`` gives each class its path in the category tree;
@@ -117,3 +118,11 @@ def _read_class_names(path: Path, rows: SourceRows) -> None:
             rows.class_names[class_id] = entry["name"]
             if entry.get("description"):
                 rows.class_descriptions[class_id] = entry["description"]
+
+
+FORMAT = Format(
+    rank=40,
+    shows="train.json (iMaterialist, FGVC)",
+    detect=lambda source: (source / "train.json").is_file(),
+    read=read_fgvc_json,
+)

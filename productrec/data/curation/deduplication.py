@@ -1,4 +1,4 @@
-"""Curation of a table: what near-duplicates mean for it, what is held out, and its folds."""
+"""Deduplication of a table: what its near-duplicates mean for it, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.data.curation.duplicates import DuplicateReport
-from productrec.data.curation.folds import assign_folds, join_groups, split_by_class
+from productrec.data.curation.folds import get_groups, join_groups
 from productrec.data.table import SPLITS
 from productrec.errors import describe_offenders
 
@@ -56,7 +56,7 @@ def apply_duplicates(images: pd.DataFrame, report: DuplicateReport, mode: DedupM
     """
     changed = images.copy()
     if mode == "group":
-        together = join_groups(_get_groups(images), report.groups)
+        together = join_groups(get_groups(images), report.groups)
         shared = np.bincount(together, minlength=len(images))[together] > 1
         ids = images["image_id"].to_numpy(dtype=object)
         changed["group"] = pd.Series(np.where(shared, ids[together], None), index=images.index, dtype="str")
@@ -73,61 +73,3 @@ def apply_duplicates(images: pd.DataFrame, report: DuplicateReport, mode: DedupM
                 f"is a near-duplicate of {images['image_id'].iloc[first]}",
             )
     return changed
-
-
-def hold_out_grouped(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
-    """Move about ``fraction`` of the training images to val, whole groups at a time.
-
-    A class keeps training images: groups that would take its last ones stay.
-    """
-    train = images[(images["split"] == "train") & images["label"].notna() & (images["status"] == "ok")]
-    parts = max(2, round(1 / fraction))
-    labels = train["label"].to_numpy(dtype=np.int64)
-    groups = _get_groups(train)
-    if len(set(join_groups(groups).tolist())) < parts:
-        return images
-    is_held = assign_folds(labels, groups, parts, seed).folds == 0
-    left = set(labels[~is_held].tolist())
-    roots = join_groups(groups)
-    needed = set(roots[[int(label) not in left for label in labels]].tolist())
-    is_held &= [int(root) not in needed for root in roots]
-    changed = images.copy()
-    changed.loc[train.index[is_held], "split"] = "val"
-    return changed
-
-
-def hold_out_classes(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
-    """Move all training images of ``fraction`` of the classes to val, for open-set work and retrieval benchmarks.
-
-    Which classes depends on the set of classes and the seed alone.
-
-    Raises:
-        DataError: there are fewer than two classes.
-    """
-    train = images[(images["split"] == "train") & images["label"].notna()]
-    is_held = split_by_class(train["label"].to_numpy(dtype=np.int64), fraction, seed)
-    changed = images.copy()
-    changed.loc[train.index[is_held], "split"] = "val"
-    return changed
-
-
-def assign_table_folds(images: pd.DataFrame, count: int, seed: int) -> tuple[pd.DataFrame, list[str]]:
-    """The table with the column ``fold``, 0 to ``count - 1``, of its readable labelled training images; and findings.
-
-    Raises:
-        DataError: fewer groups than folds.
-    """
-    train = images[(images["split"] == "train") & images["label"].notna() & (images["status"] == "ok")]
-    labels = train["label"].to_numpy(dtype=np.int64)
-    dealt = assign_folds(labels, _get_groups(train), count, seed)
-    changed = images.copy()
-    changed.loc[train.index, "fold"] = dealt.folds
-    findings = []
-    if dealt.small_classes:
-        small = describe_offenders(dealt.small_classes)
-        findings.append(f"{small} classes have fewer images or groups than {count} folds; some folds lack them.")
-    return changed, findings
-
-
-def _get_groups(images: pd.DataFrame) -> np.ndarray:
-    return np.array([None if pd.isna(group) else group for group in images["group"]], dtype=object)
