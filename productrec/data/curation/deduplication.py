@@ -63,12 +63,12 @@ def apply_duplicates(images: pd.DataFrame, report: DuplicateReport, mode: DedupM
     if mode == "drop":
         usable = images["status"] == "ok"
         rank = images["split"].map({"test": 0, "val": 1, "train": 2})
-        order = pd.DataFrame({"group": report.groups, "rank": rank, "place": range(len(images))})[usable.to_numpy()]
-        order = order.sort_values(["group", "rank", "place"])
-        kept = order.groupby("group")["place"].transform("first")
-        dropped = order[(order["place"] != kept) & (order["rank"] == SPLITS.index("test"))]
-        for place, first in zip(dropped["place"], kept[dropped.index], strict=True):
-            changed.loc[images.index[place], ["status", "reason"]] = (
+        order = pd.DataFrame({"group": report.groups, "rank": rank, "row": range(len(images))})[usable.to_numpy()]
+        order = order.sort_values(["group", "rank", "row"])
+        kept = order.groupby("group")["row"].transform("first")
+        dropped = order[(order["row"] != kept) & (order["rank"] == SPLITS.index("test"))]
+        for row, first in zip(dropped["row"], kept[dropped.index], strict=True):
+            changed.loc[images.index[row], ["status", "reason"]] = (
                 "dropped",
                 f"is a near-duplicate of {images['image_id'].iloc[first]}",
             )

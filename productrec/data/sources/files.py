@@ -62,8 +62,8 @@ class FileFinder:
 
     def __init__(self, root: Path, folders: Iterable[str] = IMAGE_FOLDERS) -> None:
         actual = {name.lower(): name for name in _list_names(root)} | {".": "."}  # Images/ is images/ as well
-        there = [actual[folder] for folder in folders if folder in actual]
-        self._folders = {split: [folder for folder in there if _serves(folder, split)] for split in SPLITS}
+        present = [actual[folder] for folder in folders if folder in actual]
+        self._folders = {split: [folder for folder in present if _serves(folder, split)] for split in SPLITS}
         self._root = root
         self._listed: dict[str, set[str]] = {}
 

@@ -38,14 +38,3 @@ def read_lines(path: Path, *, columns: int, skip: int) -> Iterator[tuple[int, li
             raise DataError(f"{path}, line {number}: must have {columns} columns; got {line[:80]!r}.")
         if fields:
             yield number, [field.strip() for field in fields]
-
-
-def read_class_id(text: str, path: Path, line: int) -> int:
-    """A class id as a list file writes it.
-
-    Raises:
-        DataError: it is no whole number; ``path`` and ``line`` say where.
-    """
-    if not text.isascii() or not text.isdigit():
-        raise DataError(f"{path}, line {line}: a class must be a whole number; got {text[:80]!r}.")
-    return int(text)

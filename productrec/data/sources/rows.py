@@ -136,6 +136,18 @@ def parse_whole_number(text: str) -> int | None:
     return number if -(2**63) <= number < 2**63 else None
 
 
+def read_class_id(value: object, what: str) -> int:
+    """``value``, a number or its text, as a class id.
+
+    Raises:
+        DataError: it is no whole number that 64 bits hold; ``what`` says whose, and where it stands.
+    """
+    number = parse_whole_number(str(value))
+    if number is None:
+        raise DataError(f"{what} must be a whole number; got {str(value)[:80]!r}.")
+    return number
+
+
 def number_labels(labels: Sequence[str]) -> tuple[dict[str, int], bool]:
     """The class id of each label, and whether it is a number given here rather than the label itself."""
     names = sorted(set(labels))

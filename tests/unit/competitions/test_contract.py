@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import productrec
 from productrec.competitions.contract import Contract, check_training_splits, list_contracts, load_contract
 from productrec.errors import DataError, SubmissionError
+from productrec.settings.names import list_formats
 
 
 def write_contract(folder: Path, **changes: Any) -> str:
@@ -38,6 +39,11 @@ def test_bundled_contracts_say_what_the_competitions_want() -> None:
 def test_a_bundled_contract_is_named_like_its_file_and_every_key_is_described(name: str) -> None:
     assert load_contract(name).name == name
     assert all(field.description for field in Contract.model_fields.values())
+
+
+@pytest.mark.parametrize("name", ["auto", *list_formats()])
+def test_a_contract_may_name_any_format(tmp_path: Path, name: str) -> None:
+    assert load_contract(write_contract(tmp_path, source_format=name)).source_format == name
 
 
 def test_a_contract_cannot_be_changed() -> None:

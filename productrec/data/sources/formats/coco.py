@@ -6,12 +6,11 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from productrec.data.boxes import format_box
 from productrec.data.sources.files import list_folders
 from productrec.data.sources.format import Format, ReadOptions
-from productrec.data.sources.rows import SourceRows, parse_whole_number
+from productrec.data.sources.rows import SourceRows, read_class_id
 from productrec.data.sources.unpacked import match_split
 from productrec.data.table import SPLITS
 from productrec.errors import DataError
@@ -82,7 +81,7 @@ def _read(path: Path, split: str, source: Path, margin: float, rows: SourceRows)
         document = json.loads(path.read_text(encoding="utf-8"))
         pictures = {entry["id"]: folder + str(entry["file_name"]) for entry in document["images"]}
         for entry in document.get("categories") or ():
-            class_id, name = _read_label(entry["id"], path), str(entry["name"])
+            class_id, name = read_class_id(entry["id"], f"{path}: a category's id"), str(entry["name"])
             if rows.class_names.setdefault(class_id, name) != name:
                 raise DataError(
                     f"{path}: category {class_id} must be {rows.class_names[class_id]!r}, as in the files before it; "
@@ -100,7 +99,7 @@ def _read(path: Path, split: str, source: Path, margin: float, rows: SourceRows)
                 raise DataError(f"{path}: annotation {entry['id']} must have a box x, y, width, height; got {box}.")
             boxed.add(picture)
             category = entry.get("category_id") if split == "test" else entry["category_id"]
-            label = None if category is None else _read_label(category, path)
+            label = None if category is None else read_class_id(category, f"{path}: a category's id")
             rows.add(f"{picture}#{entry['id']}", split, label, path=pictures[picture], box=_widen(box, margin))
     except (ValueError, OSError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: is not COCO's JSON with images, annotations and boxes ({error!r}).") from None
@@ -113,13 +112,6 @@ def _read(path: Path, split: str, source: Path, margin: float, rows: SourceRows)
 def _widen(box: list[float], margin: float) -> str:
     x, y, width, height = box
     return format_box(x - margin * width, y - margin * height, width * (1 + 2 * margin), height * (1 + 2 * margin))
-
-
-def _read_label(value: Any, path: Path) -> int:
-    label = parse_whole_number(str(value))
-    if label is None:
-        raise DataError(f"{path}: a category's id must be a whole number; got {str(value)[:80]!r}.")
-    return label
 
 
 def _is_coco(source: Path) -> bool:

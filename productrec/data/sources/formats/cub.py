@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from productrec.data.sources.format import Format, ReadOptions
-from productrec.data.sources.list_lines import has_files, read_class_id, read_lines
-from productrec.data.sources.rows import SourceRows
+from productrec.data.sources.list_lines import has_files, read_lines
+from productrec.data.sources.rows import SourceRows, read_class_id
 from productrec.errors import DataError
 
 IMAGES, LABELS, CLASSES = "images.txt", "image_class_labels.txt", "classes.txt"
@@ -23,11 +23,12 @@ def read_cub(source: Path, options: ReadOptions) -> SourceRows:
     listed, labelled = source / CLASSES, source / LABELS
     labels = {image: class_id for _, (image, class_id) in read_lines(labelled, columns=2, skip=0)}
     for line, (class_id, name) in read_lines(listed, columns=2, skip=0):
-        rows.class_names[read_class_id(class_id, listed, line)] = name.partition(".")[2] or name
-    for line, (image, name) in read_lines(source / IMAGES, columns=2, skip=0):
+        label = read_class_id(class_id, f"{listed}, line {line}: a class")
+        rows.class_names[label] = name.partition(".")[2] or name
+    for _, (image, name) in read_lines(source / IMAGES, columns=2, skip=0):
         if image not in labels:
             raise DataError(f"{labelled}: must give every image a class; image {image} has none.")
-        label = read_class_id(labels[image], labelled, line)
+        label = read_class_id(labels[image], f"{labelled}: the class of image {image}")
         split = "train" if label <= TRAIN_CLASSES else "val"
         rows.add(name, split, label, path=f"images/{name}" if (source / "images").is_dir() else name)
     return rows
@@ -35,7 +36,7 @@ def read_cub(source: Path, options: ReadOptions) -> SourceRows:
 
 FORMAT = Format(
     rank=64,
-    shows=f"{IMAGES}, {LABELS} and {CLASSES} (CUB-200-2011)",
+    shows=f"{IMAGES} beside {LABELS} and {CLASSES} (CUB-200-2011)",
     detect=lambda source: has_files(source, IMAGES, LABELS, CLASSES),
     read=read_cub,
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from productrec.data.sources.format import Format, ReadOptions
-from productrec.data.sources.list_lines import has_files, read_class_id, read_lines
-from productrec.data.sources.rows import SourceRows
+from productrec.data.sources.list_lines import has_files, read_lines
+from productrec.data.sources.rows import SourceRows, read_class_id
 
 TRAIN, TEST = "Ebay_train.txt", "Ebay_test.txt"
 
@@ -21,7 +21,7 @@ def read_sop(source: Path, options: ReadOptions) -> SourceRows:
     for name, split in ((TRAIN, "train"), (TEST, "val")):
         path = source / name
         for line, (_image, class_id, _category, image_path) in read_lines(path, columns=4, skip=1):
-            label = read_class_id(class_id, path, line)
+            label = read_class_id(class_id, f"{path}, line {line}: a class")
             rows.class_paths[label] = image_path.partition("/")[0].removesuffix("_final")
             rows.add(image_path, split, label, path=image_path)
     return rows

@@ -37,7 +37,7 @@ FORMAT = Format(
 def toy_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A source of a format whose file, and nothing else, is added."""
     (tmp_path / "added").mkdir()
-    (tmp_path / "added" / "toy.py").write_text(TOY)
+    (tmp_path / "added" / "toy_by_test.py").write_text(TOY)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "added")])
     importlib.invalidate_caches()
     list_formats.cache_clear()
@@ -49,7 +49,7 @@ def toy_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     yield source
     monkeypatch.undo()
     list_formats.cache_clear()
-    sys.modules.pop(f"{formats.__name__}.toy", None)
+    sys.modules.pop(f"{formats.__name__}.toy_by_test", None)
 
 
 @pytest.mark.parametrize("name", list_formats())
@@ -72,9 +72,9 @@ def test_ranks_differ_so_that_the_order_is_written_down() -> None:
 
 
 def test_one_more_file_is_one_more_format(toy_source: Path) -> None:
-    assert "toy" in list_formats()
-    assert detect_format(toy_source) == "toy"
-    assert read_source(toy_source, "toy").image_id == ["a.jpg", "b.jpg"]
+    assert "toy_by_test" in list_formats()
+    assert detect_format(toy_source) == "toy_by_test"
+    assert read_source(toy_source, "toy_by_test").image_id == ["a.jpg", "b.jpg"]
     names = [path.relative_to(toy_source).as_posix() for path in list_source_files(toy_source)]
     assert names == ["lists/more.txt", "toy.txt"]
     shutil.rmtree(toy_source)
@@ -84,8 +84,8 @@ def test_one_more_file_is_one_more_format(toy_source: Path) -> None:
 
 
 def test_a_format_that_no_file_makes_is_refused() -> None:
-    with pytest.raises(DataError, match=r"format: must be one of cars, coco, .*, webdataset; got 'toy'"):
-        load_format("toy")
+    with pytest.raises(DataError, match=r"format: must be one of cars, coco, .*, webdataset; got 'toy_by_test'"):
+        load_format("toy_by_test")
 
 
 def test_a_file_that_makes_no_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

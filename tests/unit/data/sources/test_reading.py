@@ -42,6 +42,9 @@ def test_stanford_online_products(tmp_path: Path) -> None:
     (tmp_path / "Ebay_test.txt").write_text(head + "3 two 1 lamp/d.JPG\n")
     with pytest.raises(DataError, match=r"Ebay_test.txt, line 2: a class must be a whole number; got 'two'"):
         read_source(tmp_path, "sop")
+    (tmp_path / "Ebay_test.txt").write_text(head + "3 99999999999999999999 1 lamp/d.JPG\n")  # more than 64 bits hold
+    with pytest.raises(DataError, match=r"line 2: a class must be a whole number; got '99999999999999999999'"):
+        read_source(tmp_path, "sop")
 
 
 def test_in_shop_tells_queries_from_gallery(tmp_path: Path) -> None:
