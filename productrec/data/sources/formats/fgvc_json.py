@@ -36,13 +36,13 @@ def read_fgvc_json(source: Path, options: ReadOptions) -> SourceRows:
                 raise DataError(f"{path}: every image must be an object with an 'id'; got {str(entry)[:80]}.")
             image_id = str(entry["id"])
             label = entry.get("class", entry.get("category_id", labels.get(image_id)))
+            if split == "test":
+                label = None
             title = entry.get("title")
             rows.add(
                 image_id,
                 split,
-                None
-                if split == "test" or label is None
-                else read_class_id(label, f"{path}: the class of image {image_id!r}"),
+                None if label is None else read_class_id(label, f"{path}: the class of image {image_id!r}"),
                 url=None if entry.get("url") is None else str(entry["url"]),
                 title=None if title is None else str(title),
                 path=None if entry.get("file_name") is None else str(entry["file_name"]),
