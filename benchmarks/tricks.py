@@ -117,7 +117,7 @@ def _ingest(source: Path, table: Path) -> None:
 
     if not (table / "manifest.json").exists():
         data = build_recipe({"name": "ingest", "data": {"pack": True, "max_side_px": 160}}).data
-        run_ingest(source, table, data=data, sample=None, seed=0, replace=False)
+        run_ingest(source, table, data=data, sample=None, replace=False)
 
 
 def _settle() -> None:

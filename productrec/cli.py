@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from productrec import __version__, competitions_cli
 from productrec.errors import ProductrecError, RecipeError
+from productrec.recipe.data import DataSettings
 from productrec.runtime import prepare_process
 
 app = typer.Typer(
@@ -80,43 +81,46 @@ def demo(
     )
 
 
+def _describe(field: str, *names: str) -> Any:
+    """An option for a field of `DataSettings`, with its meaning; left out, the setting keeps its default."""
+    info = DataSettings.model_fields[field]
+    default = info.get_default()
+    shown = f"; default {default}" if default not in (None, False, 0) else ""
+    return typer.Option(*names, help=f"data.{field}: {info.description}{shown}.", show_default=False)
+
+
 @app.command()
 def ingest(
     source: Annotated[Path, typer.Argument(help="Folder, zip or tar of the competition's files.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the table, for instance data.box_margin=0.2."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the image table; default data/NAME of the source.")
     ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            help="auto, table, fgvc_json, coco, csv, sop, in_shop, cub, cars, webdataset, huggingface or folders."
-        ),
-    ] = "auto",
-    images: Annotated[Path | None, typer.Option(help="Image folder, where it is not in the source.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="CSV column of image ids.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="CSV column of labels.")] = None,
-    file_column: Annotated[str | None, typer.Option(help="CSV column of file names, beside that of the ids.")] = None,
+    format: Annotated[str | None, _describe("format")] = None,
+    images: Annotated[Path | None, _describe("images")] = None,
+    id_column: Annotated[str | None, _describe("id_column")] = None,
+    label_column: Annotated[str | None, _describe("label_column")] = None,
+    file_column: Annotated[str | None, _describe("file_column")] = None,
+    validation_fraction: Annotated[float | None, _describe("validation_fraction")] = None,
+    hold_out: Annotated[str | None, _describe("hold_out")] = None,
+    verify: Annotated[bool | None, _describe("verify")] = None,
+    dedup: Annotated[str | None, _describe("dedup")] = None,
+    folds: Annotated[int | None, _describe("folds")] = None,
+    pack: Annotated[bool | None, _describe("pack")] = None,
+    max_side_px: Annotated[int | None, _describe("max_side_px", "--max-side")] = None,
+    findings: Annotated[Path | None, _describe("findings", "--apply")] = None,
+    download: Annotated[bool | None, _describe("download")] = None,
+    allow_private: Annotated[bool | None, _describe("allow_private")] = None,
+    seed: Annotated[int | None, _describe("seed")] = None,
     sample: Annotated[
         str | None, typer.Option(help="Sample submission, by its name in the source or a path; none: none.")
     ] = None,
     competition: Annotated[
         str | None, typer.Option(help="Contract that the sample submission must fit; default plain, which adapts.")
     ] = None,
-    validation_fraction: Annotated[float, typer.Option(help="Share held out of train where there is no val.")] = 0.1,
-    hold_out: Annotated[str, typer.Option(help="What it is a share of: images (of each class) or classes.")] = "images",
-    verify: Annotated[bool, typer.Option(help="Decode every image once.")] = True,
-    dedup: Annotated[str, typer.Option(help="Near-duplicates: off, report, drop or group.")] = "off",
-    folds: Annotated[int, typer.Option(help="Cross-validation folds of the training images.")] = 0,
-    pack: Annotated[bool, typer.Option("--pack", help="Shrink and encode images into a store, fast to read.")] = False,
-    max_side: Annotated[int, typer.Option(help="Longer side of a packed image, in pixels.")] = 320,
-    apply: Annotated[
-        Path | None, typer.Option(help="Edited findings of an audit: images to drop, relabel or weigh.")
-    ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Fetch images from their URLs.")] = False,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Also fetch from addresses that are not public.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Decides what is held out.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a table of another source.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say what is understood, and write nothing.")] = False,
     diff: Annotated[
@@ -128,11 +132,15 @@ def ingest(
         ),
     ] = False,
 ) -> None:
-    """Read a competition's files into an image table."""
-    from productrec.competitions.contract import load_contract
-    from productrec.recipe import build_recipe, name_table
+    """Read a competition's files into an image table.
 
-    given = {
+    Every setting of `productrec settings data.` may be given as KEY=VALUE; the usual ones are options as well.
+    """
+    from productrec.competitions.contract import load_contract
+    from productrec.pipeline.select import build_data_settings
+    from productrec.recipe import name_table
+
+    options = {
         "format": format,
         "images": images,
         "id_column": id_column,
@@ -144,13 +152,14 @@ def ingest(
         "dedup": dedup,
         "folds": folds,
         "pack": pack,
-        "max_side_px": max_side,
+        "max_side_px": max_side_px,
+        "findings": findings,
         "download": download,
         "allow_private": allow_private,
-        "findings": apply,
+        "seed": seed,
     }
-    data = build_recipe({"name": "ingest", "data": given}).data
-    folder = out or name_table(source)
+    data = build_data_settings({name: value for name, value in options.items() if value is not None}, overrides or [])
+    folder = out or data.table or name_table(source)
     contract = load_contract(competition or "plain")
     must_fit = competition is not None
     if explain or diff:
@@ -170,7 +179,6 @@ def ingest(
         data=data,
         contract=contract,
         sample=sample,
-        seed=seed,
         replace=replace,
         must_fit=must_fit,
     )

@@ -6,15 +6,16 @@ The ingest stage asks it for the source format, training for the permitted split
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from productrec.errors import DataError, SubmissionError
+from productrec.settings.names import AUTO, list_formats
+from productrec.settings.text import parse_settings, read_settings, suggest_name
 
 _SUFFIXES = (".yaml", ".yml")
 _EXPECTED = {  # pydantic's kinds of error in our words
@@ -28,6 +29,18 @@ _EXPECTED = {  # pydantic's kinds of error in our words
 }
 
 
+def _check_format(name: str) -> str:
+    known = (AUTO, *list_formats())
+    if name not in known:
+        near = suggest_name(name, known)
+        raise PydanticCustomError(
+            "unknown_format",
+            "one of {known}",
+            {"known": ", ".join(known), "mend": f" Did you mean {near}?" if near else ""},
+        )
+    return name
+
+
 class Contract(BaseModel):
     """What one competition gives and wants; read from a YAML by `load_contract`."""
 
@@ -35,8 +48,8 @@ class Contract(BaseModel):
 
     name: str = Field(min_length=1, description="the short name, as the command line takes it")
     title: str = Field(min_length=1, description="the name in words")
-    source_format: Literal["auto", "table", "fgvc_json", "coco", "csv", "folders"] = Field(
-        "auto", description="how the competition's files are laid out; auto looks at them"
+    source_format: Annotated[str, AfterValidator(_check_format)] = Field(
+        AUTO, description="how the competition's files are laid out; auto looks at them"
     )
     adapts_to_sample: bool = Field(
         False,
@@ -106,24 +119,19 @@ def load_contract(name_or_path: str) -> Contract:
         SubmissionError: no such name or file, not YAML, or a key is unknown, missing or of the wrong type.
     """
     if name_or_path.endswith(_SUFFIXES):
-        try:
-            text = Path(name_or_path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise SubmissionError(
-                f"{name_or_path}: must be a contract's YAML file; got an error reading it ({reason}). "
-                f"Name an existing file, or one of {', '.join(list_contracts())}."
-            ) from None
-        return _parse(text, where=name_or_path)
+        others = f"The bundled ones are {', '.join(list_contracts())}."
+        raw = read_settings(Path(name_or_path), kind="contract", see=others, error=SubmissionError)
+        return _validate(raw, where=name_or_path)
     known = list_contracts()
     if name_or_path not in known:
-        nearest = get_close_matches(name_or_path.lower(), known, n=1, cutoff=0.5)
+        near = suggest_name(name_or_path, known)
         raise SubmissionError(
             f"competition: name must be one of {', '.join(known)}, or a path to a .yaml file; got {name_or_path!r}. "
-            + (f"Did you mean {nearest[0]}?" if nearest else "Name one of these, or write a contract of your own.")
+            + (f"Did you mean {near}?" if near else "Name one of these, or write a contract of your own.")
         )
     text = (resources.files("productrec.competitions") / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    return _parse(text, where=f"competition {name_or_path}")
+    where = f"competition {name_or_path}"
+    return _validate(parse_settings(text, where=where, error=SubmissionError), where=where)
 
 
 def check_training_splits(contract: Contract, splits: Iterable[str], *, forced: bool) -> None:
@@ -153,24 +161,14 @@ def check_pseudo_labels(contract: Contract, *, forced: bool) -> None:
         )
 
 
-def _parse(text: str, *, where: str) -> Contract:
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise SubmissionError(f"{where}: must be YAML; got {reason}. Mend the file at that place.") from None
-    if not isinstance(raw, dict):
-        raise SubmissionError(
-            f"{where}: must be a mapping of keys to values; got {type(raw).__name__}. "
-            f"Copy the form of a bundled contract: {', '.join(list_contracts())}."
-        )
+def _validate(raw: dict[str, Any], *, where: str) -> Contract:
     unknown = [str(key) for key in raw if key not in Contract.model_fields]
     if unknown:  # told before anything else: a misspelt key also makes its right spelling look missing
         fields = list(Contract.model_fields)
-        nearest = get_close_matches(unknown[0].lower(), fields, n=1, cutoff=0.5)
+        near = suggest_name(unknown[0], fields)
         raise SubmissionError(
             f"{where}: keys must be known ones; got {', '.join(map(repr, unknown))}. "
-            + (f"Did you mean {nearest[0]}?" if nearest else f"Known are {', '.join(fields)}.")
+            + (f"Did you mean {near}?" if near else f"Known are {', '.join(fields)}.")
         )
     try:
         return Contract.model_validate(raw)
@@ -189,4 +187,5 @@ def _describe_one(item: Any) -> str:
     key = str(item["loc"][0])
     got = "nothing" if item["type"] == "missing" else repr(item["input"])
     expected = _EXPECTED.get(item["type"], item["msg"].removeprefix("Input should be "))
-    return f"{key} must be {expected}; got {got}. It is {Contract.model_fields[key].description}."
+    mend = item.get("ctx", {}).get("mend", "")
+    return f"{key} must be {expected}; got {got}.{mend} It is {Contract.model_fields[key].description}."

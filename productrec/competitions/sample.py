@@ -1,4 +1,4 @@
-"""The sample submission: what form of CSV it shows, which contract follows from it, and what will not fit."""
+"""The sample submission: its file, the form of CSV that it shows, the contract that follows, and what will not fit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 
 from productrec.competitions.contract import Contract
 from productrec.delimited import read_delimited
-from productrec.errors import SubmissionError, describe_offenders
+from productrec.errors import DataError, SubmissionError, describe_offenders
 
 _LABEL_SEPARATORS = (" ", "|", ";", ",")
 _MOST_ROWS = 2000  # looked at for the number of labels
+_USUAL_NAME = "sample_submission.csv"
+_SAMPLE = re.compile(r"sample[ _-]?sub(mission)?s?\.(csv|tsv)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,34 @@ class LabelForm:
     least: int
     most: int
     separator: str
+
+
+def find_sample(source: Path, given: str | None = None) -> Path | None:
+    """The sample submission among a source's files: ``given``, else the one that is named like one.
+
+    Args:
+        source: folder.
+        given: its file name in the source, or a path of its own.
+
+    Raises:
+        DataError: ``given`` is no file, or several files are named like one.
+    """
+    if given is not None:
+        chosen = next((path for path in (source / given, Path(given)) if path.is_file()), None)
+        if chosen is None:
+            tables = sorted(path.name for path in source.glob("*.csv"))
+            raise DataError(
+                f"{source / given}: must be the sample submission; no such file. "
+                f"The CSV files of the source: {describe_offenders(tables)}. Name one of them with --sample, or none."
+            )
+        return chosen
+    if (source / _USUAL_NAME).is_file():
+        return source / _USUAL_NAME
+    named = sorted(path for path in source.iterdir() if _SAMPLE.match(path.name) and path.is_file())
+    if len(named) > 1:
+        names = ", ".join(path.name for path in named)
+        raise DataError(f"{source}: must hold one sample submission; got {names}. Name one with --sample.")
+    return named[0] if named else None
 
 
 def read_sample(path: Path) -> Sample:

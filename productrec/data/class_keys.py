@@ -5,10 +5,28 @@ A table's class ids are the source's own, or positions among the sorted class na
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
-from productrec.data.table import ImageTable, identify_classes
+import pandas as pd
+
+from productrec.data.table import ImageTable
 from productrec.errors import ArtifactError, describe_offenders
+
+
+def get_class_identity(name: str, path: str | None) -> str:
+    """What a class is known by from one table to another: its path in the category tree and its name."""
+    return name if not path or "/" in name else f"{path}/{name}"
+
+
+def identify_classes(classes: pd.DataFrame) -> dict[int, str]:
+    """The identity of each class of a table, by its id; where several have one, the id stands behind it."""
+    identities = {
+        int(class_id): get_class_identity(str(name), path if isinstance(path, str) else None)
+        for class_id, name, path in zip(classes["id"], classes["name"], classes["path"], strict=True)
+    }
+    counts = Counter(identities.values())
+    return {number: text if counts[text] == 1 else f"{text} ({number})" for number, text in identities.items()}
 
 
 def get_class_keys(table: ImageTable, class_ids: Collection[int]) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from productrec.data.boxes import crop_to_box
 from productrec.data.decode import decode_image, read_image_bytes
 from productrec.data.packed import PackedImages
-from productrec.data.table import ImageTable, crop_to_box
+from productrec.data.table import ImageTable
 from productrec.errors import DataError
 
 

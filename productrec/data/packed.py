@@ -33,9 +33,9 @@ from productrec.artifacts import (
     write_artifact,
     write_file,
 )
+from productrec.data.boxes import crop_to_box
 from productrec.data.decode import check_image, decode_image, read_image_bytes
 from productrec.data.inspection import ImageState, inspect_image
-from productrec.data.table import crop_to_box
 from productrec.errors import ArtifactError, DataError, RecipeError
 
 KIND = "packed images"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from productrec.artifacts import MANIFEST_NAME, Manifest, check_files, load_manifest, write_artifact
+from productrec.data.boxes import is_box
 from productrec.delimited import guard_cell
 from productrec.errors import ArtifactError, DataError, describe_offenders
 
@@ -37,8 +36,8 @@ IMAGE_COLUMNS = {
     "reason": "str",
 }
 CLASS_COLUMNS = {"id": "Int64", "name": "str", "path": "str", "description": "str"}
-# Whose readers number classes by their names' order, so that a class that is added moves the numbers of others.
-_NUMBERED_FORMATS = ("folders", "csv", "table", "webdataset", "huggingface", "in_shop")
+# Formats of tables that were written before their manifests noted `numbered`. History alone: no format joins these.
+_NUMBERED_BEFORE = ("folders", "csv", "table", "webdataset", "huggingface", "in_shop")
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class ImageTable:
 
     ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing);
     ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, ``packed`` the folder of the
-    packed store that holds its pictures, where it has one; ``numbered``: class ids are positions among the
-    names, not the source's own, see `data.class_keys`.
+    packed store that holds its pictures, where it has one; ``numbered``: class ids are numbers
+    that were given to names, not the source's own, see `data.class_keys`.
     """
 
     images: pd.DataFrame
@@ -75,34 +74,6 @@ class ImageTable:
         """Names of classes, in the order given; the id itself where a class has no name."""
         names = dict(zip(self.classes["id"].tolist(), self.classes["name"].tolist(), strict=True))
         return [str(names.get(class_id) or class_id) for class_id in class_ids]
-
-
-def get_class_identity(name: str, path: str | None) -> str:
-    """What a class is known by from one table to another: its path in the category tree and its name."""
-    return name if not path or "/" in name else f"{path}/{name}"
-
-
-def identify_classes(classes: pd.DataFrame) -> dict[int, str]:
-    """The identity of each class of a table, by its id; where several have one, the id stands behind it."""
-    identities = {
-        int(class_id): get_class_identity(str(name), path if isinstance(path, str) else None)
-        for class_id, name, path in zip(classes["id"], classes["name"], classes["path"], strict=True)
-    }
-    counts = Counter(identities.values())
-    return {number: text if counts[text] == 1 else f"{text} ({number})" for number, text in identities.items()}
-
-
-def format_box(x: float, y: float, width: float, height: float) -> str:
-    """A box in pixels from the upper left, as the table keeps it; parts of it may lie outside the picture."""
-    return ",".join(f"{value:.2f}" for value in (x, y, width, height))
-
-
-def crop_to_box(pixels: np.ndarray, box: str) -> np.ndarray:
-    """The part of a picture (H, W, 3) that a box covers; the whole picture where it covers none of it."""
-    x, y, width, height = (float(value) for value in box.split(","))
-    left, top = max(0, round(x)), max(0, round(y))
-    part = pixels[top : max(0, round(y + height)), left : max(0, round(x + width))]
-    return part if part.size else pixels
 
 
 def build_frame(columns: Mapping[str, str], rows: Mapping[str, Any]) -> pd.DataFrame:
@@ -138,7 +109,7 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
                 "Rename them in the source."
             )
     boxed = images.loc[images["box"].notna(), ["image_id", "box"]]
-    wrong = [image_id for image_id, box in zip(boxed["image_id"], boxed["box"], strict=True) if not _is_box(box)]
+    wrong = [image_id for image_id, box in zip(boxed["image_id"], boxed["box"], strict=True) if not is_box(box)]
     if wrong:
         raise DataError(f"{where}: a box must be four numbers, x,y,width,height; {describe_offenders(wrong)} are not.")
     heavy = images.loc[images["weight"].notna() & ~images["weight"].between(0.0, 1.0), "image_id"]
@@ -155,14 +126,6 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
         raise DataError(f"{where}: labels must be among the classes; got {describe_offenders(unknown)} that are not.")
     if not len(images):
         raise DataError(f"{where}: no images are listed. Check the source folder and its format.")
-
-
-def _is_box(box: Any) -> bool:
-    try:
-        values = [float(value) for value in str(box).split(",")]
-    except ValueError:
-        return False
-    return len(values) == 4 and bool(np.isfinite(values).all()) and min(values[2:]) > 0
 
 
 def find_findings(images: pd.DataFrame) -> list[str]:
@@ -195,24 +158,6 @@ def find_findings(images: pd.DataFrame) -> list[str]:
     return findings
 
 
-def hold_out_validation(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
-    """Move ``fraction`` of each class from train to val, by a draw that depends on the seed and the ids alone.
-
-    A class keeps at least one training image; where ``fraction`` of it is less than half an image, none is moved.
-    """
-    train = images[(images["split"] == "train") & images["label"].notna()].sort_values("image_id")
-    moved: list[Any] = []
-    for label in sorted(set(train["label"].astype(int))):
-        rows = train[train["label"] == label]
-        count = min(int(len(rows) * fraction + 0.5), len(rows) - 1)
-        if count > 0:
-            generator = np.random.default_rng([seed, label % 2**63])
-            moved.extend(rows.index[generator.permutation(len(rows))[:count]])
-    held = images.copy()
-    held.loc[moved, "split"] = "val"
-    return held
-
-
 def save_table(
     folder: Path,
     images: pd.DataFrame,
@@ -222,6 +167,7 @@ def save_table(
     sample: Path | None,
     inputs: dict[str, str],
     settings: dict[str, Any],
+    numbered: bool = False,
     packed: Path | None = None,
     duplicates: pd.DataFrame | None = None,
     findings: Sequence[str] = (),
@@ -229,7 +175,8 @@ def save_table(
 ) -> None:
     """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move.
 
-    ``free_class_id``: above every class id the table has ever had.
+    ``numbered``: class ids are numbers that were given to names; ``free_class_id``: above every class id the table has
+    ever had.
     """
     notes: dict[str, Any] = {
         "root": str(root.resolve()),
@@ -241,6 +188,7 @@ def save_table(
         notes["findings"] = list(findings)
     notes["images"] = len(images)
     notes["classes"] = len(classes)
+    notes["numbered"] = numbered
     if free_class_id is not None:
         notes["free_class_id"] = free_class_id
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
@@ -259,6 +207,12 @@ def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
         raise ArtifactError(f"{folder}: the image table was written by an older version. Ingest the source again.")
     known = Path(notes["root"])
     return known if known.is_dir() else (folder / str(notes["relative_root"])).resolve()
+
+
+def _is_numbered(manifest: Manifest) -> bool:
+    if "numbered" in manifest.notes:
+        return bool(manifest.notes["numbered"])
+    return manifest.settings.get("format") in _NUMBERED_BEFORE
 
 
 def _load_manifest(folder: Path) -> Manifest:
@@ -294,5 +248,5 @@ def load_table(folder: Path, *, root: Path | None = None) -> ImageTable:
         sample=sample if sample.exists() else None,
         fingerprint=manifest.fingerprint,
         packed=(folder / str(manifest.notes["packed"])).resolve() if "packed" in manifest.notes else None,
-        numbered=manifest.settings.get("format") in _NUMBERED_FORMATS,
+        numbered=_is_numbered(manifest),
     )

@@ -65,7 +65,6 @@ def ingest_recipe(recipe: Recipe, *, replace: bool = False) -> None:
         data=data,
         contract=contract,
         sample=sample,
-        seed=recipe.data.seed,
         replace=replace,
         must_fit=True,
     )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from productrec.data.table import load_table
 from productrec.data.view_presets import PRESETS, get_views
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.recipe import Recipe, find_settings, load_recipe
+from productrec.recipe import Recipe, build_recipe, find_settings, load_recipe
+from productrec.recipe.data import DataSettings
 from productrec.settings.fields import Command
+from productrec.settings.text import merge, parse_override
 
 DEFAULT_VIEWS = "zoom"
 _WHERE_RUNS_LIE = ("name", "runs")  # of recipes; a run folder lies where it lies
@@ -149,6 +152,8 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
             continue
         if command == "photos" and "predict" in commands:
             raise RecipeError(f"{key}: has no effect on {shown}, which needs no image table.")
+        if command == "ingest":
+            raise RecipeError(f"{key}: has no effect on ingest, which takes settings of data alone.")
         if "table" in outcomes or key.startswith("data."):
             hint = f" {_PHOTOS}" if command in ("predict", "photos") else ""
             raise RecipeError(
@@ -159,6 +164,22 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
         raise RecipeError(
             f"{key}: has no effect on {shown}; it belongs to train, and a run keeps what it was trained with."
         )
+
+
+def build_data_settings(options: Mapping[str, Any], overrides: Sequence[str]) -> DataSettings:
+    """The settings of an image table, from options by field and from ``data.KEY=VALUE``.
+
+    Raises:
+        RecipeError: a setting is unknown, does not suit, decides nothing of a table, or is given twice.
+    """
+    check_overrides(overrides, command="ingest", run_folders=True)
+    raw: dict[str, Any] = {"name": "ingest", "data": dict(options)}
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.removeprefix("data.") in options:
+            raise RecipeError(f"{key}: is given twice, as an option too. Leave out one of the two.")
+        raw = merge(raw, parse_override(override))
+    return build_recipe(raw).data
 
 
 def look_through(recipe: Recipe, views: str) -> Recipe:

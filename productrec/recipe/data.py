@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from productrec.settings.fields import Count, NonNegative, Positive, Settings, ShareBelowOne, setting
-from productrec.settings.names import list_formats
+from productrec.settings.names import AUTO, list_formats
 from productrec.settings.text import suggest_name
 
 
@@ -68,7 +68,7 @@ class DataSettings(Settings):
     @field_validator("format")
     @classmethod
     def _check_format(cls, value: str) -> str:
-        known = ("auto", *list_formats())
+        known = (AUTO, *list_formats())
         if value not in known:
             near = suggest_name(value, known)
             hint = f" Did you mean {near}?" if near else ""

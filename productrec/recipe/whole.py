@@ -210,7 +210,15 @@ def list_settings() -> Iterator[SettingInfo]:
 
 def select_settings(recipe: Recipe, outcome: Outcome) -> dict[str, Any]:
     """The settings of a recipe that decide one outcome, as plain values by dotted key."""
-    return {key: value for key, value in flatten(recipe.dump()).items() if get_setting(key).decides == outcome}
+    outcomes = {info.key: info.decides for info in walk_settings(Recipe)}
+    chosen = {}
+    for key, value in flatten(recipe.dump()).items():
+        above = key
+        while above not in outcomes:  # a setting of a chosen loss, or of a member
+            above = above.rpartition(".")[0]
+        if outcomes[above] == outcome:
+            chosen[key] = value
+    return chosen
 
 
 def find_settings(key: str) -> list[SettingInfo]:

@@ -53,6 +53,16 @@ def setting(
     return Field(default, description=description, json_schema_extra=marks, **constraints)
 
 
+def dump_changed(section: Settings, outcome: Outcome) -> dict[str, Any]:
+    """The settings of a section that decide an outcome and are not their defaults, as plain values."""
+    values = section.model_dump(mode="json", exclude_defaults=True)
+    return {
+        info.key: values[info.key]
+        for info in walk_settings(type(section))
+        if info.decides == outcome and info.key in values
+    }
+
+
 class SettingInfo(NamedTuple):
     """A setting: its dotted key, default as text, meaning, and what it decides, see `setting`."""
 

@@ -1,12 +1,16 @@
-"""Names that settings choose from and that stand in no settings file: told without importing what they name."""
+"""Names that settings may have and that files give: told by the files' names, importing none of them."""
 
 from __future__ import annotations
 
-from importlib import resources
+import pkgutil
+from functools import cache
+from importlib import import_module
+
+AUTO = "auto"  # of a source's format: whichever its files show
 
 
+@cache
 def list_formats() -> tuple[str, ...]:
-    """Formats of a source: the names of the files in `productrec.data.sources.formats`, sorted."""
-    files = resources.files("productrec.data.sources.formats").iterdir()
-    names = (file.name.removesuffix(".py") for file in files if file.name.endswith(".py"))
-    return tuple(sorted(name for name in names if not name.startswith("_")))
+    """The formats that a source may have, sorted: the names of the modules in ``productrec/data/sources/formats``."""
+    folder = import_module("productrec.data.sources.formats")
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__)))

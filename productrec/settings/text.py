@@ -16,6 +16,7 @@ import yaml
 from productrec.errors import ProductrecError, RecipeError
 
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+_SEE = "See pipelines/ for recipes to run and copy."
 NAME = "name"  # the key that says which of several a choice is
 
 
@@ -36,7 +37,7 @@ _Reader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def read_settings(
-    path: Path, *, kind: str = "recipe", see: str = "See pipelines/", error: type[ProductrecError] = RecipeError
+    path: Path, *, kind: str = "recipe", see: str = _SEE, error: type[ProductrecError] = RecipeError
 ) -> dict[str, Any]:
     """Settings by name, as they stand in a YAML file.
 
@@ -52,14 +53,16 @@ def read_settings(
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise error(f"{path}: no such {kind}. {see} for some to run and copy.") from None
-    except (OSError, UnicodeDecodeError) as reason:
-        raise error(f"{path}: cannot be read ({reason}). Name a YAML file.") from None
+        raise error(f"{path}: no such {kind}. {see}") from None
+    except UnicodeDecodeError:
+        raise error(f"{path}: cannot be read (not UTF-8 text). Name a YAML file.") from None
+    except OSError as reason:
+        raise error(f"{path}: cannot be read ({reason.strerror or reason}). Name a YAML file.") from None
     return parse_settings(text, where=str(path), see=see, error=error)
 
 
 def parse_settings(
-    text: str, *, where: str, see: str = "See pipelines/", error: type[ProductrecError] = RecipeError
+    text: str, *, where: str, see: str = _SEE, error: type[ProductrecError] = RecipeError
 ) -> dict[str, Any]:
     """Settings by name, of YAML text; arguments and errors as for `read_settings`, ``where`` for the messages."""
     try:
@@ -67,7 +70,7 @@ def parse_settings(
     except (yaml.YAMLError, ValueError) as reason:  # ValueError: an impossible date
         raise error(f"{where}: is not valid YAML: {' '.join(str(reason).split())}") from None
     if not isinstance(raw, dict):
-        raise error(f"{where}: must hold settings by name; got {type(raw).__name__}. {see} for examples.")
+        raise error(f"{where}: must hold settings by name; got {type(raw).__name__}. {see}")
     return raw
 
 

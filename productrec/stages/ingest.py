@@ -17,41 +17,31 @@ from productrec.artifacts import (
     is_fresh,
     load_manifest,
 )
-from productrec.assembly.files import (
-    fetch_files,
-    fingerprint_files,
-    inspect_files,
-    join_paths,
-    list_source_files,
-    pack_files,
-    unpack_source,
-)
-from productrec.assembly.source import (
-    Understood,
+from productrec.assembly.image_files import fetch_files, fingerprint_files, inspect_files, join_paths, pack_files
+from productrec.assembly.source_contents import (
+    SourceContents,
     compare_to_table,
     describe_misfits,
     find_root,
-    understand_source,
+    read_contents,
 )
+from productrec.assembly.source_folder import unpack_source
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import say, show_progress, warn
-from productrec.data.curation.apply import (
-    apply_duplicates,
-    assign_table_folds,
-    describe_duplicates,
-    hold_out_classes,
-    hold_out_grouped,
-    list_duplicates,
-)
+from productrec.data.curation.deduplication import apply_duplicates, describe_duplicates, list_duplicates
 from productrec.data.curation.duplicates import compute_fingerprints, find_duplicates
 from productrec.data.curation.findings import apply_findings, check_findings, describe_applied, read_findings
+from productrec.data.curation.folds import assign_table_folds
+from productrec.data.curation.hold_out import hold_out_validation
 from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.packed import PackedImages
-from productrec.data.sources.rows import find_paths
-from productrec.data.table import KIND, ImageTable, find_findings, hold_out_validation, load_table, save_table
+from productrec.data.sources.files import find_paths
+from productrec.data.sources.reading import list_source_files
+from productrec.data.table import KIND, ImageTable, find_findings, load_table, save_table
 from productrec.errors import ArtifactError, SubmissionError
 from productrec.recipe.data import DataSettings
 from productrec.runtime import count_cores
+from productrec.settings.fields import dump_changed, walk_settings
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,6 @@ def run_ingest(
     data: DataSettings,
     contract: Contract | None = None,
     sample: str | None = None,
-    seed: int = 0,
     replace: bool = False,
     must_fit: bool = False,
 ) -> Ingested:
@@ -90,7 +79,6 @@ def run_ingest(
         data: format, columns, image folder, held-out share.
         contract: what the competition wants, to tell now what would not fit at submit; None for the plain one.
         sample: file name or path of the sample submission, where it is not the usual one; ``none`` for none.
-        seed: decides which training images are held out where the source has no val.
         replace: make the table anew whatever stands there; classes known by name keep their numbers.
         must_fit: refuse a sample submission that the contract cannot agree with.
 
@@ -100,82 +88,83 @@ def run_ingest(
         SubmissionError: the sample cannot be read, or does not fit and must.
     """
     check_replaceable(out, kind=KIND)
-    source, layout = unpack_source(source, out, data)
+    source, format_name = unpack_source(source, out, data)
     contract = contract or load_contract("plain")
-    understood = understand_source(source, layout, out, data=data, contract=contract, sample=sample)
-    if understood.misfits and must_fit:
-        raise SubmissionError(describe_misfits(understood))
-    images, classes = understood.images, understood.classes
-    root = find_root(understood, out, data)
+    contents = read_contents(source, format_name, out, data=data, contract=contract, sample=sample)
+    if contents.misfits and must_fit:
+        raise SubmissionError(describe_misfits(contents))
+    images, classes = contents.images, contents.classes
+    root = find_root(contents, out, data)
     inputs = {path.relative_to(source).as_posix(): compute_file_digest(path) for path in list_source_files(source)}
     labels = [None if label is pd.NA else label for label in images["label"].tolist()]
     inputs["rows"] = compute_digest([images["image_id"].tolist(), labels, images["split"].tolist()])
-    if understood.sample is not None and not understood.sample.is_relative_to(source):
-        inputs["sample"] = compute_file_digest(understood.sample)
-    said_of = None if data.findings is None else read_findings(data.findings)
-    if said_of is not None:  # before anything is fetched or looked at
-        check_findings(images, said_of, classes["id"].tolist())
-        inputs["findings"] = compute_digest(said_of.to_csv())
+    if contents.sample is not None and not contents.sample.is_relative_to(source):
+        inputs["sample"] = compute_file_digest(contents.sample)
+    audited = None if data.findings is None else read_findings(data.findings)
+    if audited is not None:  # before anything is fetched or looked at
+        check_findings(images, audited, classes["id"].tolist())
+        inputs["findings"] = compute_digest(audited.to_csv())
     reasons: dict[str, str] = {}
     if data.download:
         images["path"], reasons = fetch_files(images, root, data)
     else:
         images["path"] = find_paths(images, root)
     inputs["files"] = fingerprint_files(images, root)
-    settings = {"format": layout, "images": str(root.resolve()), "verify": data.verify}
-    settings |= {"validation_fraction": data.validation_fraction, "seed": seed}
-    chosen: dict[str, object] = {"download": data.download, "dedup": data.dedup, "folds": data.folds, "pack": data.pack}
-    chosen["sample"] = sample or False
-    chosen["hold_out"] = data.hold_out == "classes"
-    settings |= {name: value for name, value in chosen.items() if value not in (False, "off", 0)}
-    if data.pack:
-        settings["max_side_px"] = data.max_side_px
+    settings = dump_changed(data, "table") | {"format": format_name, "images": str(root.resolve())}
+    if sample is not None:
+        settings["sample"] = sample
+    if not data.pack:
+        settings.pop("max_side_px", None)
     packed = out.parent / f"{out.name}.packed" if data.pack else None
     is_complete = packed is None or packed.exists()
     if not replace and is_complete and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
-        return _load_summary(out, skipped=True, understood=understood)
+        return _load_summary(out, skipped=True, contents=contents)
     earlier = _load_earlier(out)
     is_other = (out / MANIFEST_NAME).exists() and load_manifest(out).inputs.get("rows") != inputs["rows"]
     if is_other and not replace:
-        raise ArtifactError(_explain_other(out, root, earlier, understood))
+        raise ArtifactError(_explain_other(out, root, earlier, contents))
     states = pack_files(images, root, packed, inputs, data) if packed else inspect_files(images, root, data)
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["width"] = pd.Series([state.width for state in states], dtype="Int64")
     images["height"] = pd.Series([state.height for state in states], dtype="Int64")
-    said = [reasons.get(image_id) for image_id in images["image_id"]]
-    images["reason"] = pd.Series([one or state.reason for one, state in zip(said, states, strict=True)], dtype="str")
+    unfetched = [reasons.get(image_id) for image_id in images["image_id"]]
+    images["reason"] = pd.Series(
+        [reason or state.reason for reason, state in zip(unfetched, states, strict=True)], dtype="str"
+    )
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
-    if said_of is not None:
-        images = apply_findings(images, said_of, classes["id"].tolist())
+    if audited is not None:
+        images = apply_findings(images, audited, classes["id"].tolist())
     changes = [] if earlier is None else compare_to_table(earlier, images, classes).describe()
     if earlier is not None:
         changes += _list_changed_settings(out, settings)
-    images, duplicates, findings = _curate(images, root, packed, data, seed)
-    if said_of is not None:
-        findings.append(describe_applied(said_of))
+    images, duplicates, findings = _curate(images, root, packed, data)
+    if audited is not None:
+        findings.append(describe_applied(audited))
     save_table(
         out,
         images,
         classes,
         root=root,
-        sample=understood.sample,
+        sample=contents.sample,
         inputs=inputs,
         settings=settings,
+        numbered=contents.numbered,
         packed=packed,
         duplicates=duplicates,
         findings=findings,
-        free_class_id=understood.free_class_id,
+        free_class_id=contents.free_class_id,
     )
-    return _load_summary(out, skipped=False, understood=understood, changes=changes)
+    return _load_summary(out, skipped=False, contents=contents, changes=changes)
 
 
 def _list_changed_settings(out: Path, settings: dict[str, object]) -> list[str]:
     """What decides who is in which split, where it was other in the table that is written over."""
     before = load_manifest(out).settings
+    known = {info.key: info.default for info in walk_settings(DataSettings) if info.decides == "table"}
     changed = [
-        f"{name} {before.get(name, 'off')}, now {settings.get(name, 'off')}"
-        for name in ("validation_fraction", "seed", "hold_out", "folds", "dedup")
-        if before.get(name) != settings.get(name)
+        f"{name} {before.get(name, default)}, now {settings.get(name, default)}"
+        for name, default in known.items()
+        if name != "format" and before.get(name) != settings.get(name)
     ]
     mend = "runs of the table before no longer agree with it; data.table=FOLDER (--out) keeps both"
     return [f"settings: {', '.join(changed)}; {mend}"] if changed else []
@@ -194,7 +183,7 @@ def report(ingested: Ingested) -> None:
 
 
 def _curate(
-    images: pd.DataFrame, root: Path, packed: Path | None, data: DataSettings, seed: int
+    images: pd.DataFrame, root: Path, packed: Path | None, data: DataSettings
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, list[str]]:
     """The table after near-duplicates, held-out images and folds; the duplicates to read; findings."""
     duplicates, findings = None, []
@@ -207,12 +196,9 @@ def _curate(
         duplicates, findings = list_duplicates(report, images), describe_duplicates(report)
         images = apply_duplicates(images, report, data.dedup)
     if not (images["split"] == "val").any() and data.validation_fraction > 0:
-        hold_out = hold_out_grouped if images["group"].notna().any() else hold_out_validation
-        if data.hold_out == "classes":
-            hold_out = hold_out_classes
-        images = hold_out(images, data.validation_fraction, seed)
+        images = hold_out_validation(images, data.validation_fraction, data.seed, by=data.hold_out)
     if data.folds:
-        images, more = assign_table_folds(images, data.folds, seed)
+        images, more = assign_table_folds(images, data.folds, data.seed)
         findings += more
     return images, duplicates, findings
 
@@ -225,7 +211,7 @@ def _load_earlier(out: Path) -> ImageTable | None:
         return None
 
 
-def _explain_other(out: Path, root: Path, earlier: ImageTable | None, understood: Understood) -> str:
+def _explain_other(out: Path, root: Path, earlier: ImageTable | None, contents: SourceContents) -> str:
     """Why a table of other ids or labels is not written over, and how to go on."""
     go_on = (
         "To take it in, pass --replace (`productrec run` takes --replace-table), and train under another name; "
@@ -237,17 +223,17 @@ def _explain_other(out: Path, root: Path, earlier: ImageTable | None, understood
         return (
             f"{out}: holds the image table of another source (images of {earlier.root}, not {root.resolve()}). {go_on}"
         )
-    changes = "; ".join(compare_to_table(earlier, understood.images, understood.classes).describe())
+    changes = "; ".join(compare_to_table(earlier, contents.images, contents.classes).describe())
     return f"{out}: its source has changed since it was ingested ({changes or 'the order of its rows'}). {go_on}"
 
 
-def _load_summary(folder: Path, *, skipped: bool, understood: Understood, changes: Sequence[str] = ()) -> Ingested:
+def _load_summary(folder: Path, *, skipped: bool, contents: SourceContents, changes: Sequence[str] = ()) -> Ingested:
     images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
     order = {"train": 0, "val": 1, "test": 2}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
-    told = list(understood.warnings)
-    if understood.misfits:
-        told.append(describe_misfits(understood))
+    told = list(contents.warnings)
+    if contents.misfits:
+        told.append(describe_misfits(contents))
     return Ingested(
         folder=folder,
         by_split={str(split): int(count) for split, count in by_split.items()},

@@ -7,21 +7,21 @@ from pathlib import Path
 import pandas as pd
 
 from productrec.artifacts import load_manifest
-from productrec.assembly.files import inspect_files
-from productrec.assembly.source import (
-    Understood,
+from productrec.assembly.image_files import inspect_files
+from productrec.assembly.source_contents import (
+    SourceContents,
     compare_to_table,
     describe_misfits,
     find_root,
-    understand_source,
-    unpack_to_look,
+    read_contents,
 )
+from productrec.assembly.source_folder import unpack_to_look
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import say, warn
 from productrec.data.curation.differences import Differences, compare_tables
 from productrec.data.curation.findings import apply_findings, read_findings
 from productrec.data.download.terms import get_file_name
-from productrec.data.sources.rows import find_paths
+from productrec.data.sources.files import find_paths
 from productrec.data.table import KIND, ImageTable, find_findings, load_table
 from productrec.errors import ArtifactError, SubmissionError
 from productrec.recipe.data import DataSettings
@@ -52,17 +52,17 @@ def explain_source(
         DataError: the source cannot be understood, or breaks a promise of the table.
         SubmissionError: the sample cannot be read, or does not fit and must.
     """
-    with unpack_to_look(source, out, data) as (folder, layout):
+    with unpack_to_look(source, out, data) as (folder, format_name):
         contract = contract or load_contract("plain")
-        understood = understand_source(folder, layout, out, data=data, contract=contract, sample=sample)
-        images = understood.images
-        paths = None if data.download else find_paths(images, find_root(understood, out, data))
-    say(f"{source}: layout {layout}")
-    for note in understood.notes:
+        contents = read_contents(folder, format_name, out, data=data, contract=contract, sample=sample)
+        images = contents.images
+        paths = None if data.download else find_paths(images, find_root(contents, out, data))
+    say(f"{source}: format {format_name}")
+    for note in contents.notes:
         say(f"  {note}")
-    for warning in understood.warnings:
+    for warning in contents.warnings:
         warn(warning)
-    _show_rows(understood, paths)
+    _show_rows(contents, paths)
     counts = images["split"].value_counts(sort=False).items()
     shown = ", ".join(f"{int(count):,} {split}" for split, count in counts)
     say(f"{len(images):,} rows ({shown}), {images['label'].nunique():,} classes with images; nothing was written.")
@@ -70,10 +70,10 @@ def explain_source(
         images = images.assign(path=paths, status=["ok" if isinstance(path, str) else "missing" for path in paths])
         for finding in find_findings(images):
             warn(finding)
-    if understood.misfits:
+    if contents.misfits:
         if must_fit:
-            raise SubmissionError(describe_misfits(understood))
-        warn(describe_misfits(understood))
+            raise SubmissionError(describe_misfits(contents))
+        warn(describe_misfits(contents))
 
 
 def compare_source(
@@ -90,16 +90,16 @@ def compare_source(
 
     Raises:
         ArtifactError: there is no table at ``out``.
-        DataError: the source cannot be understood.
+        DataError: the source cannot be contents.
     """
     before = load_table(out)
     if _is_table(source):
         later = load_table(source)
         return compare_tables((before.images, before.classes), (later.images, later.classes))
-    with unpack_to_look(source, out, data) as (folder, layout):
+    with unpack_to_look(source, out, data) as (folder, format_name):
         contract = contract or load_contract("plain")
-        understood = understand_source(folder, layout, out, data=data, contract=contract, sample=sample)
-        images, root = understood.images, find_root(understood, out, data)
+        contents = read_contents(folder, format_name, out, data=data, contract=contract, sample=sample)
+        images, root = contents.images, find_root(contents, out, data)
         if data.download:  # what has been fetched
             names = [get_file_name(image_id) for image_id in images["image_id"]]
             images["path"] = pd.Series([name if (root / name).is_file() else None for name in names], dtype="str")
@@ -109,9 +109,9 @@ def compare_source(
     images["status"] = pd.Series([state.status for state in states], dtype="str")
     images["digest"] = pd.Series([state.digest for state in states], dtype="str")
     if data.findings is not None:
-        images = apply_findings(images, read_findings(data.findings), understood.classes["id"].tolist())
+        images = apply_findings(images, read_findings(data.findings), contents.classes["id"].tolist())
     _tell_blind_spots(before)
-    return compare_to_table(before, images, understood.classes)
+    return compare_to_table(before, images, contents.classes)
 
 
 def report_differences(differences: Differences, out: Path, source: Path) -> None:
@@ -136,9 +136,9 @@ def _tell_blind_spots(table: ImageTable) -> None:
         warn("the table was ingested with --no-verify and knows no file's content: changed pictures are not seen.")
 
 
-def _show_rows(understood: Understood, paths: pd.Series | None) -> None:
-    images = understood.images
-    names = dict(zip(understood.classes["id"].tolist(), understood.classes["name"].tolist(), strict=True))
+def _show_rows(contents: SourceContents, paths: pd.Series | None) -> None:
+    images = contents.images
+    names = dict(zip(contents.classes["id"].tolist(), contents.classes["name"].tolist(), strict=True))
     for split in images["split"].unique():
         for row in images[images["split"] == split].head(_EXPLAINED_ROWS).itertuples():
             known: dict[str, object] = {} if paths is None else {"file": paths[row.Index]}

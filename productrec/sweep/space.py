@@ -18,7 +18,7 @@ from productrec.settings.text import read_settings
 
 _RANGE_KEYS = ("low", "high", "log", "step")
 _COMBINATIONS = 50  # drawn before a value counts as refused
-_SEE = "See `productrec sweep --help`"
+_SEE = "See `productrec sweep --help`."
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load_space(path: Path, recipe: Recipe) -> Space:
     """
     raw = read_settings(path, kind="space", see=_SEE)
     if not raw:
-        raise RecipeError(f"{path}: must hold a setting to search at least. {_SEE}.")
+        raise RecipeError(f"{path}: must hold a setting to search at least. {_SEE}")
     space: Space = {}
     for key, value in sorted((str(key), value) for key, value in raw.items()):
         _check_key(path, key, recipe)

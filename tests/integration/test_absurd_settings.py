@@ -22,7 +22,7 @@ def tiny(place, drawn, productrec):
         ("train.workers=100000", ["train.workers", "256"]),
         ("train.splits=test", ["train.splits: must be a list, such as [test]"]),
         ("seed=99999999999999999999999", ["seed", "less than 4294967296"]),
-        ("loss.options={x: 1}", ["options must be left out but for a loss of your own", "loss.multi_similarity"]),
+        ("loss.metric.x=1", ["multi_similarity: unknown key 'x'"]),
         ("device=mps", ["device: 'mps' cannot be used here", "device=cpu"]),
     ],
 )

@@ -184,6 +184,7 @@ def test_known_labels_of_test_images_are_scored_apart(shop, drawn, productrec):
         sample=None,
         inputs={},
         settings={"format": "folders"},
+        numbered=True,
     )
     done = productrec("predict", "runs/shop", "data.table=data/told", "--tta")
     assert done.code == 0, done.err

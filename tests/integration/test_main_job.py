@@ -93,7 +93,7 @@ def test_an_archive_is_ingested_and_explained(place, drawn, productrec):
     archive = shutil.make_archive(str(place / "set"), "zip", drawn)
     told = productrec("ingest", archive, "--explain")
     assert told.code == 0, told.err
-    assert "layout fgvc_json" in told.err + told.out
+    assert "format fgvc_json" in told.err + told.out
     assert not (place / "data" / "set").exists()
     outcome = productrec("ingest", archive)
     assert outcome.code == 0, outcome.err
@@ -145,7 +145,7 @@ def test_tta_alone_takes_its_default_and_plain_predictions_stay(finished, produc
 
 
 def test_members_are_trained_and_ensembled(place, drawn, productrec):
-    members = {"a": {"seed": 1}, "b": {"loss": {"metric": "soft_triple", "soft_triple": {"centres_per_class": 2}}}}
+    members = {"a": {"seed": 1}, "b": {"loss": {"metric": {"name": "soft_triple", "centres_per_class": 2}}}}
     recipe = write_recipe(place, drawn, members=members, predict={"member_weights": {"a": 3.0}})
     done = productrec("run", recipe, *TINY, "train.epochs=1")
     assert done.code == 0, done.err

@@ -8,11 +8,11 @@ import pytest
 
 from tests.integration.conftest import TINY, write_recipe
 
-ATTACK = {"metric": "subprocess:call", "options": {"args": "touch PWNED", "shell": True}}
+ATTACK = {"metric": {"name": "subprocess:call", "args": "touch PWNED", "shell": True}}
 
 LOSSES = """
 import pathlib
-from productrec.losses.engine.pair_loss import Weighed
+from productrec.losses.engine.weighing import Weighed
 
 pathlib.Path("IMPORTED").touch()
 

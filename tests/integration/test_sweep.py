@@ -52,7 +52,7 @@ def test_a_killed_sweep_ends_like_a_whole_one_with_a_recipe_to_train(begun, prod
     assert list_weights() == [f"tiny-00{best['trial']}"]
     kept = yaml.safe_load((FOLDER / "best.yaml").read_text())
     assert kept["train"]["learning_rate"] == float(best["train.learning_rate"])
-    assert kept["loss"]["metric"] == best["loss.metric"]
+    assert kept["loss"]["metric"]["name"] == best["loss.metric"]
     for number in (1, 2, 3):
         lines = (FOLDER / f"tiny-00{number}" / "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["epoch"] for line in lines] == [0, 1]

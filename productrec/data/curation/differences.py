@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
-from productrec.data.table import identify_classes
+from productrec.data.class_keys import identify_classes
 from productrec.errors import describe_offenders
 
 

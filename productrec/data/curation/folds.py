@@ -1,4 +1,4 @@
-"""Folds for cross-validation and class-disjoint splits: stratified by class, listings and near-duplicates whole."""
+"""Folds for cross-validation: stratified by class, listings and near-duplicates whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from productrec.errors import DataError
+from productrec.errors import DataError, describe_offenders
 
 
 class Folds(NamedTuple):
@@ -111,27 +111,24 @@ def assign_folds(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) 
     return Folds(folds[members], tuple(int(label) for label in classes[small]))
 
 
-def split_by_class(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Hold out whole classes, for open-set work: no class stands on both sides.
-
-    Args:
-        labels: (N,) integers.
-        share: of the classes, above 0 and below 1.
-        seed: which classes; the same set of classes and seed give the same choice, whatever the images.
-
-    Returns:
-        (N,) bool, true for images of held-out classes: ``share`` of them, rounded, at least one on either side.
+def assign_table_folds(images: pd.DataFrame, count: int, seed: int) -> tuple[pd.DataFrame, list[str]]:
+    """The table with the column ``fold``, 0 to ``count - 1``, of its readable labelled training images; and findings.
 
     Raises:
-        DataError: ``share`` is out of range, or there are fewer than two classes.
+        DataError: fewer groups than folds.
     """
-    classes, codes = np.unique(labels, return_inverse=True)
-    if not 0 < share < 1 or len(classes) < 2:
-        raise DataError(
-            "folds: a class-disjoint split must have a share between 0 and 1 and at least two classes; "
-            f"got {share} and {len(classes)}."
-        )
-    held = np.zeros(len(classes), bool)
-    chosen = min(max(int(share * len(classes) + 0.5), 1), len(classes) - 1)
-    held[np.random.default_rng(seed).permutation(len(classes))[:chosen]] = True
-    return held[codes]
+    train = images[(images["split"] == "train") & images["label"].notna() & (images["status"] == "ok")]
+    labels = train["label"].to_numpy(dtype=np.int64)
+    dealt = assign_folds(labels, get_groups(train), count, seed)
+    changed = images.copy()
+    changed.loc[train.index, "fold"] = dealt.folds
+    findings = []
+    if dealt.small_classes:
+        small = describe_offenders(dealt.small_classes)
+        findings.append(f"{small} classes have fewer images or groups than {count} folds; some folds lack them.")
+    return changed, findings
+
+
+def get_groups(images: pd.DataFrame) -> np.ndarray:
+    """The column ``group`` (N,) as `join_groups` takes it: None where a row has none."""
+    return np.array([None if pd.isna(group) else group for group in images["group"]], dtype=object)

@@ -1,1 +1,1 @@
-"""Sources: what a competition hands out, whatever its layout, as the rows of an image table."""
+"""Sources: what a competition hands out, whatever its format, as the rows of an image table."""

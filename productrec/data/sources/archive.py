@@ -142,7 +142,7 @@ def _unpack(
         if entry is None:
             return skipped
         name, size, is_regular, source = entry
-        path = _find_place(name)
+        path = _find_target(name)
         if path is None or not is_regular or source is None or size > MOST_FILE_BYTES:
             skipped.append(name)
             continue
@@ -161,7 +161,7 @@ def _unpack(
                 file.write(chunk)
 
 
-def _find_place(name: str) -> Path | None:
+def _find_target(name: str) -> Path | None:
     """The entry's path below the folder, or None where it would leave it or cannot be a file's name."""
     if "\0" in name or name.startswith(("/", "\\")) or PureWindowsPath(name).drive:
         return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from productrec.data.class_keys import get_class_identity
 from productrec.data.sources.rows import SourceRows
-from productrec.data.table import get_class_identity
 
 
 def keep_class_numbers(rows: SourceRows, known: Mapping[str, int], first_free: int) -> bool:

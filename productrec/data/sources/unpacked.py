@@ -63,7 +63,7 @@ def make_unpacked(
 
 
 def save_images(folder: Path, images: list[UnpackedImage], source: Path) -> None:
-    """Write the table of unpacked images, for `format_table` to read.
+    """Write the table of unpacked images, for the format `table` to read.
 
     Raises:
         DataError: a text is no valid Unicode.

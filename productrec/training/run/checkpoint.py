@@ -80,6 +80,7 @@ class Checkpoint:
         path = self.folder / "centres.safetensors"
         if not path.exists():
             metric = self.recipe.get("loss", {}).get("metric")
+            metric = metric.get("name") if isinstance(metric, dict) else metric
             raise ArtifactError(
                 f"{self.folder}: holds no centres; its metric loss ({metric}) learns none, or it was written before "
                 "they were kept. Train with soft_triple or another proxy loss."

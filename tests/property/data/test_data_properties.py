@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from productrec.data.batches import draw_shuffled_batches
+from productrec.data.curation.hold_out import hold_out_images
 from productrec.data.decode import check_image, decode_image
 from productrec.data.pk_batches import PKPlan
 from productrec.data.samplers import Draw, EpochSampler
-from productrec.data.sources.rows import FileFinder, SourceRows, parse_whole_number
-from productrec.data.table import hold_out_validation
+from productrec.data.sources.files import FileFinder
+from productrec.data.sources.rows import SourceRows, parse_whole_number
 from productrec.data.transforms import build_augmentation
 from productrec.data.view_presets import get_views
 from productrec.data.views import cut_views
@@ -156,7 +157,7 @@ def test_every_class_keeps_a_training_image(sizes: list[int], fraction: float, s
         for number in range(size):
             rows.add(f"{label}-{number}", "train", label)
     images, _ = rows.build_frames()
-    after = hold_out_validation(images, fraction, seed)
+    after = hold_out_images(images, fraction, seed)
     assert after["image_id"].tolist() == images["image_id"].tolist()
     assert after["label"].tolist() == images["label"].tolist()
     for label, size in enumerate(sizes):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import productrec
 from productrec.competitions.contract import Contract, check_training_splits, list_contracts, load_contract
 from productrec.errors import DataError, SubmissionError
+from productrec.settings.names import list_formats
 
 
 def write_contract(folder: Path, **changes: Any) -> str:
@@ -40,6 +41,11 @@ def test_a_bundled_contract_is_named_like_its_file_and_every_key_is_described(na
     assert all(field.description for field in Contract.model_fields.values())
 
 
+@pytest.mark.parametrize("name", ["auto", *list_formats()])
+def test_a_contract_may_name_any_format(tmp_path: Path, name: str) -> None:
+    assert load_contract(write_contract(tmp_path, source_format=name)).source_format == name
+
+
 def test_a_contract_cannot_be_changed() -> None:
     contract: Any = load_contract("plain")
     with pytest.raises(ValidationError, match="frozen"):
@@ -65,6 +71,11 @@ def test_an_unknown_name_names_the_nearest_and_the_list() -> None:
     [
         ({"labels_per_imag": 3}, r"got 'labels_per_imag'\. Did you mean labels_per_image\?"),
         ({"zzz": 3}, "got 'zzz'. Known are name, title"),
+        (
+            {"source_format": "cocoo"},
+            r"source_format must be one of auto, cars, .*; got 'cocoo'\. Did you mean coco\? It is how",
+        ),
+        ({"source_format": "zzz"}, r"source_format must be one of auto, .*; got 'zzz'\. It is how the competition's"),
         ({"labels_per_image": "3"}, "labels_per_image must be a whole number; got '3'"),
         ({"labels_per_image": 0}, "labels_per_image must be at least 1; got 0"),
         ({"metric": "f1"}, "metric must be 'top_k_error' or 'top_1_accuracy'; got 'f1'"),
@@ -92,9 +103,10 @@ def test_a_wrong_key_or_value_is_told_in_one_line(tmp_path: Path, changes: dict[
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [", "must be YAML"),
-        (b"- 1", "must be a mapping of keys to values; got list"),
-        (b"", "must be a mapping of keys to values; got NoneType"),
+        (b"a: [", "is not valid YAML"),
+        (b"name: x\nname: y", "the key 'name' stands twice"),
+        (b"- 1", "must hold settings by name; got list"),
+        (b"", "must hold settings by name; got NoneType"),
         (b"\xff", "not UTF-8"),
     ],
 )
@@ -107,7 +119,7 @@ def test_a_file_that_is_no_contract_is_refused(tmp_path: Path, content: bytes, m
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SubmissionError, match="No such file"):
+    with pytest.raises(SubmissionError, match="no such contract. The bundled ones are"):
         load_contract(str(tmp_path / "none.yaml"))
 
 
@@ -124,8 +136,8 @@ def test_bundled_contracts_are_read_from_inside_an_archive(tmp_path: Path) -> No
     package = Path(productrec.__file__).parent
     archive = tmp_path / "package.zip"
     with zipfile.ZipFile(archive, "w") as file:
-        for path in [package / "__init__.py", package / "errors.py", *sorted((package / "competitions").iterdir())]:
-            if path.is_file():
+        for path in sorted(package.rglob("*")):
+            if path.suffix in (".py", ".yaml"):
                 file.write(path, path.relative_to(package.parent))
     command = (
         f"import sys; sys.path.insert(0, {str(archive)!r})\n"

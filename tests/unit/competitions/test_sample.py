@@ -13,9 +13,10 @@ from productrec.competitions.sample import (
     build_contract,
     find_label_form,
     find_misfits,
+    find_sample,
     read_sample,
 )
-from productrec.errors import SubmissionError
+from productrec.errors import DataError, SubmissionError
 
 
 def read(folder: Path, text: str, name: str = "sample_submission.csv") -> Sample:
@@ -116,3 +117,17 @@ def test_a_sample_that_no_contract_can_say_is_refused(tmp_path: Path) -> None:
     assert build_contract(uneven, name="m", labels_per_image=1).labels_per_image == 1
     with pytest.raises(SubmissionError, match="got only a header"):
         read(tmp_path, "id,p\n")
+
+
+def test_a_sample_of_another_name_is_taken_where_it_is_named_so_or_given(tmp_path: Path) -> None:
+    for name in ("train", "sampleSubmission", "other"):
+        (tmp_path / f"{name}.csv").write_text("id,label\na,1\n")
+    assert find_sample(tmp_path) == tmp_path / "sampleSubmission.csv"
+    assert find_sample(tmp_path, "other.csv") == tmp_path / "other.csv"
+    with pytest.raises(DataError, match=r"absent.csv: must be the sample submission; no such file. .*: 3 \(other.csv,"):
+        find_sample(tmp_path, "absent.csv")
+    (tmp_path / "sample_sub.csv").write_text("id,label\n")
+    with pytest.raises(DataError, match="must hold one sample submission; got sampleSubmission.csv, sample_sub.csv"):
+        find_sample(tmp_path)
+    (tmp_path / "sample_submission.csv").write_text("id,label\n")
+    assert find_sample(tmp_path) == tmp_path / "sample_submission.csv"

@@ -1,5 +1,7 @@
 """Class keys: what stays of a class when the numbers of all others move."""
 
+import json
+
 import pytest
 
 from productrec.data.class_keys import get_class_keys, match_classes
@@ -36,10 +38,30 @@ def test_a_class_that_is_gone_is_refused(tmp_path):
         match_classes(["pear", "plum"], build(tmp_path, ["pear"]), where="runs/x")
 
 
-@pytest.mark.parametrize(("layout", "numbered"), [("folders", True), ("csv", True), ("fgvc_json", False)])
-def test_a_table_knows_whether_its_ids_are_its_own(tmp_path, layout, numbered):
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_table_knows_whether_its_ids_are_its_own(tmp_path, numbered):
     table = build(tmp_path, ["pear"])
+    settings = {"format": "toy"}  # whatever the format
     save_table(
-        tmp_path / "t", table.images, table.classes, root=tmp_path, sample=None, inputs={}, settings={"format": layout}
+        tmp_path / "t",
+        table.images,
+        table.classes,
+        root=tmp_path,
+        sample=None,
+        inputs={},
+        settings=settings,
+        numbered=numbered,
     )
+    assert load_table(tmp_path / "t").numbered is numbered
+
+
+@pytest.mark.parametrize(("format_name", "numbered"), [("folders", True), ("csv", True), ("fgvc_json", False)])
+def test_a_table_of_before_that_was_noted_is_known_by_its_format(tmp_path, format_name, numbered):
+    table = build(tmp_path, ["pear"])
+    settings = {"format": format_name}
+    save_table(tmp_path / "t", table.images, table.classes, root=tmp_path, sample=None, inputs={}, settings=settings)
+    path = tmp_path / "t" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["notes"]["numbered"]
+    path.write_text(json.dumps(manifest))
     assert load_table(tmp_path / "t").numbered is numbered

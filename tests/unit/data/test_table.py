@@ -1,4 +1,4 @@
-"""The image table: its promises, what a person is told, held-out validation, disk."""
+"""The image table: its promises, what a person is told, disk."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from productrec.data.table import (
     build_frame,
     check_table,
     find_findings,
-    hold_out_validation,
     load_table,
     save_table,
 )
@@ -127,56 +126,6 @@ def test_a_class_with_one_readable_image_is_a_finding() -> None:
     images = many({1: 1, 2: 2, 3: 2})
     images.loc[images["image_id"] == "3-0", "status"] = "broken"
     assert any(text.startswith("2 (1, 3) classes have a single training image") for text in find_findings(images))
-
-
-# ---------------------------------------------------------------- held-out validation
-
-
-def held(images: pd.DataFrame, fraction: float, seed: int) -> set[str]:
-    after = hold_out_validation(images, fraction, seed)
-    return set(after.loc[after["split"] == "val", "image_id"])
-
-
-def test_each_class_gives_its_share_and_keeps_one() -> None:
-    images = many({1: 10, 2: 5, 3: 4, 4: 1, 5: 2})
-    after = hold_out_validation(images, 0.1, 0)
-    moved = after[after["split"] == "val"]["label"].value_counts().to_dict()
-    assert moved == {1: 1, 2: 1}  # half an image of class 2 is rounded up, less than half of the others is none
-    after = hold_out_validation(images, 0.99, 0)
-    assert after[after["split"] == "train"]["label"].value_counts().to_dict() == {1: 1, 2: 1, 3: 1, 4: 1, 5: 1}
-
-
-def test_it_depends_on_seed_and_ids_alone() -> None:
-    images = many({1: 20, -7: 30, 2**62: 10})
-    first = held(images, 0.3, 0)
-    assert held(images, 0.3, 0) == first
-    assert held(images.sample(frac=1, random_state=3), 0.3, 0) == first
-    assert held(images, 0.3, 1) != first
-    assert len(first) == 18
-
-
-def test_a_class_is_drawn_the_same_whatever_the_others_are() -> None:
-    alone = held(many({5: 12}), 0.25, 4)
-    assert {name for name in held(many({1: 30, 5: 12}), 0.25, 4) if name.startswith("5-")} == alone
-
-
-def test_classes_are_drawn_apart() -> None:
-    moved = [name.split("-") for name in held(many({1: 40, 2: 40}), 0.3, 0)]
-    assert {n for label, n in moved if label == "1"} != {n for label, n in moved if label == "2"}
-
-
-def test_only_training_images_move_and_the_given_frame_stays() -> None:
-    images = pd.concat([many({1: 10}), many({2: 10}, "test")], ignore_index=True)
-    before = images.copy()
-    after = hold_out_validation(images, 0.5, 0)
-    pd.testing.assert_frame_equal(images, before)
-    assert (after["split"] == "test").sum() == 10
-    assert (after["split"] == "val").sum() == 5
-    pd.testing.assert_frame_equal(after.drop(columns="split"), before.drop(columns="split"))
-
-
-def test_nothing_moves_for_no_fraction() -> None:
-    assert held(many({1: 10}), 0.0, 0) == set()
 
 
 # ---------------------------------------------------------------- the table itself

@@ -1,1 +1,1 @@
-"""Formats of sources: a file each, whose name is the format's."""
+"""Formats: one file each, named as the format is; `productrec.data.sources.format` says what such a file holds."""

@@ -1,4 +1,4 @@
-"""Reader for Kaggle's usual layout: train.csv (and val.csv, test.csv or a sample submission) beside an image folder."""
+"""Kaggle's usual files: train.csv (and val.csv, test.csv or a sample submission) beside an image folder."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from productrec.data.sources.column_names import FILE_COLUMNS, ID_COLUMNS, LABEL_COLUMNS, TITLE_COLUMNS
+from productrec.data.sources.format import Format, ReadOptions
 from productrec.data.sources.rows import SourceRows, number_labels
 from productrec.delimited import SEPARATORS, Delimited, read_delimited, squash_name
 from productrec.errors import DataError, describe_offenders
 
-# The usual names, the likeliest first; `squash_name` compares them.
-ID_COLUMNS = (
-    *("image_id", "id", "posting_id", "image", "image_name", "file_name", "file", "path", "image_path", "file_path"),
-    *("image_file", "img"),
-)
-FILE_COLUMNS = ("image_path", "file_path", "image_file", "file_name", "file", "path", "image_name", "image", "img")
-LABEL_COLUMNS = (
-    *("label", "class", "class_id", "label_group", "category_id", "category", "target", "product_id", "labels"),
-    *("class_name", "category_name", "label_name", "sku", "product"),
-)
-TITLE_COLUMNS = ("title", "name", "product_title")
 # Stems of a split's file, as `squash_name` gives them, the usual ones first.
 _STEMS = {
     "train": ("train", "trainlabels", "trainlabel", "training", "traininglabels", "traindata", "trainset", "labels"),
@@ -40,14 +31,7 @@ class _Columns(NamedTuple):
     titles: str | None
 
 
-def read_csv(
-    source: Path,
-    *,
-    id_column: str | None = None,
-    label_column: str | None = None,
-    file_column: str | None = None,
-    sample: Path | None = None,
-) -> SourceRows:
+def read_csv(source: Path, options: ReadOptions) -> SourceRows:
     """Read splits from CSV files; ids stay the strings they are (``000123`` and ``NA`` too).
 
     Fields stand between commas, semicolons or tabs. Columns that are not named are known by their usual names, in any
@@ -57,10 +41,7 @@ def read_csv(
 
     Args:
         source: folder.
-        id_column: header of the image ids.
-        label_column: header of the labels.
-        file_column: header of the file names, where they are not the ids.
-        sample: the sample submission; None where there is none.
+        options: columns that a person names, and the sample submission.
 
     Raises:
         DataError: columns are missing (all of them are named), or a file cannot be read.
@@ -69,15 +50,15 @@ def read_csv(
     if train is None:
         raise DataError(f"{source / 'train.csv'}: must exist in a CSV source; no such file.")
     rows = SourceRows()
+    sample = options.sample
     hint = None if sample is None else _read(sample).columns[0]
-    given = _Given(id_column, label_column, file_column)
     labelled: list[tuple[str, str, str, str | None, str | None]] = []
     first: _Columns | None = None
     for split, path in (("train", train), ("val", find_split_csv(source, "val"))):
         if path is None:
             continue
         table = _read(path)
-        columns = _choose(path, table, given, hint)
+        columns = _choose(path, table, options, hint)
         first = first or columns
         rows.notes.append(_describe(path, table, columns))
         labels = table.get_column(columns.labels) if columns.labels else [""] * len(table.rows)
@@ -97,7 +78,7 @@ def read_csv(
     test = find_split_csv(source, "test") or sample
     if test is not None:
         table = _read(test)
-        columns = _choose_unlabelled(test, table, given, hint, first)
+        columns = _choose_unlabelled(test, table, options, hint, first)
         if test != sample:
             rows.notes.append(_describe(test, table, columns))
         for image_id, title, file in zip(table.get_column(columns.ids), *_read_extras(table, columns), strict=True):
@@ -107,11 +88,11 @@ def read_csv(
 
 def find_split_csv(source: Path, split: str) -> Path | None:
     """The CSV of a split, by its usual names in any case; None where there is none."""
-    found: dict[str, Path] = {}
+    tables: dict[str, Path] = {}
     for path in sorted(source.iterdir()):
         if path.suffix.lower() in _SUFFIXES and path.is_file():
-            found.setdefault(squash_name(path.stem), path)
-    return next((found[stem] for stem in _STEMS[split] if stem in found), None)
+            tables.setdefault(squash_name(path.stem), path)
+    return next((tables[stem] for stem in _STEMS[split] if stem in tables), None)
 
 
 def is_labelled(path: Path) -> bool:
@@ -123,14 +104,6 @@ def is_labelled(path: Path) -> bool:
     return all(bool(names & {squash_name(name) for name in usual}) for usual in (ID_COLUMNS, LABEL_COLUMNS))
 
 
-class _Given(NamedTuple):
-    """Columns that a person named."""
-
-    ids: str | None
-    labels: str | None
-    files: str | None
-
-
 def _read(path: Path) -> Delimited:
     table = read_delimited(path)
     if not table.rows:
@@ -138,15 +111,19 @@ def _read(path: Path) -> Delimited:
     return table
 
 
-def _choose(path: Path, table: Delimited, given: _Given, hint: str | None) -> _Columns:
+def _choose(path: Path, table: Delimited, given: ReadOptions, hint: str | None) -> _Columns:
     """The columns of a file of labelled images: named, or known by their names; all that lack are told together."""
     absent = [
         f"the column {name!r} ({option})"
-        for name, option in zip(given, ("--id-column", "--label-column", "--file-column"), strict=True)
+        for name, option in (
+            (given.id_column, "--id-column"),
+            (given.label_column, "--label-column"),
+            (given.file_column, "--file-column"),
+        )
         if name is not None and name not in table.columns
     ]
-    ids = given.ids or _find(table, (*([hint] if hint else ()), *ID_COLUMNS))
-    labels = given.labels or _find(table, LABEL_COLUMNS, but={ids})
+    ids = given.id_column or _find(table, (*([hint] if hint else ()), *ID_COLUMNS))
+    labels = given.label_column or _find(table, LABEL_COLUMNS, but={ids})
     titles = _find(table, TITLE_COLUMNS, but={ids, labels})
     if ids is None:
         absent.append(f"a column of image ids, usually {', '.join(ID_COLUMNS[:4])} (--id-column)")
@@ -157,18 +134,18 @@ def _choose(path: Path, table: Delimited, given: _Given, hint: str | None) -> _C
             f"{path}: must have {' and '.join(absent)}; got {', '.join(table.columns)}. Name its columns so, or "
             "tell them with these options."
         )
-    return _Columns(ids, given.files or _find(table, FILE_COLUMNS, but={ids, labels}), labels, titles)
+    return _Columns(ids, given.file_column or _find(table, FILE_COLUMNS, but={ids, labels}), labels, titles)
 
 
-def _choose_unlabelled(path: Path, table: Delimited, given: _Given, hint: str | None, train: _Columns) -> _Columns:
+def _choose_unlabelled(path: Path, table: Delimited, given: ReadOptions, hint: str | None, train: _Columns) -> _Columns:
     """The columns of a file of test images: named, or those of the training images, or known by their names."""
-    ids = _find(table, [name for name in (given.ids, train.ids, hint, *ID_COLUMNS) if name])
+    ids = _find(table, [name for name in (given.id_column, train.ids, hint, *ID_COLUMNS) if name])
     if ids is None:
         raise DataError(
             f"{path}: must have a column of image ids, as {train.ids}; got {', '.join(table.columns)}. "
             "Name it with --id-column."
         )
-    files = _find(table, [name for name in (given.files, train.files) if name], but={ids})
+    files = _find(table, [name for name in (given.file_column, train.files) if name], but={ids})
     return _Columns(ids, files, None, _find(table, TITLE_COLUMNS, but={ids, files}))
 
 
@@ -191,3 +168,17 @@ def _describe(path: Path, table: Delimited, columns: _Columns) -> str:
     shown = ", ".join(f"{kind} from {column}" for kind, column in kinds.items() if column is not None)
     between = "" if table.separator == "," else f", fields between {_SEPARATOR_NAMES[table.separator]}"
     return f"{path.name}: {shown}{between}"
+
+
+def _is_csv(source: Path) -> bool:
+    table = find_split_csv(source, "train")
+    return table is not None and (table.name.lower() == "train.csv" or is_labelled(table))
+
+
+FORMAT = Format(
+    rank=50,
+    shows="train.csv (Kaggle)",
+    detect=_is_csv,
+    read=read_csv,
+    guess=lambda source: find_split_csv(source, "train") is not None,  # the reader asks for its columns
+)

@@ -1,4 +1,4 @@
-"""Reader for the JSON of iMaterialist and the other FGVC competitions: a file a split, and product_tree.json."""
+"""The JSON of iMaterialist and the other FGVC competitions: a file a split, and product_tree.json."""
 
 import csv
 import json
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from productrec.data.sources.rows import SourceRows, parse_whole_number
+from productrec.data.sources.format import Format, ReadOptions
+from productrec.data.sources.rows import SourceRows, parse_whole_number, read_class_id
 from productrec.data.table import SPLITS
 from productrec.errors import DataError
 
 
-def read_fgvc_json(source: Path) -> SourceRows:
+def read_fgvc_json(source: Path, options: ReadOptions) -> SourceRows:
     """Read ``{"images": [{"id", "url", "class"}]}`` per split, or the form with separate ``annotations``.
 
     Ids are kept as strings, to the letter. ``product_tree.json`` gives each class its path in the category tree;
@@ -35,11 +36,13 @@ def read_fgvc_json(source: Path) -> SourceRows:
                 raise DataError(f"{path}: every image must be an object with an 'id'; got {str(entry)[:80]}.")
             image_id = str(entry["id"])
             label = entry.get("class", entry.get("category_id", labels.get(image_id)))
+            if split == "test":
+                label = None
             title = entry.get("title")
             rows.add(
                 image_id,
                 split,
-                None if split == "test" or label is None else _read_label(label, path, image_id),
+                None if label is None else read_class_id(label, f"{path}: the class of image {image_id!r}"),
                 url=None if entry.get("url") is None else str(entry["url"]),
                 title=None if title is None else str(title),
                 path=None if entry.get("file_name") is None else str(entry["file_name"]),
@@ -80,20 +83,13 @@ def _read_annotations(document: dict[str, Any], path: Path) -> tuple[dict[str, A
     return labels, names
 
 
-def _read_label(value: Any, path: Path, image_id: str) -> int:
-    label = parse_whole_number(str(value))
-    if label is None:
-        raise DataError(f"{path}: the class of image {image_id!r} must be a whole number; got {str(value)[:80]!r}.")
-    return label
-
-
 def _walk_tree(node: Any, path: Path, above: tuple[str, ...] = ()) -> Iterator[tuple[int, tuple[str, ...]]]:
     if isinstance(node, dict):
         for name, below in node.items():
             yield from _walk_tree(below, path, (*above, str(name)))
     elif isinstance(node, list):
         for class_id in node:
-            yield _read_label(class_id, path, "/".join(above)), above
+            yield read_class_id(class_id, f"{path}: a class of category {'/'.join(above)!r}"), above
     else:
         raise DataError(f"{path}: must nest categories down to lists of class ids; got {str(node)[:80]!r}.")
 
@@ -117,3 +113,11 @@ def _read_class_names(path: Path, rows: SourceRows) -> None:
             rows.class_names[class_id] = entry["name"]
             if entry.get("description"):
                 rows.class_descriptions[class_id] = entry["description"]
+
+
+FORMAT = Format(
+    rank=40,
+    shows="train.json (iMaterialist, FGVC)",
+    detect=lambda source: (source / "train.json").is_file(),
+    read=read_fgvc_json,
+)

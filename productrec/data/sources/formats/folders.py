@@ -1,11 +1,13 @@
-"""Reader for class folders: SOURCE/CLASS/*.jpg, or SOURCE/train/CLASS/*.jpg with val and test beside it."""
+"""Class folders: SOURCE/CLASS/*.jpg, or SOURCE/train/CLASS/*.jpg with val and test beside it."""
 
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from productrec.data.sources.rows import IMAGE_FOLDERS, IMAGE_SUFFIXES, SourceRows
+from productrec.data.sources.files import IMAGE_FOLDERS, IMAGE_SUFFIXES, list_folders
+from productrec.data.sources.format import Format, ReadOptions
+from productrec.data.sources.rows import SourceRows
 from productrec.data.sources.unpacked import match_split
 from productrec.data.table import SPLITS
 from productrec.errors import DataError, describe_offenders
@@ -13,7 +15,7 @@ from productrec.errors import DataError, describe_offenders
 _NO_CLASSES = {*IMAGE_FOLDERS, "image", "img", "imgs", "photos", "pictures", "pics", "jpg", "jpeg", "png"}
 
 
-def read_folders(source: Path) -> SourceRows:
+def read_folders(source: Path, options: ReadOptions) -> SourceRows:
     """Read class folders; a class is the folder an image lies in, nested folders are its categories.
 
     Folders named train, val (valid, validation, dev) and test, in any case, are splits where train is among them; they
@@ -26,23 +28,25 @@ def read_folders(source: Path) -> SourceRows:
     """
     rows = SourceRows(numbered=True)
     splits = find_split_folders(source)
-    found: list[tuple[str, str, str | None, str]] = []
+    entries: list[tuple[str, str, str | None, str]] = []
     for split, root in (splits or {"train": source}).items():
         for path in _list_images(root):
             label = path.relative_to(root).parent.as_posix()
             relative = path.relative_to(source).as_posix()
             if split == "test":
-                found.append((path.relative_to(root).as_posix(), split, None if label == "." else label, relative))
+                entries.append((path.relative_to(root).as_posix(), split, None if label == "." else label, relative))
             elif label != ".":
-                found.append((relative, split, label, relative))
-    learned = {label for _, split, label, _ in found if split != "test" and label is not None}
+                entries.append((relative, split, label, relative))
+    learned = {label for _, split, label, _ in entries if split != "test" and label is not None}
     if not learned:
         raise DataError(
             f"{source}: must hold one folder of images a class; no image ({', '.join(IMAGE_SUFFIXES)}) lies in one."
         )
-    tested = {label for _, split, label, _ in found if split == "test" and label is not None}
+    tested = {label for _, split, label, _ in entries if split == "test" and label is not None}
     if not tested & learned:  # folders of another kind
-        found = [(image_id, split, None if split == "test" else label, path) for image_id, split, label, path in found]
+        entries = [
+            (image_id, split, None if split == "test" else label, path) for image_id, split, label, path in entries
+        ]
         tested = set()
     labels = sorted(learned | tested)
     numbers = {label: number for number, label in enumerate(labels)}
@@ -53,7 +57,7 @@ def read_folders(source: Path) -> SourceRows:
         rows.class_names[number] = name if leaves[name] == 1 else label
         if categories:
             rows.class_paths[number] = categories
-    for image_id, split, known_label, relative_path in found:
+    for image_id, split, known_label, relative_path in entries:
         rows.add(image_id, split, None if known_label is None else numbers[known_label], path=relative_path)
     if splits:
         shown = ", ".join(f"{split} from {root.relative_to(source).as_posix()}/" for split, root in splits.items())
@@ -70,19 +74,19 @@ def find_split_folders(source: Path) -> dict[str, Path]:
     Raises:
         DataError: two folders are one split, or there are val and test without train.
     """
-    inner = _list_folders(source)
+    inner = list_folders(source)
     for root in (source, *(inner if len(inner) == 1 else ())):
         folders: dict[str | None, list[Path]] = {}
-        for folder in _list_folders(root):
+        for folder in list_folders(root):
             folders.setdefault(match_split(folder.name, whole=True), []).append(folder)
         splits = {split: folders[split] for split in SPLITS if split in folders}
-        twice = [folder.name for found in splits.values() if len(found) > 1 for folder in found]
+        twice = [folder.name for roots in splits.values() if len(roots) > 1 for folder in roots]
         if "train" in splits and twice:
             raise DataError(f"{source}: a split must be one folder; got {', '.join(twice)}. Put them together.")
         if "train" in splits:
-            return {split: found[0] for split, found in splits.items()}
+            return {split: roots[0] for split, roots in splits.items()}
         if len(splits) > 1 and None not in folders:
-            names = ", ".join(folder.name for found in splits.values() for folder in found)
+            names = ", ".join(folder.name for roots in splits.values() for folder in roots)
             raise DataError(f"{source}: must hold train beside val and test; got {names}. Add it, or rename them.")
     return {}
 
@@ -98,7 +102,7 @@ def is_images_only(source: Path) -> bool:
 def _tell_unread(source: Path, splits: dict[str, Path], rows: SourceRows) -> None:
     """Folders beside train that hold images, and images that lie in no class folder."""
     beside = splits["train"].parent
-    unread = [folder for folder in _list_folders(beside) if folder not in splits.values()]
+    unread = [folder for folder in list_folders(beside) if folder not in splits.values()]
     names = [f"{folder.relative_to(source).as_posix()}/" for folder in unread if any(_list_images(folder))]
     if names:
         rows.warnings.append(
@@ -115,13 +119,16 @@ def _tell_unread(source: Path, splits: dict[str, Path], rows: SourceRows) -> Non
         rows.warnings.append(f"{source}: {describe_offenders(loose)} images lie in no class folder and are not read.")
 
 
-def _list_folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
 def _list_images(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
                 yield Path(folder, name)
+
+
+def _is_class_folders(source: Path) -> bool:
+    return bool(list_folders(source)) and not is_images_only(source)
+
+
+FORMAT = Format(rank=80, shows="one folder a class", detect=_is_class_folders, read=read_folders)

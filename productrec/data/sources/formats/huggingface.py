@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from productrec.artifacts import compute_file_digest
 from productrec.data.sources.archive import MOST_FILE_BYTES, Budget, explain_damage
-from productrec.data.sources.formats.csv import LABEL_COLUMNS, TITLE_COLUMNS
-from productrec.data.sources.rows import IMAGE_SUFFIXES
+from productrec.data.sources.column_names import LABEL_COLUMNS, TITLE_COLUMNS
+from productrec.data.sources.files import IMAGE_SUFFIXES
+from productrec.data.sources.format import Format
+from productrec.data.sources.formats.table import read_table
 from productrec.data.sources.unpacked import (
     IMAGES,
     Unpacked,
@@ -25,7 +27,6 @@ from productrec.errors import DataError, describe_offenders
 
 _DICT, _INFO, _STATE = "dataset_dict.json", "dataset_info.json", "state.json"
 _IDS = ("image_id", "id")
-_LABELS = (*LABEL_COLUMNS, "labels", "class_name")
 _TITLES = (*TITLE_COLUMNS, "caption")
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)  # as the library allows; a folder's name as well
 _BATCH = 64
@@ -185,7 +186,7 @@ def _choose_columns(part: Path, names: list[str], images: list[str], classes: di
             f"{part}: one column must be of the type Image, or of several one named image; "
             f"got {describe_offenders(images or names)}. Cast or rename it and save the dataset again."
         )
-    label = next((name for name in _LABELS if name in names), None)
+    label = next((name for name in LABEL_COLUMNS if name in names), None)
     if label is None and len(classes) > 1:
         raise DataError(
             f"{part}: of several columns of the type ClassLabel one must be named label; "
@@ -231,3 +232,12 @@ def _read_id(value: object, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(f"{where}: an id must be a text or a whole number; got {ascii(value)[:80]}. Mend the dataset.")
     return str(value)
+
+
+FORMAT = Format(
+    rank=20,
+    shows="a dataset that Hugging Face's save_to_disk wrote",
+    detect=is_saved_dataset,
+    unpack=export_dataset,
+    read=read_table,
+)

@@ -1,4 +1,4 @@
-"""Reader for a table written by hand: CSV or Parquet with the image table's own columns."""
+"""A table written by hand: CSV or Parquet with the image table's own columns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from productrec.data.sources.format import Format, ReadOptions
 from productrec.data.sources.rows import SourceRows, number_labels
 from productrec.data.table import SPLITS
 from productrec.errors import DataError, describe_offenders
@@ -15,7 +16,7 @@ _EXTRAS = ("path", "title", "url", "box", "group", "role")
 _KNOWN = ("image_id", "split", "label", "weight", *_EXTRAS)
 
 
-def read_table(source: Path) -> SourceRows:
+def read_table(source: Path, options: ReadOptions) -> SourceRows:
     """Read ``images.csv`` or ``images.parquet``: ``image_id`` is needed, ``split`` is train where it is not given.
 
     Labels that are all whole numbers are class ids; others are names, numbered in sorted order.
@@ -48,13 +49,13 @@ def read_table(source: Path) -> SourceRows:
     rows = SourceRows()
     numbers, rows.numbered = number_labels([label for label in labels if label is not None])
     rows.class_names = {number: name for name, number in numbers.items()}
-    for place, image_id in enumerate(texts["image_id"]):
+    for row, image_id in enumerate(texts["image_id"]):
         if image_id is None:
-            raise DataError(f"{path}: every row must have an image_id; row {place + 1} has none.")
-        extras = {name: texts[name][place] for name in _EXTRAS if name in texts}
-        label = labels[place]
-        weight = _read_weight(weights[place], path, image_id)
-        rows.add(image_id, splits[place], None if label is None else numbers[label], **extras, weight=weight)
+            raise DataError(f"{path}: every row must have an image_id; row {row + 1} has none.")
+        extras = {name: texts[name][row] for name in _EXTRAS if name in texts}
+        label = labels[row]
+        weight = _read_weight(weights[row], path, image_id)
+        rows.add(image_id, splits[row], None if label is None else numbers[label], **extras, weight=weight)
     return rows
 
 
@@ -69,3 +70,11 @@ def _read_weight(text: str | None, path: Path, image_id: str) -> float | None:
 
 def _as_texts(column: pd.Series) -> list[str | None]:
     return [None if pd.isna(value) else str(value) for value in column]
+
+
+FORMAT = Format(
+    rank=10,
+    shows=f"{' or '.join(NAMES)} (a table of your own)",
+    detect=lambda source: any((source / name).is_file() for name in NAMES),
+    read=read_table,
+)

@@ -10,6 +10,9 @@ from typing import Any
 
 from productrec.artifacts import compute_file_digest
 from productrec.data.sources.archive import SUFFIXES, unpack_into
+from productrec.data.sources.files import list_folders
+from productrec.data.sources.format import Format
+from productrec.data.sources.formats.table import read_table
 from productrec.data.sources.unpacked import (
     IMAGES,
     Unpacked,
@@ -81,10 +84,10 @@ def unpack_shards(source: Path, folder: Path) -> Unpacked:
 def _read_samples(shard: Path, folder: Path) -> list[UnpackedImage]:
     """The samples of an unpacked shard, by key; every file but their images is removed."""
     samples: dict[str, dict[str, Path]] = {}
-    for place, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            path = Path(place, name)
+            path = Path(parent, name)
             match = _ENTRY.fullmatch(path.relative_to(folder).as_posix())
             if match is None:
                 path.unlink()
@@ -134,3 +137,13 @@ def _read_text(path: Path, where: str) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{where}: {path.name} must be text in UTF-8; it is not. Mend the shard.") from None
+
+
+def _is_shards(source: Path) -> bool:
+    shards = list_shards(source)
+    # A tar beside class folders is somebody's backup, unless it has a shard's number.
+    is_numbered = any(shard.name.partition(".")[0][-1:].isdigit() for shard in shards)
+    return bool(shards) and (is_numbered or not list_folders(source))
+
+
+FORMAT = Format(rank=70, shows="tar shards (WebDataset)", detect=_is_shards, unpack=unpack_shards, read=read_table)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from productrec.data.curation.folds import assign_folds, chain_equal, connect_rows, join_groups, split_by_class
+from productrec.data.curation.folds import assign_folds, assign_table_folds, chain_equal, connect_rows, join_groups
+from productrec.data.table import IMAGE_COLUMNS, build_frame
 from productrec.errors import DataError
 
 
@@ -102,23 +103,22 @@ def test_components_are_those_of_a_walk(seed: int) -> None:
     np.testing.assert_array_equal(connect_rows(60, pairs), known)
 
 
-# ---------------------------------------------------------------- class-disjoint
+# ---------------------------------------------------------------- a table's folds
 
 
-def test_whole_classes_are_held_out() -> None:
-    labels = np.random.default_rng(0).integers(50, size=1000) * 3
-    held = split_by_class(labels, 0.3, 1)
-    assert not set(labels[held].tolist()) & set(labels[~held].tolist())
-    assert len(set(labels[held].tolist())) == 15
-    np.testing.assert_array_equal(held[::-1], split_by_class(labels[::-1], 0.3, 1))
+def build(*rows: tuple[str, str, int | None], status: str = "ok") -> pd.DataFrame:
+    ids, splits, labels = zip(*rows, strict=True)
+    return build_frame(
+        IMAGE_COLUMNS,
+        {"image_id": list(ids), "split": list(splits), "label": list(labels), "status": [status] * len(rows)},
+    )
 
 
-def test_both_sides_keep_a_class() -> None:
-    for share in (0.01, 0.99):
-        assert set(split_by_class(np.array([4, 9, 4]), share, 0).tolist()) == {True, False}
-
-
-@pytest.mark.parametrize(("labels", "share"), [([1, 1], 0.5), ([1, 2], 0.0), ([1, 2], 1.0)])
-def test_an_impossible_split_is_refused(labels: list[int], share: float) -> None:
-    with pytest.raises(DataError, match="a class-disjoint split must have"):
-        split_by_class(np.array(labels), share, 0)
+def test_folds_go_to_readable_labelled_training_images() -> None:
+    rows = [(f"i{place}", "train", place % 3) for place in range(30)] + [("v", "val", 1), ("lone", "train", 8)]
+    table = build(*rows)
+    table.loc[0, "status"] = "broken"
+    dealt, findings = assign_table_folds(table, 5, seed=0)
+    assert dealt["fold"].isna().tolist() == [True] + [False] * 29 + [True, False]
+    assert sorted(dealt["fold"].dropna().unique().tolist()) == [0, 1, 2, 3, 4]
+    assert findings == ["1 (8) classes have fewer images or groups than 5 folds; some folds lack them."]

@@ -1,11 +1,13 @@
 """CSV sources: ids to the letter, columns found or named, labels numbered."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from productrec.data.sources.formats.csv import read_csv
-from productrec.data.sources.rows import find_sample
+from productrec.data.sources.format import ReadOptions
+from productrec.data.sources.reading import read_source
+from productrec.data.sources.rows import SourceRows
 from productrec.errors import DataError
 
 
@@ -15,15 +17,19 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
+def read(folder: Path, **options: Any) -> SourceRows:
+    return read_source(folder, "csv", ReadOptions(**options))
+
+
 def refuse(folder: Path, **options: str) -> str:
     with pytest.raises(DataError) as caught:
-        read_csv(folder, **options)
+        read(folder, **options)
     return str(caught.value)
 
 
 def test_ids_stay_the_strings_they_are(tmp_path: Path) -> None:
     ids = ["000123", "NA", "nan", "1.0", "1e5", "True", "2019-01-01", " x ", "é"]
-    rows = read_csv(write(tmp_path, train="id,label\n" + "".join(f"{name},1\n" for name in ids)))
+    rows = read(write(tmp_path, train="id,label\n" + "".join(f"{name},1\n" for name in ids)))
     assert rows.image_id == ids
     images, _ = rows.build_frames()
     assert images["image_id"].tolist() == ids
@@ -31,7 +37,7 @@ def test_ids_stay_the_strings_they_are(tmp_path: Path) -> None:
 
 
 def test_splits_titles_and_whole_numbers_as_class_ids(tmp_path: Path) -> None:
-    rows = read_csv(
+    rows = read(
         write(
             tmp_path,
             train='id,title,label\na,"Tin, red",7\nb,Jar,3\n',
@@ -47,7 +53,7 @@ def test_splits_titles_and_whole_numbers_as_class_ids(tmp_path: Path) -> None:
 
 
 def test_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
-    rows = read_csv(write(tmp_path, train="id,label\na,tin\nb,jar\nc,tin\n", val="id,label\nd,box\n"))
+    rows = read(write(tmp_path, train="id,label\na,tin\nb,jar\nc,tin\n", val="id,label\nd,box\n"))
     assert rows.label == [2, 1, 2, 0]
     assert rows.class_names == {0: "box", 1: "jar", 2: "tin"}
 
@@ -67,7 +73,7 @@ def test_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
 )
 def test_labels_are_numbers_only_where_all_are_plain_ones(tmp_path: Path, given: list[str], numbers: list[int]) -> None:
     text = "".join(f"image{number},{label}\n" for number, label in enumerate(given))
-    rows = read_csv(write(tmp_path, train="id,label\n" + text))
+    rows = read(write(tmp_path, train="id,label\n" + text))
     assert rows.label == numbers
     assert [rows.class_names[number] for number in numbers] == given
     rows.build_frames()
@@ -75,9 +81,9 @@ def test_labels_are_numbers_only_where_all_are_plain_ones(tmp_path: Path, given:
 
 def test_columns_can_be_named(tmp_path: Path) -> None:
     write(tmp_path, train="posting,image,label_group,kind\np1,a.jpg,5,x\n", test="posting,image\np2,b.jpg\n")
-    usual = read_csv(tmp_path)
+    usual = read(tmp_path)
     assert (usual.image_id, usual.label) == (["a.jpg", "b.jpg"], [5, None])
-    named = read_csv(tmp_path, id_column="posting", label_column="kind")
+    named = read(tmp_path, id_column="posting", label_column="kind")
     assert (named.image_id, named.label, named.class_names) == (["p1", "p2"], [0, None], {0: "x"})
 
 
@@ -92,23 +98,23 @@ def test_a_missing_column_names_the_option(tmp_path: Path) -> None:
     assert "the column 'file' (--file-column)" in refuse(
         tmp_path, id_column="photo", label_column="brand", file_column="file"
     )
-    assert read_csv(tmp_path, id_column="photo", label_column="brand").image_id == ["a.jpg"]
+    assert read(tmp_path, id_column="photo", label_column="brand").image_id == ["a.jpg"]
 
 
 def test_test_ids_come_from_the_sample_submission_where_there_is_no_test_file(tmp_path: Path) -> None:
     write(tmp_path, train="id,label\na,1\n", sample_submission="id,predicted\n007,1 2 3\nNA,1 2 3\n")
-    rows = read_csv(tmp_path, sample=tmp_path / "sample_submission.csv")
+    rows = read(tmp_path, sample=tmp_path / "sample_submission.csv")
     assert rows.image_id == ["a", "007", "NA"]
     assert rows.split == ["train", "test", "test"]
     assert rows.label[1:] == [None, None]
-    assert read_csv(tmp_path).image_id == ["a"]
+    assert read(tmp_path).image_id == ["a"]
     write(tmp_path, test="id\nt\n")
-    assert read_csv(tmp_path, sample=tmp_path / "sample_submission.csv").image_id == ["a", "t"]
+    assert read(tmp_path, sample=tmp_path / "sample_submission.csv").image_id == ["a", "t"]
 
 
 def test_a_byte_order_mark_quotes_and_windows_lines_are_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes(b'\xef\xbb\xbfid,label\r\n"a""b\nc",1\r\n')
-    assert read_csv(tmp_path).image_id == ['a"b\nc']
+    assert read(tmp_path).image_id == ['a"b\nc']
 
 
 def test_a_row_without_label_is_refused(tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_a_row_without_label_is_refused(tmp_path: Path) -> None:
 
 
 def test_extra_fields_do_no_harm(tmp_path: Path) -> None:
-    assert read_csv(write(tmp_path, train="id,label\na,1,more,fields\n")).label == [1]
+    assert read(write(tmp_path, train="id,label\na,1,more,fields\n")).label == [1]
 
 
 @pytest.mark.parametrize("data", [b"", b"id,label\n", b"id,label\n\xff,1\n", b'id,label\n"' + b"a" * 200_000])
@@ -143,7 +149,7 @@ def test_a_source_without_train_csv_is_refused(tmp_path: Path) -> None:
 )
 def test_headers_in_any_case_and_other_separators(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    rows = read_csv(tmp_path)
+    rows = read(tmp_path)
     assert (rows.image_id, rows.class_names) == (["a", "b"], {0: "x", 1: "y"})
     assert rows.notes and rows.notes[0].startswith(f"{name}: ids from ")
 
@@ -155,26 +161,13 @@ def test_a_column_of_files_beside_that_of_the_ids(tmp_path: Path) -> None:
         test="posting_id,image,title\ntest_1,t1.jpg,jar\n",
         sample_submission="posting_id,matches\ntest_1,test_1\n",
     )
-    rows = read_csv(tmp_path, sample=find_sample(tmp_path))
+    rows = read(tmp_path, sample=tmp_path / "sample_submission.csv")
     assert (rows.image_id, rows.path) == (["train_1", "test_1"], ["h1.jpg", "t1.jpg"])
     assert rows.title == ["red tin", "jar"]
 
 
 def test_the_sample_submission_says_which_column_is_that_of_the_ids(tmp_path: Path) -> None:
     write(tmp_path, train="image,code,label\na.jpg,17,x\n", sample_submission="Code,label\n18,x\n")
-    rows = read_csv(tmp_path, sample=find_sample(tmp_path))
+    rows = read(tmp_path, sample=tmp_path / "sample_submission.csv")
     assert (rows.image_id, rows.path) == (["17", "18"], ["a.jpg", None])
     assert rows.split == ["train", "test"]
-
-
-def test_a_sample_of_another_name_is_taken_where_it_is_named_so_or_given(tmp_path: Path) -> None:
-    write(tmp_path, train="id,label\na,1\n", sampleSubmission="id,label\nb,1\n", other="id,label\nc,1\n")
-    assert find_sample(tmp_path) == tmp_path / "sampleSubmission.csv"
-    assert find_sample(tmp_path, "other.csv") == tmp_path / "other.csv"
-    with pytest.raises(DataError, match=r"absent.csv: must be the sample submission; no such file. .*: 3 \(other.csv,"):
-        find_sample(tmp_path, "absent.csv")
-    write(tmp_path, sample_sub="id,label\n")
-    with pytest.raises(DataError, match="must hold one sample submission; got sampleSubmission.csv, sample_sub.csv"):
-        find_sample(tmp_path)
-    write(tmp_path, sample_submission="id,label\n")
-    assert find_sample(tmp_path) == tmp_path / "sample_submission.csv"

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from productrec.data.sources.formats.fgvc_json import read_fgvc_json
+from productrec.data.sources.reading import read_source
 from productrec.data.sources.rows import SourceRows
 from productrec.errors import DataError
+
+
+def read(source: Path) -> SourceRows:
+    return read_source(source, "fgvc_json")
 
 
 def write(folder: Path, **documents: Any) -> Path:
@@ -21,7 +25,7 @@ def write(folder: Path, **documents: Any) -> Path:
 
 def refuse(folder: Path, **documents: Any) -> str:
     with pytest.raises(DataError) as caught:
-        read_fgvc_json(write(folder, **documents))
+        read(write(folder, **documents))
     return str(caught.value)
 
 
@@ -33,7 +37,7 @@ TRAIN = {"images": [{"id": "a.jpg", "class": 3, "url": "https://x/a"}, {"id": "b
 
 
 def test_the_form_with_a_class_in_each_image(tmp_path: Path) -> None:
-    rows = read_fgvc_json(
+    rows = read(
         write(
             tmp_path,
             train=TRAIN,
@@ -53,7 +57,7 @@ def test_the_form_with_a_class_in_each_image(tmp_path: Path) -> None:
 
 
 def test_the_form_with_separate_annotations(tmp_path: Path) -> None:
-    rows = read_fgvc_json(
+    rows = read(
         write(
             tmp_path,
             train={
@@ -73,7 +77,7 @@ def test_the_form_with_separate_annotations(tmp_path: Path) -> None:
 
 def test_ids_stay_as_they_are(tmp_path: Path) -> None:
     ids = ["000123", "NA", "1e5", "a,b", "=1+1", " b ", "é", "e\u0301", "0x10", "None"]
-    rows = read_fgvc_json(write(tmp_path, train={"images": [{"id": name, "class": 0} for name in ids]}))
+    rows = read(write(tmp_path, train={"images": [{"id": name, "class": 0} for name in ids]}))
     assert rows.image_id == ids
     images, _ = rows.build_frames()
     assert images["image_id"].tolist() == ids
@@ -89,15 +93,15 @@ def test_ids_stay_as_they_are(tmp_path: Path) -> None:
     ],
 )
 def test_text_that_is_no_unicode_is_refused(tmp_path: Path, image: dict[str, str]) -> None:
-    rows = read_fgvc_json(write(tmp_path, train={"images": [image | {"class": 1}]}))
+    rows = read(write(tmp_path, train={"images": [image | {"class": 1}]}))
     with pytest.raises(DataError, match="must be valid Unicode"):
         rows.build_frames()
-    rows = read_fgvc_json(write(tmp_path, train={"images": [{"id": "\U0001f96b é", "class": 1}]}))
+    rows = read(write(tmp_path, train={"images": [{"id": "\U0001f96b é", "class": 1}]}))
     assert rows.build_frames()[0]["image_id"].tolist() == ["\U0001f96b é"]
 
 
 def test_labels_in_the_test_file_are_not_read(tmp_path: Path) -> None:
-    rows = read_fgvc_json(
+    rows = read(
         write(tmp_path, train=TRAIN, test={"images": [{"id": "t", "class": 4}, {"id": "u", "class": "secret"}]})
     )
     assert triples(rows)[2:] == [("t", "test", None), ("u", "test", None)]
@@ -105,7 +109,7 @@ def test_labels_in_the_test_file_are_not_read(tmp_path: Path) -> None:
 
 def test_a_class_may_be_given_as_text_and_may_be_negative(tmp_path: Path) -> None:
     images = [{"id": "a", "class": "12"}, {"id": "b", "class": -1}]
-    assert read_fgvc_json(write(tmp_path, train={"images": images})).label == [12, -1]
+    assert read(write(tmp_path, train={"images": images})).label == [12, -1]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_a_class_that_is_no_whole_number_is_refused(tmp_path: Path, value: objec
 
 
 def test_a_training_image_without_a_class_is_left_for_the_table_to_refuse(tmp_path: Path) -> None:
-    assert read_fgvc_json(write(tmp_path, train={"images": [{"id": "a"}, {"id": "b", "class": None}]})).label == [
+    assert read(write(tmp_path, train={"images": [{"id": "a"}, {"id": "b", "class": None}]})).label == [
         None,
         None,
     ]
@@ -135,7 +139,7 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path, text: str) -> None:
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_bytes(b"\x80\x81")
     with pytest.raises(DataError, match=r"train.json: is not valid JSON"):
-        read_fgvc_json(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("document", [[], 3, {}, {"images": None}, {"images": {"a": 1}}, {"image": []}])
@@ -175,7 +179,7 @@ def test_a_damaged_validation_file_is_refused_too(tmp_path: Path) -> None:
 
 def test_the_product_tree_gives_each_class_its_path(tmp_path: Path) -> None:
     tree = {"food": {"tins": [3, 5], "jars": {"glass": [4]}}, "tools": [9]}
-    rows = read_fgvc_json(write(tmp_path, train=TRAIN, product_tree=tree))
+    rows = read(write(tmp_path, train=TRAIN, product_tree=tree))
     assert rows.class_paths == {3: "food/tins", 5: "food/tins", 4: "food/jars/glass", 9: "tools"}
     _, classes = rows.build_frames()
     assert classes["id"].tolist() == [3, 4, 5, 9]
@@ -200,7 +204,7 @@ def test_class_names_and_descriptions_come_from_a_csv(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text(
         'class,name,description\n3,"Tin, small",Red\n4,Jar,\n²,odd,\nx,odd,\n5,Späti,\n', encoding="utf-8-sig"
     )
-    rows = read_fgvc_json(write(tmp_path, train=TRAIN))
+    rows = read(write(tmp_path, train=TRAIN))
     assert rows.class_names == {3: "Tin, small", 4: "Jar", 5: "Späti"}
     assert rows.class_descriptions == {3: "Red"}
     _, classes = rows.build_frames()
@@ -209,7 +213,7 @@ def test_class_names_and_descriptions_come_from_a_csv(tmp_path: Path) -> None:
 
 def test_class_files_of_other_columns_are_let_be(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("a,b\n1,2\n")
-    rows = read_fgvc_json(write(tmp_path, train=TRAIN))
+    rows = read(write(tmp_path, train=TRAIN))
     assert rows.class_names == {}
     _, classes = rows.build_frames()
     assert classes["name"].tolist() == ["3", "4"]

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from productrec.data.sources.files import find_paths
 from productrec.data.sources.formats.huggingface import export_dataset
-from productrec.data.sources.layouts import detect_layout, read_source
-from productrec.data.sources.rows import find_paths
+from productrec.data.sources.reading import detect_format, read_source
 from productrec.data.table import check_table
 from productrec.errors import DataError
 from productrec.recipe.data import DataSettings
@@ -60,7 +60,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_rows_become_files_and_a_table(saved: Path, tmp_path: Path) -> None:
-    assert detect_layout(saved) == "huggingface"
+    assert detect_format(saved) == "huggingface"
     images, names = read(saved, tmp_path / "out")
     assert images["split"].to_dict() == {
         "train-000000": "train",
@@ -87,7 +87,7 @@ def test_rows_become_files_and_a_table(saved: Path, tmp_path: Path) -> None:
 def test_a_single_dataset_with_ids_and_names(tmp_path: Path) -> None:
     columns = {"image": [picture()] * 2, "label": ["mug", "bowl"], "image_id": ["007", "NA"]}
     source = save(build(datasets.Value("string"), **columns), tmp_path / "set")
-    assert detect_layout(source) == "huggingface"
+    assert detect_format(source) == "huggingface"
     images, names = read(source, tmp_path / "out")
     assert images["label"].to_dict() == {"007": 1, "NA": 0}
     assert names == {0: "bowl", 1: "mug"}

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from productrec.data.sources.files import find_paths
 from productrec.data.sources.formats.webdataset import list_shards, unpack_shards
-from productrec.data.sources.layouts import detect_layout, read_source
-from productrec.data.sources.rows import find_paths
+from productrec.data.sources.reading import detect_format, read_source
 from productrec.data.table import check_table
 from productrec.errors import DataError
 from productrec.recipe.data import DataSettings
@@ -71,7 +71,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 def test_samples_become_rows(shards: Path, tmp_path: Path) -> None:
-    assert detect_layout(shards) == "webdataset"
+    assert detect_format(shards) == "webdataset"
     images, names = read(shards, tmp_path / "out")
     assert list(images.index) == ["t1", "t2", "000001", "000002", "shelf/a", "000003", "v1"]
     assert names == {0: "bowl", 1: "mug"}
@@ -241,7 +241,7 @@ def test_shards_are_ingested(shards: Path, tmp_path: Path, capsys: pytest.Captur
     data = DataSettings(validation_fraction=0.0)
     explain_source(shards, out, data=data)
     told = capsys.readouterr()
-    assert "layout webdataset" in told.out + told.err
+    assert "format webdataset" in told.out + told.err
     assert not (tmp_path / "data").exists() and not list(tmp_path.glob(".productrec*"))  # nothing is left of the look
     ingested = run_ingest(shards, out, data=data)
     assert ingested.by_split == {"train": 4, "val": 1, "test": 2}

@@ -1,16 +1,9 @@
-"""What duplicates, held-out images and folds do to a table."""
+"""What near-duplicates do to a table."""
 
 import numpy as np
 import pandas as pd
 
-from productrec.data.curation.apply import (
-    apply_duplicates,
-    assign_table_folds,
-    describe_duplicates,
-    hold_out_classes,
-    hold_out_grouped,
-    list_duplicates,
-)
+from productrec.data.curation.deduplication import apply_duplicates, describe_duplicates, list_duplicates
 from productrec.data.curation.duplicates import DuplicateCluster, DuplicateReport
 from productrec.data.table import IMAGE_COLUMNS, build_frame
 
@@ -73,35 +66,3 @@ def test_findings_name_leaks_and_conflicts() -> None:
     listed = list_duplicates(REPORT, TABLE)
     assert listed["image_id"].tolist() == ["a", "b", "d", "c", "e"]
     assert listed["cluster"].tolist() == [0, 0, 0, 1, 1]
-
-
-def test_held_out_groups_are_whole_and_leave_every_class_something() -> None:
-    rows = [(f"i{place}", "train", place % 5) for place in range(100)] + [("lone", "train", 9)]
-    table = build(*rows)
-    table["group"] = pd.Series([f"g{place // 2 // 5}_{place % 5}" for place in range(100)] + [None], dtype="str")
-    held = hold_out_grouped(table, 0.2, seed=3)
-    val = held["split"] == "val"
-    assert 15 <= val.sum() <= 25
-    assert not set(held.loc[val, "group"]) & set(held.loc[~val, "group"].dropna())
-    assert set(held.loc[~val, "label"]) == {0, 1, 2, 3, 4, 9}
-    assert hold_out_grouped(table, 0.2, seed=3).equals(held)
-
-
-def test_folds_go_to_readable_labelled_training_images() -> None:
-    rows = [(f"i{place}", "train", place % 3) for place in range(30)] + [("v", "val", 1), ("lone", "train", 8)]
-    table = build(*rows)
-    table.loc[0, "status"] = "broken"
-    dealt, findings = assign_table_folds(table, 5, seed=0)
-    assert dealt["fold"].isna().tolist() == [True] + [False] * 29 + [True, False]
-    assert sorted(dealt["fold"].dropna().unique().tolist()) == [0, 1, 2, 3, 4]
-    assert findings == ["1 (8) classes have fewer images or groups than 5 folds; some folds lack them."]
-
-
-def test_held_out_classes_are_whole() -> None:
-    rows = [(f"i{place}", "train", place % 10) for place in range(100)] + [("t", "test", None)]
-    held = hold_out_classes(build(*rows), 0.3, seed=1)
-    val = held["split"] == "val"
-    assert len(set(held.loc[val, "label"])) == 3
-    assert not set(held.loc[val, "label"]) & set(held.loc[held["split"] == "train", "label"])
-    assert val.sum() == 30
-    assert held["split"].iloc[-1] == "test"

@@ -1,4 +1,4 @@
-"""How ingest comes to its rows and files: unpack, read, fetch, look at or pack them, as the settings say."""
+"""The image files of a source, as the settings say: fetched, looked at or packed, and what they are known by."""
 
 from __future__ import annotations
 
@@ -8,23 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from productrec.artifacts import compute_digest
-from productrec.console import show_progress, warn
+from productrec.console import show_progress
 from productrec.data.download.fetching import download_images
 from productrec.data.download.terms import Request, get_file_name
 from productrec.data.images import get_boxes
 from productrec.data.inspection import ImageState, inspect_images
 from productrec.data.packed import pack_images
-from productrec.data.sources.archive import describe_skipped, is_archive, unpack_archive
-from productrec.data.sources.formats.coco import ROBOFLOW_NAME
-from productrec.data.sources.layouts import UNPACKERS, detect_layout, read_source
-from productrec.data.sources.rows import SourceRows
-from productrec.data.sources.unpacked import Unpacked
 from productrec.errors import DataError
 from productrec.recipe.data import DataSettings
 from productrec.runtime import count_cores
-
-_LARGEST_LIST_BYTES = 4 << 30
-_LIST_SUFFIXES = (".json", ".csv", ".tsv", ".txt", ".parquet", ".mat")
 
 
 def inspect_files(images: pd.DataFrame, root: Path, data: DataSettings) -> list[ImageState]:
@@ -82,49 +74,6 @@ def fetch_files(images: pd.DataFrame, folder: Path, data: DataSettings) -> tuple
             f"{next(iter(reasons.values()))}. The ledger there has a line for each."
         )
     return pd.Series(paths, index=images.index, dtype="str"), reasons
-
-
-def unpack_source(source: Path, out: Path, data: DataSettings) -> tuple[Path, str]:
-    """The folder to read, and its layout: what lies in an archive, in shards or in a dataset is unpacked first."""
-    place = out.parent / f"{out.name}.unpacked"
-    if is_archive(source):
-        source = _tell_skipped(source, unpack_archive(source, place))
-        place = out.parent / f"{out.name}.unpacked.images"  # an archive of shards
-    layout = detect_layout(source) if data.format == "auto" else data.format
-    if layout in UNPACKERS:
-        source = _tell_skipped(source, UNPACKERS[layout](source, place))
-    return source, layout
-
-
-def _tell_skipped(source: Path, unpacked: Unpacked) -> Path:
-    skipped = describe_skipped(unpacked.skipped)
-    if skipped:
-        warn(f"{source}: {skipped}")
-    return unpacked.folder
-
-
-def list_source_files(source: Path) -> list[Path]:
-    """The files of a source that say what its images are."""
-    folders = [source, source / "annotations"]
-    files = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    return sorted(
-        path
-        for path in (*files, *source.glob(f"*/{ROBOFLOW_NAME}"))
-        if path.suffix.lower() in _LIST_SUFFIXES and path.is_file() and path.stat().st_size <= _LARGEST_LIST_BYTES
-    )
-
-
-def read_rows(source: Path, layout: str, data: DataSettings, sample: Path | None) -> SourceRows:
-    """The source's rows by its layout's reader."""
-    return read_source(
-        source,
-        layout,
-        id_column=data.id_column,
-        label_column=data.label_column,
-        file_column=data.file_column,
-        sample=sample,
-        box_margin=data.box_margin,
-    )
 
 
 def fingerprint_files(images: pd.DataFrame, root: Path) -> str:

@@ -1,4 +1,4 @@
-"""Ingest: when the image files count as others than before."""
+"""Image files: when they count as others than before."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from productrec.assembly.files import fingerprint_files
+from productrec.assembly.image_files import fingerprint_files
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Which layout a source has, and which file belongs to an id."""
+"""Which file belongs to an id."""
 
 import itertools
 import os
@@ -8,19 +8,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from productrec.data.sources.formats.csv import read_csv
-from productrec.data.sources.formats.fgvc_json import read_fgvc_json
-from productrec.data.sources.layouts import detect_layout
-from productrec.data.sources.rows import (
+from productrec.data.sources.files import (
     IMAGE_FOLDERS,
     IMAGE_SUFFIXES,
     UPPER_SUFFIXES,
     FileFinder,
-    SourceRows,
     find_image_root,
     find_paths,
-    parse_whole_number,
 )
+from productrec.data.sources.format import ReadOptions
+from productrec.data.sources.reading import read_source
+from productrec.data.sources.rows import SourceRows
 from productrec.errors import DataError
 
 
@@ -44,72 +42,12 @@ def test_a_looped_link_hides_no_other_file(tmp_path: Path) -> None:
     assert FileFinder(tmp_path).find("sub/a.png", "train") == "sub/a.png"
 
 
-# ---------------------------------------------------------------- layout
-
-
-@pytest.mark.parametrize(
-    ("files", "layout"),
-    [
-        (["train.json", "images/a.jpg"], "fgvc_json"),
-        (["train.csv", "train/a.jpg"], "csv"),
-        (["train.json", "train.csv"], "fgvc_json"),
-        (["tin/a.jpg"], "folders"),
-    ],
-)
-def test_the_layout_is_seen_from_the_files(tmp_path: Path, files: list[str], layout: str) -> None:
-    for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    assert detect_layout(tmp_path) == layout
-
-
-def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"one folder a class; got 0 \(\)"):
-        detect_layout(tmp_path)
-    (tmp_path / "readme.txt").write_text("x")
-    (tmp_path / ".git").mkdir()
-    with pytest.raises(DataError, match=r"must hold train.json .*; got 2 \(.git, readme.txt\)"):
-        detect_layout(tmp_path)
-
-
-def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    for name in ("file", "absent"):
-        with pytest.raises(DataError, match="no such folder"):
-            detect_layout(tmp_path / name)
-
-
 def test_the_image_root_is_the_source_or_the_given_folder(tmp_path: Path) -> None:
     assert find_image_root(tmp_path, None) == tmp_path
     (tmp_path / "pictures").mkdir()
     assert find_image_root(tmp_path, tmp_path / "pictures") == tmp_path / "pictures"
     with pytest.raises(DataError, match="must be the folder of the images; no such folder"):
         find_image_root(tmp_path, tmp_path / "absent")
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("0", 0),
-        ("-12", -12),
-        ("007", 7),
-        ("9223372036854775807", 2**63 - 1),
-        ("9223372036854775808", None),
-        ("-9223372036854775808", -(2**63)),
-        ("", None),
-        ("-", None),
-        ("--1", None),
-        ("+1", None),
-        ("1.0", None),
-        (" 1", None),
-        ("1\n", None),
-        ("²", None),
-        ("٣", None),
-        ("9" * 5000, None),
-    ],
-)
-def test_whole_numbers(text: str, number: int | None) -> None:
-    assert parse_whole_number(text) == number
 
 
 # ---------------------------------------------------------------- files of ids
@@ -263,7 +201,7 @@ def test_a_csv_source_finds_files_by_ids_without_suffix(tmp_path: Path) -> None:
     write_images(tmp_path, "images/000123.jpg", "images/NA.jpg", "images/t1.jpg")
     (tmp_path / "train.csv").write_text("id,label\n000123,1\nNA,2\n123,1\n")
     (tmp_path / "sample_submission.csv").write_text("id,predicted\nt1,1 2 3\n")
-    images, _ = read_csv(tmp_path, sample=tmp_path / "sample_submission.csv").build_frames()
+    images, _ = read_source(tmp_path, "csv", ReadOptions(sample=tmp_path / "sample_submission.csv")).build_frames()
     assert find_paths(images, tmp_path).fillna("none").tolist() == [
         "images/000123.jpg",
         "images/NA.jpg",
@@ -276,21 +214,7 @@ def test_an_fgvc_source_keeps_ids_without_files(tmp_path: Path) -> None:
     write_images(tmp_path, "images/a.jpg", "images/d.jpg")
     (tmp_path / "train.json").write_text('{"images": [{"id": "a.jpg", "class": 1}, {"id": "gone.jpg", "class": 1}]}')
     (tmp_path / "test.json").write_text('{"images": [{"id": "d.jpg"}, {"id": "../train.json"}]}')
-    images, _ = read_fgvc_json(tmp_path).build_frames()
+    images, _ = read_source(tmp_path, "fgvc_json").build_frames()
     images["path"] = find_paths(images, tmp_path)
     assert images["image_id"].tolist() == ["a.jpg", "gone.jpg", "d.jpg", "../train.json"]
     assert images["path"].fillna("none").tolist() == ["images/a.jpg", "none", "images/d.jpg", "none"]
-
-
-def test_frames_have_every_column_and_its_type() -> None:
-    rows = SourceRows()
-    rows.add("a", "train", 2**62 + 1, title="T")
-    rows.add("b", "test", None, url="u")
-    rows.class_descriptions[5] = "unused class"
-    rows.class_names[1] = "one"
-    images, classes = rows.build_frames()
-    assert images["label"].tolist() == [2**62 + 1, pd.NA]  # a float would have lost the last bit
-    assert str(images["label"].dtype) == "Int64"
-    assert images["status"].isna().all()
-    assert classes["id"].tolist() == [1, 2**62 + 1]
-    assert classes["name"].tolist() == ["one", str(2**62 + 1)]

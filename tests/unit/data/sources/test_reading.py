@@ -1,18 +1,13 @@
-"""Layouts beyond a competition's own: list files of retrieval benchmarks, COCO boxes, hand-written tables, archives."""
+"""The format that a source has, and sources of the retrieval benchmarks, of COCO, of tables by hand."""
 
-import io
 import json
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from productrec.data.sources.archive import unpack_archive
-from productrec.data.sources.layouts import LAYOUTS, detect_layout, read_source
-from productrec.data.table import check_table, crop_to_box, format_box
+from productrec.data.sources.reading import detect_format, read_source
+from productrec.data.table import check_table
 from productrec.errors import DataError
 
 
@@ -25,7 +20,7 @@ def write(folder: Path, **files: str) -> Path:
 
 
 def read(folder: Path, expected: str):
-    assert detect_layout(folder) == expected
+    assert detect_format(folder) == expected
     rows = read_source(folder, expected)
     images, classes = rows.build_frames()
     check_table(images, classes, "here")
@@ -46,6 +41,9 @@ def test_stanford_online_products(tmp_path: Path) -> None:
     assert rows.class_paths == {1: "bicycle", 2: "lamp"}
     (tmp_path / "Ebay_test.txt").write_text(head + "3 two 1 lamp/d.JPG\n")
     with pytest.raises(DataError, match=r"Ebay_test.txt, line 2: a class must be a whole number; got 'two'"):
+        read_source(tmp_path, "sop")
+    (tmp_path / "Ebay_test.txt").write_text(head + "3 99999999999999999999 1 lamp/d.JPG\n")  # more than 64 bits hold
+    with pytest.raises(DataError, match=r"line 2: a class must be a whole number; got '99999999999999999999'"):
         read_source(tmp_path, "sop")
 
 
@@ -134,13 +132,6 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, change: dict, message: str)
         read_source(tmp_path, "coco")
 
 
-def test_boxes_cut_what_lies_inside_the_picture() -> None:
-    pixels = np.arange(10 * 20 * 3, dtype=np.uint8).reshape(10, 20, 3)
-    assert crop_to_box(pixels, format_box(2, 3, 5, 4)).tolist() == pixels[3:7, 2:7].tolist()
-    assert crop_to_box(pixels, format_box(-5, -5, 8, 100)).shape == (10, 3, 3)
-    assert crop_to_box(pixels, format_box(50, 50, 8, 8)).shape == pixels.shape
-
-
 def test_a_table_by_hand(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -177,104 +168,6 @@ def test_titles_without_labels_are_a_catalogue(tmp_path: Path) -> None:
         read_source(tmp_path, "csv")
 
 
-# ---------------------------------------------------------------- archives
-
-
-def picture() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def pack(path: Path, **entries: bytes) -> Path:
-    files = {name.replace("__", "/").replace("_dot_", "."): data for name, data in entries.items()}
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as file:
-            for name, data in files.items():
-                file.writestr(name, data)
-    else:
-        with tarfile.open(path, "w:gz") as file:
-            for name, data in files.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                file.addfile(entry, io.BytesIO(data))
-    return path
-
-
-@pytest.mark.parametrize("name", ["set.zip", "set.tar.gz"])
-def test_an_archive_is_unpacked_once(tmp_path: Path, name: str) -> None:
-    archive = pack(tmp_path / name, top__tin__a_dot_png=picture(), top__cup__b_dot_png=picture())
-    unpacked = unpack_archive(archive, tmp_path / "out")
-    assert unpacked.folder == tmp_path / "out" / "files" / "top"
-    assert sorted(path.name for path in unpacked.folder.rglob("*.png")) == ["a.png", "b.png"]
-    assert read(unpacked.folder, "folders").class_names == {0: "cup", 1: "tin"}
-    before = (unpacked.folder / "tin" / "a.png").stat().st_mtime_ns
-    assert unpack_archive(archive, tmp_path / "out").folder == unpacked.folder
-    assert (unpacked.folder / "tin" / "a.png").stat().st_mtime_ns == before
-
-
-def test_nothing_leaves_the_folder(tmp_path: Path) -> None:
-    archive = tmp_path / "set.tar"
-    with tarfile.open(archive, "w") as file:
-        for name, kind in (
-            ("../outside.png", tarfile.REGTYPE),
-            ("/absolute.png", tarfile.REGTYPE),
-            ("link.png", tarfile.SYMTYPE),
-            ("hard.png", tarfile.LNKTYPE),
-            ("pipe.png", tarfile.FIFOTYPE),
-            ("good/a.png", tarfile.REGTYPE),
-            ("good/a.png", tarfile.REGTYPE),
-            ("x" * 300 + ".png", tarfile.REGTYPE),
-        ):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = kind, "/etc/passwd"
-            data = picture() if kind == tarfile.REGTYPE else b""
-            entry.size = len(data)
-            file.addfile(entry, io.BytesIO(data))
-    unpacked = unpack_archive(archive, tmp_path / "out")
-    assert len(unpacked.skipped) == 7
-    assert [path.name for path in (tmp_path / "out").rglob("*.png")] == ["a.png"]
-    assert not (tmp_path / "outside.png").exists()
-
-
-def test_a_bomb_and_a_damaged_archive_are_refused(tmp_path: Path) -> None:
-    bomb = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("a.png", b"\0" * (80 << 20))
-    with pytest.raises(DataError, match="a bomb, or not an archive of images"):
-        unpack_archive(bomb, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    for name in ("bad.zip", "bad.tar"):
-        (tmp_path / name).write_bytes(b"not an archive")
-        with pytest.raises(DataError, match="cannot be unpacked"):
-            unpack_archive(tmp_path / name, tmp_path / "out")
-    noise = np.random.default_rng(0).bytes(200_000)
-    for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
-        with zipfile.ZipFile(tmp_path / "cut.zip", "w", kind) as file:
-            file.writestr("a.png", noise)
-        _spoil(tmp_path / "cut.zip")
-    for suffix in ("gz", "bz2", "xz"):
-        with tarfile.open(tmp_path / f"cut.tar.{suffix}", f"w:{suffix}") as packed:
-            entry = tarfile.TarInfo("a.png")
-            entry.size = len(noise)
-            packed.addfile(entry, io.BytesIO(noise))
-        _spoil(tmp_path / f"cut.tar.{suffix}")
-
-
-def _spoil(archive: Path) -> None:
-    """Bytes in the middle damaged, then the second half missing: one clear error each, and nothing left behind."""
-    data = archive.read_bytes()
-    middle = len(data) // 2
-    for spoilt in (data[:middle] + b"\xff" * 5000 + data[middle + 5000 :], data[:middle]):
-        archive.write_bytes(spoilt)
-        with pytest.raises(DataError, match="cannot be unpacked"):
-            unpack_archive(archive, archive.parent / "out")
-        assert not (archive.parent / "out").exists()
-
-
-# ---------------------------------------------------------------- layouts that are unpacked first
-
-
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
@@ -294,19 +187,36 @@ def test_shards_and_saved_datasets_are_told_apart(tmp_path: Path, files: list[st
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    assert detect_layout(tmp_path) == expected
-    assert expected in LAYOUTS
+    assert detect_format(tmp_path) == expected
 
 
-def test_a_tar_that_ends_before_its_marker_is_refused(tmp_path: Path) -> None:
-    whole = tmp_path / "whole.tar"
-    with tarfile.open(whole, "w") as file:
-        for name in "ab":
-            entry = tarfile.TarInfo(f"{name}.png")
-            entry.size = 512
-            file.addfile(entry, io.BytesIO(bytes(512)))
-    unpack_archive(whole, tmp_path / "out")
-    for length in (1024, 1024 + 100, 2048):  # at an entry's end, in a header, and before the marker alone
-        (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:length])
-        with pytest.raises(DataError, match="cut.tar: cannot be unpacked"):
-            unpack_archive(tmp_path / "cut.tar", tmp_path / "other")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["train.json", "images/a.jpg"], "fgvc_json"),
+        (["train.csv", "train/a.jpg"], "csv"),
+        (["train.json", "train.csv"], "fgvc_json"),
+        (["tin/a.jpg"], "folders"),
+    ],
+)
+def test_the_format_is_seen_from_the_files(tmp_path: Path, files: list[str], expected: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert detect_format(tmp_path) == expected
+
+
+def test_a_folder_of_nothing_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"one folder a class; got 0 \(\)"):
+        detect_format(tmp_path)
+    (tmp_path / "readme.txt").write_text("x")
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(DataError, match=r"must hold images.csv .* train.csv .*; got 2 \(.git, readme.txt\)"):
+        detect_format(tmp_path)
+
+
+def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for name in ("file", "absent"):
+        with pytest.raises(DataError, match="no such folder"):
+            detect_format(tmp_path / name)

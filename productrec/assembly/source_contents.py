@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from productrec.artifacts import load_manifest
-from productrec.assembly.files import read_rows, unpack_source
 from productrec.competitions.contract import Contract
-from productrec.competitions.sample import Sample, adapt_contract, find_label_form, find_misfits, read_sample
+from productrec.competitions.sample import (
+    Sample,
+    adapt_contract,
+    find_label_form,
+    find_misfits,
+    find_sample,
+    read_sample,
+)
 from productrec.console import warn
+from productrec.data.class_keys import identify_classes
 from productrec.data.curation.differences import Differences, compare_tables
 from productrec.data.sources.class_numbers import keep_class_numbers
-from productrec.data.sources.rows import SourceRows, find_image_root, find_sample
-from productrec.data.table import KIND, ImageTable, check_table, identify_classes
+from productrec.data.sources.files import find_image_root
+from productrec.data.sources.format import ReadOptions
+from productrec.data.sources.reading import read_source
+from productrec.data.sources.rows import SourceRows
+from productrec.data.table import KIND, ImageTable, check_table
 from productrec.errors import ArtifactError
 from productrec.recipe.data import DataSettings
 
@@ -26,33 +33,35 @@ NO_SAMPLE = "none"
 
 
 @dataclass(frozen=True)
-class Understood:
-    """A source's images (files and states still to be found) and classes, and how they were understood.
+class SourceContents:
+    """A source's images (files and states still to be found) and classes, and how they were contents.
 
     ``contract`` has the sample's form, where it adapts; ``misfits`` are what the CSV of that contract could not agree
-    with; ``free_class_id`` is above every class id the table has ever had.
+    with; ``numbered``: class ids are numbers given to names; ``free_class_id`` is above every class id the table has
+    ever had.
     """
 
     folder: Path
-    layout: str
+    format: str
     images: pd.DataFrame
     classes: pd.DataFrame
     sample: Path | None
     contract: Contract
+    numbered: bool
     free_class_id: int
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     misfits: list[str] = field(default_factory=list)
 
 
-def understand_source(
-    source: Path, layout: str, out: Path, *, data: DataSettings, contract: Contract, sample: str | None
-) -> Understood:
+def read_contents(
+    source: Path, format_name: str, out: Path, *, data: DataSettings, contract: Contract, sample: str | None
+) -> SourceContents:
     """Read an unpacked source; classes that the table at ``out`` knows by name keep their numbers.
 
     Args:
         source: folder.
-        layout: of it.
+        format_name: of it.
         out: folder of the table.
         data: columns, margins.
         contract: what the competition wants.
@@ -63,7 +72,14 @@ def understand_source(
         SubmissionError: the sample cannot be read.
     """
     path = _find_sample(source, contract, sample)
-    rows = read_rows(source, layout, data, path)
+    options = ReadOptions(
+        id_column=data.id_column,
+        label_column=data.label_column,
+        file_column=data.file_column,
+        sample=path,
+        box_margin=data.box_margin,
+    )
+    rows = read_source(source, format_name, options)
     read = None if path is None else read_sample(path)
     if read is not None:
         _take_test_ids(rows, read, given=sample is not None)
@@ -79,30 +95,19 @@ def understand_source(
         tests = images.loc[images["split"] == "test", "image_id"].tolist()
         misfits = find_misfits(contract, read, names=names, class_ids=ids, test_ids=tests)
         notes.append(_describe_sample(read, [*names, *ids]))
-    return Understood(
+    return SourceContents(
         folder=source,
-        layout=layout,
+        format=format_name,
         images=images,
         classes=classes,
         sample=path,
         contract=contract,
+        numbered=rows.numbered,
         free_class_id=max([free_class_id, *(int(class_id) + 1 for class_id in classes["id"])]),
         notes=notes,
         warnings=list(rows.warnings),
         misfits=misfits,
     )
-
-
-@contextmanager
-def unpack_to_look(source: Path, out: Path, data: DataSettings) -> Iterator[tuple[Path, str]]:
-    """The folder and layout of a source; what must be unpacked for it is removed at the end, unless ingest left it."""
-    kept = out.parent / f"{out.name}.unpacked" / "manifest.json"
-    if kept.is_file() and kept.stat().st_mtime_ns > _find_newest(source):
-        yield unpack_source(source, out, data)
-        return
-    there = next(folder for folder in out.absolute().parents if folder.is_dir())  # as large as the table's own disk
-    with tempfile.TemporaryDirectory(prefix=".productrec-look-", dir=there) as folder:
-        yield unpack_source(source, Path(folder) / out.name, data)
 
 
 def compare_to_table(table: ImageTable, images: pd.DataFrame, classes: pd.DataFrame) -> Differences:
@@ -112,27 +117,21 @@ def compare_to_table(table: ImageTable, images: pd.DataFrame, classes: pd.DataFr
     )
 
 
-def _find_newest(source: Path) -> int:
-    """When a source's archive, or the latest of the files right in its folder, was written, in ns."""
-    files = [source] if source.is_file() else source.iterdir() if source.is_dir() else []
-    return max((path.stat().st_mtime_ns for path in files if path.is_file()), default=0)
-
-
-def find_root(understood: Understood, out: Path, data: DataSettings) -> Path:
+def find_root(contents: SourceContents, out: Path, data: DataSettings) -> Path:
     """The folder that image paths are relative to."""
-    return out.parent / f"{out.name}.images" if data.download else find_image_root(understood.folder, data.images)
+    return out.parent / f"{out.name}.images" if data.download else find_image_root(contents.folder, data.images)
 
 
-def describe_misfits(understood: Understood) -> str:
+def describe_misfits(contents: SourceContents) -> str:
     """One line of what will not fit at submit, and what to do."""
-    sample, contract = understood.sample, understood.contract
+    sample, contract = contents.sample, contents.contract
     assert sample is not None
     mend = "Mend the source. Or"
     if not contract.adapts_to_sample:
         mend = f"`productrec competitions new --from {sample}` writes a contract that fits, for competition. Or"
     return (
         f"{sample}: the contract {contract.name} cannot write a CSV that agrees with it: "
-        f"{' '.join(understood.misfits)} {mend} leave the sample out with submit.sample=none (--sample none)."
+        f"{' '.join(contents.misfits)} {mend} leave the sample out with submit.sample=none (--sample none)."
     )
 
 
