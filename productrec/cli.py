@@ -491,8 +491,17 @@ def losses(
         say(f"weight curves: {plot}")
         return
 
-    rows = [(one.name, f"{one.formula}; {one.settings}; {one.source}") for one in describe_losses()]
-    print_table("metric losses (p: an anchor's positives, n: its negatives)", ("loss.metric", ""), rows, wrap_last=True)
+    from productrec.losses.catalogue import list_pair_losses
+    from productrec.losses.engine.weight_curves import find_similarities
+
+    weighed = {name: ", ".join(find_similarities(*known)) or "none" for name, known in list_pair_losses().items()}
+    rows = [
+        (loss.name, weighed.get(loss.name, ""), "; ".join(filter(None, (loss.formula, loss.settings, loss.source))))
+        for loss in describe_losses()
+    ]
+    title = "metric losses (p: an anchor's positives, n: its negatives)"
+    print_table(title, ("loss.metric", "pairs weighed by", ""), rows, wrap_last=True)
+    say("pairs weighed by: which similarities move a pair's weight (General Pair Weighting, Wang et al., CVPR 2019)")
 
 
 @app.command()
