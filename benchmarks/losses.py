@@ -23,6 +23,7 @@ from sections.figures import compute_ratios, compute_spread, describe_machine, t
 from torch import Tensor
 from torch.nn import functional
 
+from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.memory import CrossBatchMemory
 from productrec.losses.engine.mining import MultiSimilarityMining
 from productrec.losses.engine.pair_module import PairModule
@@ -165,7 +166,7 @@ def _build_pairs(
     return Case(
         shown,
         lambda: _run_floor(embeddings, embeddings),
-        lambda: _run(compute_pair_loss, embeddings, labels, loss, mining),
+        lambda: _run(embeddings, labels, loss, mining),
         None if other is None else lambda: _backward(other, embeddings, labels),
         asked,
         asked_library,
@@ -182,7 +183,7 @@ def _build_large(shown: str, count: int, library: bool) -> Case:
             _run_floor(embeddings[start : start + 4096], embeddings)
 
     def ours() -> None:
-        _run(compute_pair_loss, embeddings, labels, loss, mining)
+        _run(embeddings, labels, loss, mining)
 
     return Case(shown, floor, ours, None, None, None, 0)
 
@@ -259,9 +260,9 @@ def _run_floor(rows: Tensor, references: Tensor) -> None:
     similarities.T @ rows
 
 
-def _run(compute: Callable[..., Tensor], embeddings: Tensor, labels: Tensor, loss: Any, mining: Any) -> None:
+def _run(embeddings: Tensor, labels: Tensor, loss: Any, mining: Any) -> None:
     leaf = embeddings.detach().requires_grad_()
-    torch.autograd.backward(compute(leaf, labels, loss, mining=mining))
+    torch.autograd.backward(compute_pair_loss(Comparison(leaf, labels), loss, mining=mining))
 
 
 def _backward(loss_of: Callable[[Tensor, Tensor], Tensor], embeddings: Tensor, labels: Tensor) -> None:

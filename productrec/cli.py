@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from productrec import __version__, competitions_cli
+from productrec.data.view_presets import PRESETS
 from productrec.errors import ProductrecError, RecipeError
 from productrec.recipe.data import DataSettings
 from productrec.runtime import prepare_process
@@ -276,9 +277,7 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over several views: the recipe's, or zoom where it has none.")
     ] = False,
-    views: Annotated[
-        str | None, typer.Option(help="Average over these: plain, flip, five_crops, scales, zoom or full.")
-    ] = None,
+    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="Classify the photos in this folder instead, into the CSV --out.")

@@ -6,7 +6,6 @@ from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
 from productrec.console import say
 from productrec.data.table import load_table
-from productrec.data.view_presets import get_views
 from productrec.losses.own_loss import check_code_allowed
 from productrec.pipeline.predict import _keep_recipe, predict_runs
 from productrec.pipeline.score_table import print_scores
@@ -34,9 +33,6 @@ def run_recipe(recipe: Recipe, *, replace_table: bool = False, allow_code: bool 
         ProductrecError: whatever a stage raises; the stages before it are kept.
     """
     check_recipe_code(recipe, allow_code=allow_code)
-    for member in recipe.resolve_members().values():  # else met only after all training
-        get_views(member.predict.tta)
-        get_views(member.predict.gallery_tta)
     ingest_recipe(recipe, replace=replace_table)
     train_recipe(recipe, resume=True, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))

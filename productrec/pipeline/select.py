@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from productrec.data.table import load_table
-from productrec.data.view_presets import PRESETS, get_views
+from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recipe import Recipe, build_recipe, find_settings, load_recipe
 from productrec.recipe.data import DataSettings
@@ -78,8 +78,6 @@ def load_runs(
         recipe = load_recipe(target / "recipe.yaml" if target.is_dir() else target, changes)
         if some_views and recipe.predict.tta == "plain":
             recipe = look_through(recipe, DEFAULT_VIEWS)
-        get_views(recipe.predict.tta)
-        get_views(recipe.predict.gallery_tta)
         found.append(select_runs(recipe, target if target.is_dir() else None))
     check_overrides(overrides, command=command, run_folders=all(target.is_dir() for target in targets))
     first = found[0]

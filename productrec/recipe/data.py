@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from productrec.settings.choices import check_name
 from productrec.settings.fields import Count, NonNegative, Positive, Settings, ShareBelowOne, setting
 from productrec.settings.names import AUTO, list_formats
-from productrec.settings.text import suggest_name
 
 
 class DataSettings(Settings):
@@ -68,9 +68,4 @@ class DataSettings(Settings):
     @field_validator("format")
     @classmethod
     def _check_format(cls, value: str) -> str:
-        known = (AUTO, *list_formats())
-        if value not in known:
-            near = suggest_name(value, known)
-            hint = f" Did you mean {near}?" if near else ""
-            raise ValueError(f"must be one of {', '.join(known)}; got {value!r}.{hint}")
-        return value
+        return check_name(value, (AUTO, *list_formats()))

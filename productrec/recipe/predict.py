@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import field_validator
+
+from productrec.data.view_presets import PRESETS
+from productrec.settings.choices import check_name
 from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
 
 
@@ -13,8 +17,8 @@ class PredictSettings(Settings):
     decides = "predictions"
     commands = ("train", "predict", "photos", "audit")
 
-    checkpoint: Literal["best", "last"] = setting("best", "which checkpoint of the run")
-    tta: str = setting("plain", "views of an image: plain, flip, five_crops, scales, zoom (crops, enlarged) or full")
+    checkpoint: Literal["best", "last"] = setting("best", "checkpoint of the run that predicts")
+    tta: str = setting("plain", f"views of an image, averaged over: {', '.join(PRESETS)}")
     gallery_tta: str = setting("flip", "views of a gallery image, where test images have more than the plain one")
     gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)
     batch_size: Positive = setting(128, "images per forward pass")
@@ -30,3 +34,8 @@ class PredictSettings(Settings):
     )
     member_weights: dict[str, NonNegative] = setting({}, "weight of each member in the ensemble; 1 where none is given")
     keep_parts: bool = setting(False, "also write the probabilities of head, nearest and vote")
+
+    @field_validator("tta", "gallery_tta")
+    @classmethod
+    def _check_views(cls, value: str) -> str:
+        return check_name(value, PRESETS)

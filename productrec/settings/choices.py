@@ -40,6 +40,20 @@ class Choice(Settings):
 Chosen = TypeVar("Chosen", bound=Choice)
 
 
+def check_name(name: str, known: Iterable[str]) -> str:
+    """The name, where it is a known one.
+
+    Raises:
+        ValueError: it is none; the message lists those there are, and the nearest.
+    """
+    names = list(known)
+    if name not in names:
+        near = suggest_name(str(name), names, cutoff=0.6)
+        hint = f" Did you mean {near}?" if near else ""
+        raise ValueError(f"must be one of {', '.join(names)}; got {name!r}.{hint}")
+    return name
+
+
 def read_choice(
     value: Any, find: Callable[[str], type[Chosen] | None], known: Iterable[str], *, default: str
 ) -> Chosen:
@@ -60,10 +74,8 @@ def read_choice(
     name = settings.pop(NAME, default)
     choice = find(name) if isinstance(name, str) else None
     if choice is None:
-        names = list(known)
-        near = suggest_name(str(name), names, cutoff=0.6)
-        hint = f" Did you mean {near}?" if near else ""
-        raise ValueError(f"must be one of {', '.join(names)}; got {name!r}.{hint}")
+        check_name(str(name), known)
+        raise ValueError(f"must be named by text; got {name!r}.")
     try:
         return choice(**settings)
     except RecipeError as error:
