@@ -453,12 +453,20 @@ def sweep(
 
 
 @app.command()
-def settings(contains: Annotated[str, typer.Argument(help="Show only keys that hold this text.")] = "") -> None:
+def settings(
+    contains: Annotated[
+        str, typer.Argument(help="Show only keys that hold this text, or settings of the loss of this name.")
+    ] = "",
+) -> None:
     """List every setting of a recipe with its default and meaning."""
     from productrec.console import print_table
     from productrec.recipe import list_settings, suggest_key
 
-    rows = [(info.key, info.default, info.meaning) for info in list_settings() if contains in info.key]
+    rows = [
+        (info.key, info.default, info.meaning)
+        for info in list_settings()
+        if contains in info.key or info.meaning.startswith(f"{contains}:")
+    ]
     if not rows:
         raise RecipeError(f"settings: no key holds {contains!r}. {suggest_key(contains)}")
     print_table("settings of a recipe", ("key", "default", "meaning"), rows, wrap_last=True)

@@ -78,7 +78,7 @@ def walk_settings(section: type[Settings], prefix: str = "") -> Iterator[Setting
     """Every setting of a section and of those within it, in their order."""
     for name, field in section.model_fields.items():
         nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, Settings) and not hasattr(nested, "choice"):
+        if isinstance(nested, type) and issubclass(nested, Settings):
             yield from walk_settings(nested, f"{prefix}{name}.")
             continue
         marks: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
