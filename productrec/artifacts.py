@@ -62,6 +62,14 @@ def compute_digest(value: object) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted key, ``{"train": {"epochs": 3}}`` as ``{"train.epochs": 3}``."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= flatten_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def compute_file_digest(path: Path) -> str:
     """SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from productrec.errors import DataError, describe_offenders
+from productrec.metrics.figures import RETRIEVAL_FIGURES
 from productrec.metrics.ranks import TILE_QUERIES, TILE_ROWS, RankedQueries, rank_positives
 
 RECALL_CUTOFFS = (1, 2, 4, 8, 10, 100, 1000)
@@ -271,7 +272,7 @@ def compute_self_retrieval(
             f"{len(np.unique(labels))} classes. Evaluate on a set with several images a class."
         )
     figures = found.measure()
-    return {name: figures[name] for name in ("recall@1", "map@r")}
+    return {name: figures[name] for name in RETRIEVAL_FIGURES}
 
 
 def _fill_in(result: Retrieval, part: RankedQueries) -> None:

@@ -20,6 +20,7 @@ from productrec.data.sheets import write_sheet
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import resize_square
 from productrec.errors import ArtifactError, DataError, RecipeError
+from productrec.metrics.class_positions import find_positions
 from productrec.recognition.fusion import Evidence, Fusion
 from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
@@ -158,26 +159,27 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     doubts: dict[str, list[tuple[float, int, str]]] = {}
     unjudged = 0
     for judge, one in sets.items():
-        class_ids = np.array(one.class_ids)  # the table's, ascending
+        class_ids = np.array(one.class_ids)
         rows = images.loc[one.ids]
         given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
-        places = np.searchsorted(class_ids, given).clip(0, len(class_ids) - 1)
-        places = np.where(class_ids[places] == given, places, -1)
-        is_gallery = places >= 0
+        positions = find_positions(given, class_ids)
+        is_gallery = positions >= 0
         is_query = is_gallery.copy()
         if judge.fold is not None:
             is_left_out = (rows["fold"] == judge.fold).fillna(False).to_numpy(dtype=bool)
             is_query &= is_left_out
             is_gallery &= ~is_left_out
-            unjudged += int((is_left_out & (places < 0)).sum())
+            unjudged += int((is_left_out & (positions < 0)).sum())
         queries, gallery = np.flatnonzero(is_query), np.flatnonzero(is_gallery)
         if not len(queries) or len(gallery) < 2:
             raise DataError(f"{judge.folder}: has no images to judge. Was the table's fold left out in training?")
         own = None if judge.fold is not None else np.arange(len(queries))
-        found, similarities = search_rows(one.embeddings[queries], one.embeddings[gallery], _NEIGHBOURS, own_rows=own)
+        neighbours, similarities = search_rows(
+            one.embeddings[queries], one.embeddings[gallery], _NEIGHBOURS, own_rows=own
+        )
         assert one.logits is not None
-        evidence = Evidence(one.logits[queries], places[gallery][found], similarities)
-        judged = judge_labels(evidence, places[queries], _FUSION)
+        evidence = Evidence(one.logits[queries], positions[gallery][neighbours], similarities)
+        judged = judge_labels(evidence, positions[queries], _FUSION)
         for number, row in enumerate(queries.tolist()):
             words = (
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"

@@ -104,7 +104,7 @@ def _is_embedded(run: Path, wish: Wish, checkpoint: Checkpoint, table: ImageTabl
 
 
 def _get_inputs(checkpoint: Checkpoint, table: ImageTable) -> dict[str, str]:
-    return {"weights": checkpoint.space, "table": table.fingerprint}
+    return {"weights": checkpoint.weights_digest, "table": table.fingerprint}
 
 
 def _get_settings(wish: Wish, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
@@ -163,7 +163,7 @@ def _embed(
                     class_ids=sorted(class_ids),
                     keep_logits=one.keep_logits,
                     views=[view.name for view in get_views(one.views)],
-                    space=checkpoint.space,
+                    weights_digest=checkpoint.weights_digest,
                     inputs=_get_inputs(checkpoint, table),
                     settings=_get_settings(one, checkpoint, dtype),
                 )

@@ -318,7 +318,7 @@ def _gather(table: ImageTable, asked: EmbeddingSet, sets: list[EmbeddingSet], sp
         gallery, gallery_labels = embeddings[is_gallery], own[is_gallery]
         chosen = is_query
     elif protocol == "gallery":
-        if any(one.space != asked.space for one in sets):
+        if any(one.weights_digest != asked.weights_digest for one in sets):
             raise ArtifactError("evaluation: queries and gallery must come from one network. Embed them again.")
         joined = join_embedding_sets(sets, keep_logits=False)
         gallery, gallery_labels = np.asarray(joined.embeddings), find_labels(joined)

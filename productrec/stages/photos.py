@@ -173,7 +173,7 @@ def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Ind
     predictions = load_manifest(run / "predictions" / views / split)
     neighbours = load_manifest(run / "neighbours" / views / split)
     belongs = (
-        index.space == checkpoint.space
+        index.weights_digest == checkpoint.weights_digest
         and neighbours.inputs.get("index") == index.fingerprint
         and predictions.inputs.get("neighbours") == neighbours.fingerprint
     )
@@ -226,9 +226,9 @@ def _classify(
 def _fuse(one: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
     if one.index is None:
         return compute_softmax(logits)
-    queries = EmbeddingSet(ids, embeddings, logits, [], [], one.checkpoint.space, {}, "")
+    queries = EmbeddingSet(ids, embeddings, logits, [], [], one.checkpoint.weights_digest, {}, "")
     rows, similarities = search_index(one.index, queries, one.fusion.k)
-    return compute_parts(Evidence(logits, one.classes[rows], similarities), one.fusion)["fused"]
+    return compute_parts(Evidence(logits, one.classes[rows], similarities), one.fusion).fused
 
 
 def _describe(probabilities: np.ndarray, checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:

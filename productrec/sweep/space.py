@@ -106,14 +106,14 @@ def load_space(path: Path, recipe: Recipe) -> Space:
         raise RecipeError(f"{path}: must hold a setting to search at least. {_SEE}.")
     space: Space = {}
     for key, value in sorted((str(key), value) for key, value in raw.items()):
-        fixed = [one for one in _FIXED if key == one or key.startswith(f"{one}.")]
+        fixed = [name for name in _FIXED if key == name or key.startswith(f"{name}.")]
         if fixed:
             raise RecipeError(
                 f"{path}: {key} must be the same in all trials, which are trained and compared alike. "
                 "Change it in the recipe."
             )
         _check_key(path, key, recipe)
-        above = [one for one in space if key.startswith(f"{one}.")]
+        above = [name for name in space if key.startswith(f"{name}.")]
         if above:
             raise RecipeError(f"{path}: {key} must not be searched beside {above[0]}, which holds it. Take one out.")
         space[key] = parse_spec(f"{path}: {key}", value, _find_types(key))
@@ -146,7 +146,7 @@ def parse_spec(where: str, value: Any, types: tuple[Any, ...] = (int, float)) ->
 
 
 def _parse_choices(where: str, values: list[Any]) -> Choices:
-    texts = [json.dumps(one, sort_keys=True, default=str) for one in values]
+    texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
     if not values:
         raise RecipeError(f"{where}: must have a value at least; got an empty list.")
     if len(set(texts)) < len(texts):
@@ -193,10 +193,10 @@ def _find_types(key: str) -> tuple[Any, ...]:
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             return (int, float) if get_origin(section) is dict else ()
         section = section.model_fields[part].annotation
-    found: list[Any] = []
-    for one in get_args(section) or (section,):
-        found += (one, *get_args(one)[:1])  # Annotated[int, ...] | None
-    return tuple(found)
+    types: list[Any] = []
+    for alternative in get_args(section) or (section,):
+        types += (alternative, *get_args(alternative)[:1])  # Annotated[int, ...] | None
+    return tuple(types)
 
 
 def _check_key(path: Path, key: str, recipe: Recipe) -> None:

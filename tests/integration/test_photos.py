@@ -73,7 +73,7 @@ def test_the_head_speaks_alone_where_neighbours_cannot(alone, productrec):
     assert "the head alone" in through.err and "productrec predict tiny --views flip" in through.err
     manifest = alone / "tiny/index/plain/manifest.json"
     noted = json.loads(manifest.read_text())
-    noted["notes"]["space"] = "of other weights"
+    noted["notes"]["weights_digest"] = "of other weights"
     manifest.write_text(json.dumps(noted))
     done = productrec("predict", "tiny", "--images", "photos", "--out", "new.csv")
     assert done.code == 0 and "the head alone, since its index is of an earlier time" in done.err
