@@ -116,8 +116,8 @@ def fit_fusion(
                 tried.append((rate(fused), log_loss, vote_loss, Fusion(k, power, head_weight)))
     marks = np.min(alone, axis=0)
 
-    def judge(one: tuple[tuple[float, ...], float, float, Fusion]) -> tuple[float, ...]:
-        errors, log_loss, vote_loss, _ = one
+    def judge(attempt: tuple[tuple[float, ...], float, float, Fusion]) -> tuple[float, ...]:
+        errors, log_loss, vote_loss, _ = attempt
         return (float(np.clip(errors - marks, 0.0, None).sum()), *errors, log_loss, vote_loss)
 
     return min(tried, key=judge)[3]
