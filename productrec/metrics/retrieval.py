@@ -279,11 +279,11 @@ def _fill_in(result: Retrieval, part: RankedQueries) -> None:
     """The figures of some queries, from the ranks of their positives."""
     counts = np.diff(part.starts)
     positives = np.repeat(counts, counts)
-    places = np.repeat(np.arange(len(counts)), counts)
-    precisions = (np.arange(len(places)) - part.starts[places] + 1) / part.ranks
+    owners = np.repeat(np.arange(len(counts)), counts)
+    precisions = (np.arange(len(owners)) - part.starts[owners] + 1) / part.ranks
 
     def sum_up(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(places, weights=values, minlength=len(counts)).astype(np.float64)
+        return np.bincount(owners, weights=values, minlength=len(counts)).astype(np.float64)
 
     within = part.ranks <= positives
     at_least_one = np.maximum(counts, 1)

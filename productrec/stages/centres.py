@@ -97,5 +97,6 @@ def report(merged: Merged) -> None:
     total, left = len(merged.counts) * merged.per_class, int(merged.counts.sum())
     say(
         f"{left:,} of {total:,} centres left, {left / len(merged.counts):.2f} a class; top-1 accuracy by centres on "
-        f"{merged.images:,} validation images {merged.before:.3f} before, {merged.after:.3f} after; {merged.folder}"
+        f"{merged.images:,} validation images {merged.before:.3f} before, {merged.after:.3f} after. "
+        f"Written: {merged.folder}"
     )

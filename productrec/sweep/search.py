@@ -117,7 +117,7 @@ def report(result: SweepResult, figure: str) -> None:
         if row.state == "failed":
             warn(f"trial {row.number} failed: {row.reason}")
     if any(row.state == "stopped" for row in result.rows):
-        say("trials that were stopped go on with the same command")
+        say("Trials that were stopped go on with the same command.")
     say(f"trials: {result.folder / 'trials.csv'}")
     if result.best is not None:
         say(f"best recipe: {result.folder / 'best.yaml'} (trial {result.best.number})")
