@@ -61,6 +61,12 @@ class Interrupted(ProductrecError):
         self.exit_code = exit_code
 
 
+def describe_error(error: BaseException) -> str:
+    """What an error of another library says: the first line of its text that is not empty, else the error's kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def describe_offenders(items: Iterable[object], most: int = 5) -> str:
     """List the first few of ``items`` after their count: ``12 (a, b, c, d, e, ...)``."""
     listed = list(items)

@@ -10,12 +10,12 @@ from productrec.artifacts import explain_storage_errors
 from productrec.errors import RecipeError
 from productrec.losses.catalogue import list_pair_losses
 from productrec.losses.engine.weight_curves import VIEWS, compute_weight_curve
+from productrec.metrics.figures import VALIDATION_FIGURES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMATS = (".png", ".svg", ".pdf")
-_SHARES = ("top_1_accuracy", "top_3_error", "recall@1", "map@r")
 _HEALTH = ("embedding_similarity", "active_pairs", "learning_rate_factor")
 
 
@@ -63,7 +63,7 @@ def draw_training_curves(path: Path, epochs: Sequence[Mapping[str, float]]) -> N
     names = list(dict.fromkeys(name for line in epochs for name in line))
     panels = {
         "losses": [name for name in names if name.startswith("train_")],
-        "validation": [name for name in names if name in _SHARES or name.removeprefix("raw_") in _SHARES],
+        "validation": [name for name in names if name.removeprefix("raw_") in VALIDATION_FIGURES],
         "embeddings and rate": [name for name in names if name in _HEALTH],
     }
     figure = _start_figure(path, rows=1, columns=len(panels))

@@ -141,7 +141,7 @@ def embed_images(
         class_ids=range(int(network.head.linear.out_features)),  # type: ignore[union-attr, arg-type]
         keep_logits=True,
         views=[view.name for view in wanted],
-        space="benchmark",
+        weights_digest="benchmark",
         inputs={},
         settings={},
     ) as writer:

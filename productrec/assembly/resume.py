@@ -53,7 +53,7 @@ def resume_training(trainer: Trainer, sampler: EpochSampler, folder: Path, class
             if name == names[-1]:
                 raise
             warn(f"{error} Going on from the checkpoint before it.")
-    found = trainer.ranks.gather_objects(None if state is None else f"{name} ({checkpoint.space[:8]})")
+    found = trainer.ranks.gather_objects(None if state is None else f"{name} ({checkpoint.weights_digest[:8]})")
     if len(set(found)) > 1:
         raise ArtifactError(
             f"{folder}: all processes must see the same checkpoint; they see {', '.join(map(str, found))}. "

@@ -25,7 +25,11 @@ def check_same_order(names: Sequence[str], orders: Sequence[Sequence[object]], w
         if list(order) == first:
             continue
         unlike = sorted(set(map(str, order)) ^ set(map(str, first)))
-        detail = f"{describe_offenders(unlike)} stand in one only" if unlike else "the same ones stand in another order"
+        detail = (
+            f"{describe_offenders(unlike)} stand in only one of them"
+            if unlike
+            else "the same ones stand in another order"
+        )
         raise ArtifactError(
             f"ensemble: {what} must be equal; {name} differs from {names[0]}: {detail}. "
             "Combine runs that were trained and predicted on one image table."

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from productrec.errors import DataError, describe_offenders
+from productrec.metrics.class_positions import find_positions
 
 
 class CategoryTree:
@@ -26,7 +27,6 @@ class CategoryTree:
                 from the root itself.
         """
         self._class_ids = np.asarray(class_ids, dtype=np.int64)
-        self._order = np.argsort(self._class_ids, kind="stable")
         trails = [tuple(part for part in (path or "").split("/") if part) for path in paths]
         depth = max((len(trail) for trail in trails), default=0)
         heights: dict[tuple[str, ...], int] = {}
@@ -60,9 +60,8 @@ class CategoryTree:
         return severities
 
     def _find(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
-        places = np.searchsorted(self._class_ids, labels, sorter=self._order)
-        rows: NDArray[np.int64] = self._order[np.minimum(places, len(self._order) - 1)]
-        unknown = np.unique(np.asarray(labels)[self._class_ids[rows] != labels])
+        rows = find_positions(labels, self._class_ids)
+        unknown = np.unique(np.asarray(labels)[rows < 0])
         if len(unknown):
             raise DataError(
                 f"category tree: every class must be in it; {describe_offenders(unknown)} are not. "

@@ -12,6 +12,8 @@ _FEW = 16  # where no more ranks than this are wanted of a query
 class RankCounts:
     """Counts, for each positive of a block, the negatives that rank before it, as tile after tile is shown.
 
+    ``owners`` and ``rows`` (P,): of each positive, its query's position in the block, and its own gallery row.
+
     A query's positives stand in order of rank. ``live`` of them can still have a rank that is wanted; the lowest live
     one's similarity is the query's floor: what is below cannot move any of them.
     """
@@ -19,17 +21,17 @@ class RankCounts:
     def __init__(
         self,
         count: int,
-        places: NDArray[np.int64],
+        owners: NDArray[np.int64],
         rows: NDArray[np.int64],
         similarities: NDArray[np.float32],
         depth: int,
         tile_rows: int,
     ) -> None:
         self._buffer, self._flags = np.empty(count * tile_rows, np.float32), np.empty(count * tile_rows, bool)
-        keys = _make_keys(places, similarities)
+        keys = _make_keys(owners, similarities)
         order = np.argsort(keys, kind="stable")  # of equals the lower row stays first, as the pairs are listed
-        self.places, self.rows, self.similarities = places[order], rows[order], similarities[order]
-        sizes = np.bincount(self.places, minlength=count)
+        self.owners, self.rows, self.similarities = owners[order], rows[order], similarities[order]
+        sizes = np.bincount(self.owners, minlength=count)
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         self._sizes, self._wanted = sizes, np.maximum(sizes, depth)
         self._asked = np.flatnonzero(sizes)
@@ -129,29 +131,29 @@ class RankCounts:
         return np.greater_equal(few, floor[:, None], out=flags)
 
     def _place(
-        self, places: NDArray[np.int64], columns: NDArray[np.int64], similarities: NDArray[np.float32], start: int
+        self, owners: NDArray[np.int64], columns: NDArray[np.int64], similarities: NDArray[np.float32], start: int
     ) -> None:
         """Count negatives, each between the two positives of its query that it stands between."""
-        keys = _make_keys(places, similarities + np.float32(0.0))
+        keys = _make_keys(owners, similarities + np.float32(0.0))
         before = np.searchsorted(self._keys, keys, side="left")
         tied = (self._keys[np.minimum(before, len(self._keys) - 1)] == keys).nonzero()[0]
         if len(tied):
             group = self._groups[before[tied]]
             before[tied] = np.searchsorted(self._tie_keys, group * self._stride + columns[tied] + start)
-        np.add.at(self._between, before + places, 1)
+        np.add.at(self._between, before + owners, 1)
 
     def review(self) -> None:
         """Give up positives whose rank is beyond what is wanted, which raises floors."""
-        alive = self.compute() <= self._wanted[self.places]
-        self._live = np.minimum(np.maximum(np.bincount(self.places[alive], minlength=len(self._live)), 1), self._live)
+        alive = self.compute() <= self._wanted[self.owners]
+        self._live = np.minimum(np.maximum(np.bincount(self.owners[alive], minlength=len(self._live)), 1), self._live)
         self._set_floors()
 
     def compute(self) -> NDArray[np.int64]:
         """Ranks (P,) as far as tiles were shown."""
         counted = np.cumsum(self._between)
-        own = counted[np.arange(len(self.rows)) + self.places]
-        earlier = (counted - self._between)[self._first_bin[self.places]]
-        ranks: NDArray[np.int64] = own - earlier + np.arange(1, len(self.rows) + 1) - self.starts[self.places]
+        own = counted[np.arange(len(self.rows)) + self.owners]
+        earlier = (counted - self._between)[self._first_bin[self.owners]]
+        ranks: NDArray[np.int64] = own - earlier + np.arange(1, len(self.rows) + 1) - self.starts[self.owners]
         return ranks
 
     def compare_first(self, nearest: NDArray[np.int64], similarities: NDArray[np.float32]) -> None:
@@ -201,8 +203,8 @@ def _count_flags(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
     return counts
 
 
-def _make_keys(places: NDArray[np.int64], similarities: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Integers in the order of place, then similarity descending; the similarities must hold no -0.0."""
+def _make_keys(owners: NDArray[np.int64], similarities: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Integers in the order of owner, then similarity descending; the similarities must hold no -0.0."""
     bits = similarities.view(np.int32)
     ordered = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64)
-    return (places << 32) - ordered
+    return (owners << 32) - ordered

@@ -1,6 +1,6 @@
 """Ranks of each query's positives among a gallery: exact, tile by tile, so that the whole matrix never exists.
 
-A positive is another row of the query's class, every other row a negative. A positive's rank is its place among the
+A positive is another row of the query's class, every other row a negative. A positive's rank is its position among the
 positives plus the number of negatives before it, so nothing is sorted but positives: a tile of similarities is
 searched for its largest, and only rows with a negative before a positive that still counts are looked at again.
 """
@@ -86,8 +86,8 @@ def count_positives(
 ) -> NDArray[np.int64]:
     """Positives (Q,) of each query; arguments as :func:`rank_positives`, a query's own row being of its label."""
     classes, counts = np.unique(gallery_labels, return_counts=True)
-    places = np.searchsorted(classes, query_labels).clip(max=len(classes) - 1)
-    positives = np.where(classes[places] == query_labels, counts[places], 0).astype(np.int64)
+    positions = np.searchsorted(classes, query_labels).clip(max=len(classes) - 1)
+    positives = np.where(classes[positions] == query_labels, counts[positions], 0).astype(np.int64)
     return positives if own_rows is None else positives - (own_rows >= 0)
 
 
@@ -127,22 +127,22 @@ class _Work:
     def list_pairs(self, block: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places in the block and gallery rows of all pairs of a query and a positive."""
         counts = self.member_count[block]
-        places = np.repeat(np.arange(len(block)), counts)
-        within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
+        owners = np.repeat(np.arange(len(block)), counts)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
         rows = self.members[np.repeat(self.first_member[block], counts) + within]
         if self.own_rows is not None:
-            others = rows != self.own_rows[block][places]
-            places, rows = places[others], rows[others]
-        return places, rows
+            others = rows != self.own_rows[block][owners]
+            owners, rows = owners[others], rows[others]
+        return owners, rows
 
 
 def _rank_block(work: _Work, block: NDArray[np.int64]) -> RankedQueries:
     count = len(block)
     asked = _pad(work.queries[block])
-    places, rows = work.list_pairs(block)
+    owners, rows = work.list_pairs(block)
     own_rows = np.full(count, -1) if work.own_rows is None else work.own_rows[block]
-    hidden = _Hidden(places, rows, own_rows, np.arange(0, len(work.gallery) + work.tile_rows, work.tile_rows))
-    block_ranks = RankCounts(count, places, rows, _compare_pairs(work, asked, places, rows), work.depth, work.tile_rows)
+    hidden = _Hidden(owners, rows, own_rows, np.arange(0, len(work.gallery) + work.tile_rows, work.tile_rows))
+    block_ranks = RankCounts(count, owners, rows, _compare_pairs(work, asked, owners, rows), work.depth, work.tile_rows)
     every = np.arange(count)
     nearest, similarities = np.full(count, -1), np.full(count, -np.inf, np.float32)
     product = np.empty((len(asked), work.tile_rows), np.float32)
@@ -171,18 +171,18 @@ def _rank_block(work: _Work, block: NDArray[np.int64]) -> RankedQueries:
 
 
 def _compare_pairs(
-    work: _Work, asked: NDArray[np.float32], places: NDArray[np.int64], rows: NDArray[np.int64]
+    work: _Work, asked: NDArray[np.float32], owners: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Similarities (P,) of the pairs, bit for bit those of the tiles."""
     similarities = np.empty(len(rows), np.float32)
     for first in range(0, len(asked), _PAIR_QUERIES):
-        span = slice(*np.searchsorted(places, (first, first + _PAIR_QUERIES)))
+        span = slice(*np.searchsorted(owners, (first, first + _PAIR_QUERIES)))
         needed, columns = np.unique(rows[span], return_inverse=True)
         for start in range(0, len(needed), work.tile_rows):
             part = _pad(work.gallery[needed[start : start + work.tile_rows]])
             product = asked[first : first + _PAIR_QUERIES] @ part.T
             chosen = ((columns >= start) & (columns < start + work.tile_rows)).nonzero()[0]
-            similarities[span][chosen] = product[places[span][chosen] - first, columns[chosen] - start]
+            similarities[span][chosen] = product[owners[span][chosen] - first, columns[chosen] - start]
     return similarities + np.float32(0.0)  # turns -0.0 into 0.0, its equal
 
 
@@ -205,7 +205,7 @@ class _Hidden:
 
     def __init__(
         self,
-        places: NDArray[np.int64],
+        owners: NDArray[np.int64],
         rows: NDArray[np.int64],
         own_rows: NDArray[np.int64],
         tile_starts: NDArray[np.int64],
@@ -214,10 +214,10 @@ class _Hidden:
         all_rows = np.concatenate([rows, own_rows[with_own]])
         order = np.argsort(all_rows, kind="stable")
         self._rows = all_rows[order]
-        self._places = np.concatenate([places, with_own])[order]
+        self._owners = np.concatenate([owners, with_own])[order]
         self._edges = np.searchsorted(self._rows, tile_starts).tolist()
 
     def find(self, tile: int, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places and columns of those in a tile, whose first column is gallery row ``start``."""
         first, last = self._edges[tile], self._edges[tile + 1]
-        return self._places[first:last], self._rows[first:last] - start
+        return self._owners[first:last], self._rows[first:last] - start

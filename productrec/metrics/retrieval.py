@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from productrec.errors import DataError, describe_offenders
+from productrec.metrics.figures import RETRIEVAL_FIGURES
 from productrec.metrics.ranks import TILE_QUERIES, TILE_ROWS, RankedQueries, rank_positives
 
 RECALL_CUTOFFS = (1, 2, 4, 8, 10, 100, 1000)
@@ -271,18 +272,18 @@ def compute_self_retrieval(
             f"{len(np.unique(labels))} classes. Evaluate on a set with several images a class."
         )
     figures = found.measure()
-    return {name: figures[name] for name in ("recall@1", "map@r")}
+    return {name: figures[name] for name in RETRIEVAL_FIGURES}
 
 
 def _fill_in(result: Retrieval, part: RankedQueries) -> None:
     """The figures of some queries, from the ranks of their positives."""
     counts = np.diff(part.starts)
     positives = np.repeat(counts, counts)
-    places = np.repeat(np.arange(len(counts)), counts)
-    precisions = (np.arange(len(places)) - part.starts[places] + 1) / part.ranks
+    owners = np.repeat(np.arange(len(counts)), counts)
+    precisions = (np.arange(len(owners)) - part.starts[owners] + 1) / part.ranks
 
     def sum_up(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(places, weights=values, minlength=len(counts)).astype(np.float64)
+        return np.bincount(owners, weights=values, minlength=len(counts)).astype(np.float64)
 
     within = part.ranks <= positives
     at_least_one = np.maximum(counts, 1)

@@ -17,8 +17,8 @@ from timm.models import load_checkpoint
 from torch import Tensor, nn
 
 from productrec.console import say
-from productrec.errors import TrainingError, describe_offenders
-from productrec.models.weights import describe_error, find_weights, reach_hub, read_own_weights
+from productrec.errors import TrainingError, describe_error, describe_offenders
+from productrec.models.weights import find_weights, reach_hub, read_own_weights
 
 
 @dataclass(frozen=True)

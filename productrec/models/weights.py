@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from productrec.artifacts import MANIFEST_NAME, check_files, load_manifest
-from productrec.errors import TrainingError
+from productrec.errors import TrainingError, describe_error
 
 _FILE = "weights.safetensors"  # of a checkpoint
 _BACKBONE = "backbone.network."  # what its names in a recognizer begin with
@@ -78,12 +78,6 @@ def read_own_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise TrainingError(f"{path}: cannot be loaded as weights ({describe_error(error)}).") from None
     return {name.removeprefix(_BACKBONE): value for name, value in state.items() if name.startswith(_BACKBONE)}
-
-
-def describe_error(error: Exception) -> str:
-    """The first line of an error's text that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _is_reachable() -> bool:

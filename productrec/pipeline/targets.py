@@ -13,7 +13,7 @@ from productrec.pipeline.select import load_runs
 from productrec.recipe import load_recipe
 from productrec.recipe.whole import build_recipe
 from productrec.stages.audit import Audited, Judge, run_audit
-from productrec.stages.embed import Wish, run_embed
+from productrec.stages.embed import EmbeddingRequest, run_embed
 from productrec.stages.evaluate import (
     Evaluation,
     Protocol,
@@ -87,10 +87,12 @@ def evaluate_target(
     for run, recipe in load_runs([target], overrides).runs.items():
         table = load_table(recipe.table, root=recipe.data.images)
         chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
-        wishes = [Wish(split, views, True)]
+        requests = [EmbeddingRequest(split, views, True)]
         if chosen == "gallery":
-            wishes += [Wish(one, seen, False) for one, seen in list_gallery(recipe, split, views).items()]
-        run_embed(run, recipe, wishes)
+            requests += [
+                EmbeddingRequest(other, seen, False) for other, seen in list_gallery(recipe, split, views).items()
+            ]
+        run_embed(run, recipe, requests)
         found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
     return found
 
@@ -132,7 +134,7 @@ def audit_targets(
     judges = []
     for folder, recipe in selected.runs.items():
         splits = recipe.train.splits
-        run_embed(folder, recipe, [Wish(split, "plain", True) for split in splits])
+        run_embed(folder, recipe, [EmbeddingRequest(split, "plain", True) for split in splits])
         judges.append(Judge(folder, splits, recipe.train.fold))
     table = recipes[0].table
     return run_audit(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from productrec.metrics.figures import VALIDATION_FIGURES
+from productrec.settings.choices import check_name
 from productrec.settings.fields import (
     Count,
     Fraction,
@@ -146,11 +148,18 @@ class TrainSettings(Settings):
     )
     validate_every: Positive = setting(1, "epochs between validations")
     track: tuple[Literal["tensorboard", "wandb"], ...] = setting(
-        (), "also write figures for these, beside metrics.jsonl: tensorboard, wandb", decides="nothing"
+        (), "trackers that figures are written for, beside metrics.jsonl: tensorboard, wandb", decides="nothing"
     )
-    keep_best_by: Literal["top_1_accuracy", "top_3_error", "recall@1", "map@r"] = setting(
-        "top_1_accuracy", "validation figure that decides which checkpoint is the best one", judges=True
+    keep_best_by: str = setting(
+        "top_1_accuracy",
+        f"validation figure that decides which checkpoint is the best one: {', '.join(VALIDATION_FIGURES)}",
+        judges=True,
     )
+
+    @field_validator("keep_best_by")
+    @classmethod
+    def _check_figure(cls, value: str) -> str:
+        return check_name(value, VALIDATION_FIGURES)
 
     @model_validator(mode="after")
     def _check_together(self) -> TrainSettings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,17 +41,32 @@ class Evidence:
         return Evidence(self.logits[start:stop], self.classes[start:stop], self.similarities[start:stop])
 
 
-def compute_parts(evidence: Evidence, fusion: Fusion) -> dict[str, np.ndarray]:
-    """Probabilities (Q, C) float32 of ``head``, ``nearest``, ``vote`` and ``fused``."""
+class Parts(NamedTuple):
+    """Probabilities (Q, C) float32 by each way to predict: head, nearest neighbour, vote of several, and their fusion.
+
+    The names of these fields are the parts' names on disk and in tables.
+    """
+
+    head: np.ndarray
+    nearest: np.ndarray
+    vote: np.ndarray
+    fused: np.ndarray
+
+
+PARTS = Parts._fields
+
+
+def compute_parts(evidence: Evidence, fusion: Fusion) -> Parts:
+    """Probabilities of some queries by every part of a fusion."""
     class_count = evidence.logits.shape[1]
     head = compute_softmax(evidence.logits)
     vote = compute_vote(evidence.classes, evidence.similarities, class_count, k=fusion.k, power=fusion.power)
-    return {
-        "head": head,
-        "nearest": compute_nearest(evidence.classes, evidence.similarities, class_count),
-        "vote": vote,
-        "fused": fusion.head_weight * head + (1 - fusion.head_weight) * vote,
-    }
+    return Parts(
+        head,
+        compute_nearest(evidence.classes, evidence.similarities, class_count),
+        vote,
+        fusion.head_weight * head + (1 - fusion.head_weight) * vote,
+    )
 
 
 def fit_fusion(
@@ -100,8 +116,8 @@ def fit_fusion(
                 tried.append((rate(fused), log_loss, vote_loss, Fusion(k, power, head_weight)))
     marks = np.min(alone, axis=0)
 
-    def judge(one: tuple[tuple[float, ...], float, float, Fusion]) -> tuple[float, ...]:
-        errors, log_loss, vote_loss, _ = one
+    def judge(attempt: tuple[tuple[float, ...], float, float, Fusion]) -> tuple[float, ...]:
+        errors, log_loss, vote_loss, _ = attempt
         return (float(np.clip(errors - marks, 0.0, None).sum()), *errors, log_loss, vote_loss)
 
     return min(tried, key=judge)[3]

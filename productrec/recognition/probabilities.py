@@ -71,8 +71,8 @@ def write_probabilities(
         ArtifactError: a row is not finite or does not sum to 1.
     """
     # Relative, so that both may move together.
-    place = None if table is None else os.path.relpath(table.resolve(), folder.resolve())
-    notes = {"made": made, "fallback": list(fallback), "table": place, "rows": rows}
+    table_path = None if table is None else os.path.relpath(table.resolve(), folder.resolve())
+    notes = {"made": made, "fallback": list(fallback), "table": table_path, "rows": rows}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         shape = (len(ids), len(class_ids))
         path = temporary / "probabilities.npy"

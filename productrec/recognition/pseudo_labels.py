@@ -30,8 +30,8 @@ def choose_pseudo_labels(probabilities: ClassProbabilities, *, least: float, kno
         values = np.asarray(probabilities.values[start : start + _BLOCK_ROWS], dtype=np.float32)
         tops, best = values.max(axis=1), values.argmax(axis=1)
         ids = probabilities.ids[start : start + _BLOCK_ROWS]
-        for image_id, top, place in zip(ids, tops.tolist(), best.tolist(), strict=True):
-            class_id = probabilities.class_ids[place]
+        for image_id, top, position in zip(ids, tops.tolist(), best.tolist(), strict=True):
+            class_id = probabilities.class_ids[position]
             if image_id in unread or class_id not in trained:
                 continue
             most = max(most, top)

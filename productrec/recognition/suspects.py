@@ -54,10 +54,10 @@ def judge_labels(evidence: Evidence, labels: np.ndarray, fusion: Fusion) -> Judg
         block = slice(start, min(start + _BLOCK_ROWS, count))
         parts = compute_parts(evidence.take(block.start, block.stop), fusion)
         given = labels[block]
-        judged.doubt[block] = 0.5 - _compute_margin(parts["fused"], given) / 2
-        judged.suggested[block] = parts["fused"].argmax(axis=1)
-        judged.agreement[block] = parts["vote"][np.arange(len(given)), given]
-        judged.margin[block] = _compute_margin(parts["head"], given)
+        judged.doubt[block] = 0.5 - _compute_margin(parts.fused, given) / 2
+        judged.suggested[block] = parts.fused.argmax(axis=1)
+        judged.agreement[block] = parts.vote[np.arange(len(given)), given]
+        judged.margin[block] = _compute_margin(parts.head, given)
     return judged
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from productrec.artifacts import check_files, compute_digest, load_manifest, write_artifact, write_json
+from productrec.artifacts import Manifest, check_files, compute_digest, load_manifest, write_artifact, write_json
 from productrec.errors import ArtifactError, describe_offenders
 
 KIND = "embedding set"
@@ -23,7 +23,7 @@ class EmbeddingSet:
 
     ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float32 in the order of
     ``class_ids``, or None for a set that is only searched in; ``views``: names of the views that were averaged;
-    ``space``: digest of the weights, equal for sets that may be compared; ``broken``: unreadable ids.
+    ``weights_digest``: of the network, equal for sets that may be compared; ``broken``: unreadable ids.
     """
 
     ids: list[str]
@@ -31,7 +31,7 @@ class EmbeddingSet:
     logits: np.ndarray | None
     class_ids: list[int]
     views: list[str]
-    space: str
+    weights_digest: str
     broken: dict[str, str]
     fingerprint: str
 
@@ -95,12 +95,12 @@ def write_embedding_set(
     class_ids: Sequence[int],
     keep_logits: bool,
     views: Sequence[str],
-    space: str,
+    weights_digest: str,
     inputs: dict[str, str],
     settings: dict[str, Any],
 ) -> Iterator[EmbeddingWriter]:
     """Write an embedding set; the block fills every row through the writer it is given."""
-    notes: dict[str, Any] = {"class_ids": list(class_ids), "views": list(views), "space": space}
+    notes: dict[str, Any] = {"class_ids": list(class_ids), "views": list(views), "weights_digest": weights_digest}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         writer = EmbeddingWriter(temporary, ids, dim, len(class_ids) if keep_logits else None)
         yield writer
@@ -122,10 +122,24 @@ def load_embedding_set(folder: Path) -> EmbeddingSet:
         logits=np.load(logits, mmap_mode="r") if logits.exists() else None,
         class_ids=[int(class_id) for class_id in manifest.notes["class_ids"]],
         views=list(manifest.notes["views"]),
-        space=str(manifest.notes["space"]),
+        weights_digest=read_weights_digest(folder, manifest),
         broken=dict(manifest.notes.get("broken", {})),
         fingerprint=manifest.fingerprint,
     )
+
+
+def read_weights_digest(folder: Path, manifest: Manifest) -> str:
+    """The digest of the network that an embedding set or an index was made with.
+
+    Raises:
+        ArtifactError: an earlier version of productrec wrote it.
+    """
+    digest = manifest.notes.get("weights_digest")
+    if digest is None:
+        raise ArtifactError(
+            f"{folder}: was written by an earlier version of productrec. Remove it, and predict with the run again."
+        )
+    return str(digest)
 
 
 def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> EmbeddingSet:
@@ -136,7 +150,7 @@ def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> E
     """
     if len(sets) == 1:
         return sets[0]
-    if len({one.space for one in sets}) > 1:
+    if len({one.weights_digest for one in sets}) > 1:
         raise ArtifactError("gallery: its parts must come from one network; they do not. Embed them again.")
     logits = [one.logits for one in sets if one.logits is not None]
     return EmbeddingSet(
@@ -145,7 +159,7 @@ def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> E
         logits=np.concatenate(logits) if keep_logits and len(logits) == len(sets) else None,
         class_ids=sets[0].class_ids,
         views=sets[0].views,
-        space=sets[0].space,
+        weights_digest=sets[0].weights_digest,
         broken={image_id: reason for one in sets for image_id, reason in one.broken.items()},
         fingerprint=compute_digest([one.fingerprint for one in sets]),
     )

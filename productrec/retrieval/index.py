@@ -13,7 +13,7 @@ import numpy as np
 
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
 from productrec.errors import ArtifactError
-from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
+from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings, read_weights_digest
 
 INDEX_KIND = "index"
 NEIGHBOURS_KIND = "neighbour set"
@@ -25,12 +25,12 @@ class Index:
     """A searchable gallery.
 
     ``labels`` (M,) are the class ids of its rows; ``keys``: what these classes are known by whatever their ids, empty
-    in an older artefact; ``space`` says whose embeddings it takes.
+    in an older artefact; ``weights_digest``: of the network whose embeddings it takes.
     """
 
     engine: faiss.Index
     labels: np.ndarray
-    space: str
+    weights_digest: str
     fingerprint: str
     keys: dict[int, str]
 
@@ -72,7 +72,7 @@ def save_index(
         raise ArtifactError(f"{folder}: a gallery must hold at least one image; got none.")
     check_embeddings(gallery.embeddings, gallery.ids, "gallery")
     engine = build_engine(gallery.embeddings)
-    notes = {"space": gallery.space}
+    notes = {"weights_digest": gallery.weights_digest}
     with write_artifact(folder, kind=INDEX_KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         faiss.write_index(engine, str(temporary / "index.faiss"))
         np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
@@ -102,7 +102,7 @@ def load_index(folder: Path) -> Index:
     return Index(
         move_to_gpu(engine),
         labels,
-        str(manifest.notes["space"]),
+        read_weights_digest(folder, manifest),
         manifest.fingerprint,
         {int(class_id): str(key) for class_id, key in keys.items()},
     )
@@ -132,10 +132,11 @@ def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarra
     Raises:
         ArtifactError: the queries are of another network, or a row is not finite or not of unit norm.
     """
-    if queries.space != index.space:
+    if queries.weights_digest != index.weights_digest:
         raise ArtifactError(
             "index: queries must come from the network that made the gallery; "
-            f"got weights {queries.space[:12]} and {index.space[:12]}. Embed both with one checkpoint."
+            f"got weights {queries.weights_digest[:12]} and {index.weights_digest[:12]}. "
+            "Embed both with one checkpoint."
         )
     check_embeddings(queries.embeddings, queries.ids, "queries")
     found = min(k, len(index.labels))

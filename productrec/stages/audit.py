@@ -20,6 +20,7 @@ from productrec.data.sheets import write_sheet
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import resize_square
 from productrec.errors import ArtifactError, DataError, RecipeError
+from productrec.metrics.class_positions import find_positions
 from productrec.recognition.fusion import Evidence, Fusion
 from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
@@ -95,23 +96,23 @@ def run_audit(
     table = load_table(table_folder, root=root)
     sets = {judge: _load_sets(judge) for judge in judges}
     inputs = {"table": table.fingerprint}
-    inputs |= {f"run {judge.folder}": one.fingerprint for judge, one in sets.items()}
+    inputs |= {f"run {judge.folder}": embedded.fingerprint for judge, embedded in sets.items()}
     settings = {"duplicates": duplicates, "mark": mark, "first": first if mark else 0, "shown": shown}
     if not replace:
         _check_unedited(out)
         if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
             counts = load_manifest(out, kind=KIND).notes["counts"]
             return Audited(out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True)
-    found = _find_suspects(table, sets)
+    rows = _find_suspects(table, sets)
     if mark is not None:
-        for finding in found[:first]:
+        for finding in rows[:first]:
             finding["action"] = mark
-    suspects = build_findings(found)
+    suspects = build_findings(rows)
     if duplicates:
-        found = found + find_label_conflicts(_compare(table, list(sets.values())))
-    found = found + find_class_anomalies(table.images, table.classes["id"].tolist())
-    found = found + find_shape_outliers(table.images)
-    findings = _complete(build_findings(found), table)
+        rows = rows + find_label_conflicts(_compare(table, list(sets.values())))
+    rows = rows + find_class_anomalies(table.images, table.classes["id"].tolist())
+    rows = rows + find_shape_outliers(table.images)
+    findings = _complete(build_findings(rows), table)
     counts = {str(kind): int(count) for kind, count in findings["kind"].value_counts(sort=False).items()}
     with write_artifact(out, kind=KIND, inputs=inputs, settings=settings, notes={"counts": counts}) as temporary:
         findings.to_parquet(temporary / "findings.parquet", index=False)
@@ -147,7 +148,7 @@ def _check_unedited(out: Path) -> None:
 
 def _load_sets(judge: Judge) -> EmbeddingSet:
     sets = [load_embedding_set(judge.folder / "embeddings" / "plain" / split) for split in judge.splits]
-    if any(one.logits is None for one in sets):
+    if any(embedded.logits is None for embedded in sets):
         raise ArtifactError(f"{judge.folder}: training images must be embedded with logits. Audit the run again.")
     return join_embedding_sets(sets, keep_logits=True)
 
@@ -157,39 +158,40 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     images = table.images.set_index("image_id")
     doubts: dict[str, list[tuple[float, int, str]]] = {}
     unjudged = 0
-    for judge, one in sets.items():
-        class_ids = np.array(one.class_ids)  # the table's, ascending
-        rows = images.loc[one.ids]
+    for judge, embedded in sets.items():
+        class_ids = np.array(embedded.class_ids)
+        rows = images.loc[embedded.ids]
         given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
-        places = np.searchsorted(class_ids, given).clip(0, len(class_ids) - 1)
-        places = np.where(class_ids[places] == given, places, -1)
-        is_gallery = places >= 0
+        positions = find_positions(given, class_ids)
+        is_gallery = positions >= 0
         is_query = is_gallery.copy()
         if judge.fold is not None:
             is_left_out = (rows["fold"] == judge.fold).fillna(False).to_numpy(dtype=bool)
             is_query &= is_left_out
             is_gallery &= ~is_left_out
-            unjudged += int((is_left_out & (places < 0)).sum())
+            unjudged += int((is_left_out & (positions < 0)).sum())
         queries, gallery = np.flatnonzero(is_query), np.flatnonzero(is_gallery)
         if not len(queries) or len(gallery) < 2:
             raise DataError(f"{judge.folder}: has no images to judge. Was the table's fold left out in training?")
         own = None if judge.fold is not None else np.arange(len(queries))
-        found, similarities = search_rows(one.embeddings[queries], one.embeddings[gallery], _NEIGHBOURS, own_rows=own)
-        assert one.logits is not None
-        evidence = Evidence(one.logits[queries], places[gallery][found], similarities)
-        judged = judge_labels(evidence, places[queries], _FUSION)
+        neighbours, similarities = search_rows(
+            embedded.embeddings[queries], embedded.embeddings[gallery], _NEIGHBOURS, own_rows=own
+        )
+        assert embedded.logits is not None
+        evidence = Evidence(embedded.logits[queries], positions[gallery][neighbours], similarities)
+        judged = judge_labels(evidence, positions[queries], _FUSION)
         for number, row in enumerate(queries.tolist()):
             words = (
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"
                 f"{'' if judge.fold is None else ', out of fold'}"
             )
             suggested = int(class_ids[judged.suggested[number]])
-            doubts.setdefault(one.ids[row], []).append((float(judged.doubt[number]), suggested, words))
+            doubts.setdefault(embedded.ids[row], []).append((float(judged.doubt[number]), suggested, words))
     if unjudged:
         warn(f"{unjudged} images are of a class that only stands in the fold they were left out with; not judged.")
     found_rows = []
     for image_id, said in doubts.items():
-        doubt = sum(one[0] for one in said) / len(said)
+        doubt = sum(judgement[0] for judgement in said) / len(said)
         _, suggested, words = max(said)
         if doubt > 0.5:
             finding = {"image_id": image_id, "kind": "wrong_label", "new_label": suggested, "detail": words}
@@ -201,11 +203,11 @@ def _compare(table: ImageTable, sets: Sequence[EmbeddingSet]) -> DuplicateReport
     """Near-duplicates among all readable images: by hash, and among those that a run has embedded also by embedding."""
     readable = table.images[table.images["status"] == "ok"]
     pictures, usable = open_images(table, readable), readable.reset_index(drop=True)
-    places = {image_id: place for place, image_id in enumerate(usable["image_id"])}
+    row_of = {image_id: row for row, image_id in enumerate(usable["image_id"])}
     close = [np.empty((0, 2), np.int64)]
-    for one in sets:
-        rows = np.array([places[image_id] for image_id in one.ids], dtype=np.int64)
-        close.append(rows[search_close_pairs(one.embeddings, _CLOSE, most=_MOST_CLOSE_PAIRS * len(rows))])
+    for embedded in sets:
+        rows = np.array([row_of[image_id] for image_id in embedded.ids], dtype=np.int64)
+        close.append(rows[search_close_pairs(embedded.embeddings, _CLOSE, most=_MOST_CLOSE_PAIRS * len(rows))])
     with show_progress("comparing images", len(usable)) as bar:
         fingerprints = compute_fingerprints(pictures, workers=count_cores(), on_progress=bar.advance)
     return find_duplicates(usable, fingerprints, candidates=np.concatenate(close), workers=count_cores())
@@ -237,7 +239,7 @@ def _draw_sheet(path: Path, suspects: pd.DataFrame, shown: int, table: ImageTabl
 
     def show(rows: pd.DataFrame, count: int) -> list[np.ndarray]:
         pictures = open_images(table, rows)
-        squares = [resize_square(pictures.decode(place), _SHEET_PX) for place in range(len(rows))]
+        squares = [resize_square(pictures.decode(row), _SHEET_PX) for row in range(len(rows))]
         return (squares + [blank] * count)[:count]
 
     labels = usable.set_index("image_id")["label"]

@@ -54,7 +54,7 @@ def run_centres(run: Path, *, distance: float) -> Merged:
     if not embedded.exists():
         raise ArtifactError(f"{run}: its validation images are not embedded yet; run productrec predict {run} first.")
     known = load_embedding_set(embedded)
-    if known.space != checkpoint.space:
+    if known.weights_digest != checkpoint.weights_digest:
         raise ArtifactError(f"{embedded}: is of other weights; run productrec predict {run} again.")
     table = load_table(recipe.table, root=recipe.data.images)
     if load_manifest(embedded).inputs.get("table") != table.fingerprint:
@@ -73,7 +73,7 @@ def run_centres(run: Path, *, distance: float) -> Merged:
     merged = pack_prototypes(merge_centres(centres, distance, sizes))
     folder = run / "prototypes"
     notes = {"top_1_accuracy": measure(merged), "top_1_accuracy_before": measure(whole), "images": len(labels)}
-    inputs = {"weights": checkpoint.space, "embeddings": known.fingerprint}
+    inputs = {"weights": checkpoint.weights_digest, "embeddings": known.fingerprint}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings={"distance": distance}, notes=notes) as temporary:
         np.save(temporary / "centres.npy", merged.centres.numpy())
         np.save(temporary / "sizes.npy", merged.sizes.numpy())
@@ -99,5 +99,6 @@ def report(merged: Merged) -> None:
     total, left = len(merged.counts) * merged.per_class, int(merged.counts.sum())
     say(
         f"{left:,} of {total:,} centres left, {left / len(merged.counts):.2f} a class; top-1 accuracy by centres on "
-        f"{merged.images:,} validation images {merged.before:.3f} before, {merged.after:.3f} after; {merged.folder}"
+        f"{merged.images:,} validation images {merged.before:.3f} before, {merged.after:.3f} after. "
+        f"Written: {merged.folder}"
     )

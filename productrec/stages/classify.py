@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,16 +17,16 @@ from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError
+from productrec.metrics.class_positions import find_positions
 from productrec.metrics.classification import compute_label_ranks
 from productrec.recipe import Recipe
-from productrec.recognition.fusion import Evidence, Fusion, compute_parts, fit_fusion
+from productrec.recognition.fusion import PARTS, Evidence, Fusion, compute_parts, fit_fusion
 from productrec.recognition.probabilities import KIND, write_probabilities
 from productrec.recognition.scores import Scores, score_ranks
-from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
-from productrec.retrieval.index import Neighbours, load_neighbours
+from productrec.retrieval.embedding_set import load_embedding_set
+from productrec.retrieval.index import load_neighbours
 from productrec.training.run.checkpoint import load_checkpoint
 
-PARTS = ("head", "nearest", "vote", "fused")
 _BLOCK_ROWS = 4096
 _NO_LABEL = np.iinfo(np.int64).min
 
@@ -36,6 +37,15 @@ class Classified:
 
     validation: dict[str, Scores]
     test: dict[str, Scores]
+
+
+@dataclass(frozen=True)
+class SplitEvidence:
+    """The images of a split that were embedded, what is known of them, and the fingerprints of what says so."""
+
+    ids: list[str]
+    evidence: Evidence
+    inputs: dict[str, str]
 
 
 def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
@@ -67,19 +77,18 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     fusion = Fusion()
     if validation is None or "val" in trained.recipe["train"]["splits"]:
         warn(f"{run.name}: no validation images it was not trained on; fusing by default: {fusion.describe()}")
-    elif not np.isin(labels := _get_labels(table, validation[1].ids), class_ids).any():
+    elif not np.isin(labels := _get_labels(table, validation.ids), class_ids).any():
         warn(f"{run.name}: its head knows no class of the validation images; fusing by default: {fusion.describe()}")
     else:
-        evidence, _ = validation
         fusion = fit_fusion(
-            evidence,
+            validation.evidence,
             find_positions(labels, class_ids),
             measure=build_measure(contract),
             k_grid=recipe.predict.k_grid,
             power_grid=recipe.predict.power_grid,
             head_weight_grid=recipe.predict.head_weight_grid,
         )
-        scores = _score(evidence, labels, class_ids, fusion, contract)
+        scores = _score(validation.evidence, labels, class_ids, fusion, contract)
     prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
     test = _load_evidence(run, table, views, "test", class_ids)
     for split, known in (("val", validation), ("test", test)):
@@ -96,12 +105,12 @@ def _score(
         stop = start + _BLOCK_ROWS
         parts = compute_parts(evidence.take(start, stop), fusion)
         for name in PARTS:
-            ranks[name].append(compute_label_ranks(parts[name], np.array(class_ids), labels[start:stop]))
+            ranks[name].append(compute_label_ranks(getattr(parts, name), np.array(class_ids), labels[start:stop]))
     return {name: score_ranks(np.concatenate(ranks[name]), metric_k=contract.metric_k) for name in PARTS}
 
 
 def _score_test(
-    test: tuple[Evidence, EmbeddingSet] | None,
+    test: SplitEvidence | None,
     table: ImageTable,
     class_ids: list[int],
     fusion: Fusion,
@@ -110,8 +119,7 @@ def _score_test(
     """Scores on the test images whose labels are known, which nothing was fitted on; none where the head knows none."""
     if test is None:
         return {}
-    evidence, queries = test
-    labels = _get_labels(table, queries.ids)
+    evidence, labels = test.evidence, _get_labels(table, test.ids)
     known = np.flatnonzero(labels != _NO_LABEL)
     if not np.isin(labels[known], class_ids).any():
         return {}
@@ -124,34 +132,21 @@ def build_measure(contract: Contract) -> Callable[[np.ndarray], tuple[float, ...
     return lambda ranks: (float((ranks >= contract.metric_k).mean()), float((ranks >= 1).mean()))
 
 
-def find_positions(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
-    """Position of each label in the class order; -1 for labels that are not in it."""
-    positions = {class_id: position for position, class_id in enumerate(class_ids)}
-    return np.array([positions.get(int(label), -1) for label in labels.ravel()], dtype=np.int64).reshape(labels.shape)
-
-
-def _load_evidence(
-    run: Path, table: ImageTable, views: str, split: str, class_ids: list[int]
-) -> tuple[Evidence, EmbeddingSet] | None:
+def _load_evidence(run: Path, table: ImageTable, views: str, split: str, class_ids: list[int]) -> SplitEvidence | None:
     folder = run / "embeddings" / views / split
     if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
         return None
     queries = load_embedding_set(folder)
-    neighbours: Neighbours = load_neighbours(run / "neighbours" / views / split)
+    neighbours = load_neighbours(run / "neighbours" / views / split)
     if queries.ids != neighbours.ids or queries.class_ids != class_ids or queries.logits is None:
         raise ArtifactError(
             f"{folder}: embedding and neighbour sets must be of the same images and classes; make them again."
         )
     if not queries.ids:
         return None
-    classes = _find_classes(neighbours.labels, class_ids)
-    return Evidence(queries.logits, classes, neighbours.similarities), queries
-
-
-def _find_classes(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
-    ordered = np.array(class_ids)  # ascending
-    places = np.searchsorted(ordered, labels).clip(0, len(ordered) - 1)
-    return np.where(ordered[places] == labels, places, -1)
+    classes = find_positions(neighbours.labels, class_ids)
+    inputs = {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint}
+    return SplitEvidence(queries.ids, Evidence(queries.logits, classes, neighbours.similarities), inputs)
 
 
 def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
@@ -175,45 +170,59 @@ def _write(
     table: ImageTable,
     split: str,
     views: str,
-    known: tuple[Evidence, EmbeddingSet] | None,
+    known: SplitEvidence | None,
     class_ids: list[int],
     fusion: Fusion,
     prior: np.ndarray,
     scores: dict[str, Scores],
 ) -> None:
+    """Write the fusion's class probabilities of a split, and those of its parts where they are kept."""
     ids = table.select([split], usable=False)["image_id"].tolist()
-    known_ids = known[1].ids if known else []
-    rows = {image_id: row for row, image_id in enumerate(ids)}
-    places = np.array([rows[image_id] for image_id in known_ids], dtype=np.int64)
+    known_ids = known.ids if known else []
     fallback = sorted(set(ids) - set(known_ids))
-    inputs = {"table": table.fingerprint}
-    if known:
-        inputs["queries"] = known[1].fingerprint
-        inputs["neighbours"] = load_neighbours(run / "neighbours" / views / split).fingerprint
+    inputs = {"table": table.fingerprint} | (known.inputs if known else {})
     folders = {"fused": run / "predictions" / views / split}
     if recipe.predict.keep_parts:
-        folders |= {part: run / "predictions" / views / "parts" / part / split for part in PARTS[:-1]}
-    for part, folder in folders.items():
-        settings = {"part": part, "fusion": fusion.describe(), "views": views, "split": split}
-        if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
-            continue
-        with write_probabilities(
-            folder,
-            ids=ids,
-            class_ids=class_ids,
-            names=table.get_class_names(class_ids),
-            fallback=fallback,
-            made={"run": str(run), **settings, "validation": asdict(scores[part]) if scores else None},
-            inputs=inputs,
-            settings=settings,
-            keys=get_class_keys(table, class_ids),
-            table=recipe.table,
-            rows=digest_rows(table, split),
-        ) as values:
-            values[:] = prior
-            for start in range(0, len(known_ids), _BLOCK_ROWS):
-                assert known is not None
-                parts = compute_parts(known[0].take(start, start + _BLOCK_ROWS), fusion)
-                values[places[start : start + _BLOCK_ROWS]] = parts[part]
+        folders |= {part: run / "predictions" / views / "parts" / part / split for part in PARTS if part != "fused"}
+    written: dict[str, np.ndarray] = {}
+    with ExitStack() as stack:
+        for part, folder in folders.items():
+            settings = {"part": part, "fusion": fusion.describe(), "views": views, "split": split}
+            if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
+                continue
+            writing = write_probabilities(
+                folder,
+                ids=ids,
+                class_ids=class_ids,
+                names=table.get_class_names(class_ids),
+                fallback=fallback,
+                made={"run": str(run), **settings, "validation": asdict(scores[part]) if scores else None},
+                inputs=inputs,
+                settings=settings,
+                keys=get_class_keys(table, class_ids),
+                table=recipe.table,
+                rows=digest_rows(table, split),
+            )
+            written[part] = stack.enter_context(writing)
+        if written:
+            _fill(written, ids, known, fusion, prior)
     if fallback and split == "test":
         warn(f"{len(fallback)} {split} images cannot be read (first: {fallback[0]}); they get the class prior.")
+
+
+def _fill(
+    written: dict[str, np.ndarray], ids: Sequence[str], known: SplitEvidence | None, fusion: Fusion, prior: np.ndarray
+) -> None:
+    """Fill the class probabilities (N, C) of each part: block by block, and the prior where nothing is known."""
+    known_ids = known.ids if known else []
+    row_of = {image_id: row for row, image_id in enumerate(ids)}
+    rows = np.array([row_of[image_id] for image_id in known_ids], dtype=np.int64)
+    unread = np.setdiff1d(np.arange(len(ids)), rows)
+    for values in written.values():
+        values[unread] = prior
+    if known is None:
+        return
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        parts = compute_parts(known.evidence.take(start, start + _BLOCK_ROWS), fusion)
+        for part, values in written.items():
+            values[rows[start : start + _BLOCK_ROWS]] = getattr(parts, part)

@@ -66,7 +66,7 @@ def _examine_torch() -> Iterator[Finding]:
         "torch",
         "ok" if good else "fault",
         torch.__version__,
-        "" if good else "torch computes wrongly; install it again.",
+        "" if good else "torch computes wrongly: install it again.",
     )
 
 
@@ -91,7 +91,7 @@ def _examine_accelerator() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield Finding("GPU", "ok", "Apple MPS")
     elif shutil.which("nvidia-smi"):
-        mend = "torch cannot use the driver: it is too old for this torch, or torch has no CUDA. Update the driver."
+        mend = "The driver is too old for this torch, or torch has no CUDA. Update the driver."
         yield Finding("GPU", "fault", f"torch {torch.__version__} finds none", mend)
     else:
         seen = f"none; the CPU computes in {_name(choose_dtype('auto', torch.device('cpu')))}"
@@ -145,7 +145,11 @@ def _examine_cores() -> Iterator[Finding]:
 def _examine_memory() -> Iterator[Finding]:
     free = measure_free_memory()
     if free is not None:
-        mend = "" if free >= _LEAST_FREE_GIB * 2**30 else "Little; end other programs, or lower train.batch_size."
+        mend = (
+            ""
+            if free >= _LEAST_FREE_GIB * 2**30
+            else "Little memory is free: end other programs, or lower train.batch_size."
+        )
         yield Finding("free memory", "note" if mend else "ok", f"{free / 2**30:.1f} GiB", mend)
 
 
@@ -154,7 +158,7 @@ def _examine_disk(folder: Path) -> Iterator[Finding]:
     mend = (
         ""
         if free >= _LEAST_FREE_GIB
-        else f"Under {_LEAST_FREE_GIB:.0f} GiB; checkpoints and embeddings may not fit. Free some."
+        else f"Less than {_LEAST_FREE_GIB:.0f} GiB are free: checkpoints and embeddings may not fit. Remove some files."
     )
     yield Finding("free disk", "ok" if not mend else "fault", f"{free:.0f} GiB at {folder.absolute()}", mend)
 

@@ -29,7 +29,7 @@ from productrec.training.run.validation import slice_of_rank
 
 
 @dataclass(frozen=True)
-class Wish:
+class EmbeddingRequest:
     """Images to embed: a split, through a preset's views, with or without logits."""
 
     split: str
@@ -42,14 +42,14 @@ class Wish:
 
 
 def run_embed(
-    run: Path, recipe: Recipe, wishes: Sequence[Wish] | None = None, *, ranks: Ranks | None = None
-) -> list[Wish]:
+    run: Path, recipe: Recipe, requests: Sequence[EmbeddingRequest] | None = None, *, ranks: Ranks | None = None
+) -> list[EmbeddingRequest]:
     """Embed images with a run's checkpoint; sets that are there and unchanged are left alone.
 
     Args:
         run: the run folder.
         recipe: settings of prediction (views, gallery splits, batch size) and where the image table is.
-        wishes: what to embed; None for what prediction needs.
+        requests: what to embed; None for what prediction needs.
         ranks: that embed them together, each its slice, and write into the same files; all must call this.
 
     Returns:
@@ -62,58 +62,60 @@ def run_embed(
     table = load_table(recipe.table, root=recipe.data.images)
     class_ids = checkpoint.match_classes(table)
     _tell_changes(run, checkpoint, table, class_ids)
-    if wishes is None:
-        wishes = _list_wishes(recipe, table)
+    if requests is None:
+        requests = _list_requests(recipe, table)
     ranks = ranks or Ranks()
     device = take_own_device(choose_device(recipe.device))
     dtype = choose_dtype(recipe.train.precision, device)
     keep_freed_memory(device)
     loaded: list[Recognizer] = []
-    for wish in dict.fromkeys(wishes):
-        missing = [one for one in _with_plain(wish) if not _is_embedded(run, one, checkpoint, table, dtype)]
+    for request in dict.fromkeys(requests):
+        missing = [needed for needed in _with_plain(request) if not _is_embedded(run, needed, checkpoint, table, dtype)]
         missing = ranks.gather_objects(missing)[0]  # the first writes them
         if not missing:
             continue
         if not loaded:
             loaded.append(load_network(checkpoint).to(device))
-        _embed(run, wish, missing, checkpoint, table, class_ids, loaded[0], recipe, device, dtype, ranks)
-    return list(dict.fromkeys(one for wish in wishes for one in _with_plain(wish)))
+        _embed(run, request, missing, checkpoint, table, class_ids, loaded[0], recipe, device, dtype, ranks)
+    return list(dict.fromkeys(needed for request in requests for needed in _with_plain(request)))
 
 
-def _list_wishes(recipe: Recipe, table: ImageTable) -> list[Wish]:
+def _list_requests(recipe: Recipe, table: ImageTable) -> list[EmbeddingRequest]:
     settings = recipe.predict
     # A gallery split may also be a query split; then it is embedded once for each use.
-    wishes = [Wish(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
+    requests = [EmbeddingRequest(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
     gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
-    return wishes + [Wish(split, gallery_views, False) for split in settings.gallery_splits]
+    return requests + [EmbeddingRequest(split, gallery_views, False) for split in settings.gallery_splits]
 
 
-def _with_plain(wish: Wish) -> tuple[Wish, ...]:
+def _with_plain(request: EmbeddingRequest) -> tuple[EmbeddingRequest, ...]:
     """The plain view is embedded on the way, whatever the views."""
-    plain = Wish(wish.split, "plain", wish.keep_logits)
-    return (plain,) if wish.views == "plain" else (plain, wish)
+    plain = EmbeddingRequest(request.split, "plain", request.keep_logits)
+    return (plain,) if request.views == "plain" else (plain, request)
 
 
-def _is_embedded(run: Path, wish: Wish, checkpoint: Checkpoint, table: ImageTable, dtype: torch.dtype) -> bool:
-    folder = wish.get_folder(run)
-    for keep_logits in {wish.keep_logits, True}:  # a set with logits also serves where none are asked
-        settings = _get_settings(Wish(wish.split, wish.views, keep_logits), checkpoint, dtype)
+def _is_embedded(
+    run: Path, request: EmbeddingRequest, checkpoint: Checkpoint, table: ImageTable, dtype: torch.dtype
+) -> bool:
+    folder = request.get_folder(run)
+    for keep_logits in {request.keep_logits, True}:  # a set with logits also serves where none are asked
+        settings = _get_settings(EmbeddingRequest(request.split, request.views, keep_logits), checkpoint, dtype)
         if is_fresh(folder, kind=KIND, inputs=_get_inputs(checkpoint, table), settings=settings):
             return True
     return False
 
 
 def _get_inputs(checkpoint: Checkpoint, table: ImageTable) -> dict[str, str]:
-    return {"weights": checkpoint.space, "table": table.fingerprint}
+    return {"weights": checkpoint.weights_digest, "table": table.fingerprint}
 
 
-def _get_settings(wish: Wish, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
-    views = [view.name for view in get_views(wish.views)]
+def _get_settings(request: EmbeddingRequest, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
+    views = [view.name for view in get_views(request.views)]
     side_px = checkpoint.recipe["train"]["side_px"]
     return {
-        "split": wish.split,
+        "split": request.split,
         "views": views,
-        "logits": wish.keep_logits,
+        "logits": request.keep_logits,
         "side_px": side_px,
         "precision": str(dtype),
     }
@@ -121,8 +123,8 @@ def _get_settings(wish: Wish, checkpoint: Checkpoint, dtype: torch.dtype) -> dic
 
 def _embed(
     run: Path,
-    wish: Wish,
-    missing: Collection[Wish],
+    request: EmbeddingRequest,
+    missing: Collection[EmbeddingRequest],
     checkpoint: Checkpoint,
     table: ImageTable,
     class_ids: list[int],
@@ -132,11 +134,11 @@ def _embed(
     dtype: torch.dtype,
     ranks: Ranks,
 ) -> None:
-    views = get_views(wish.views)
-    rows = table.select([wish.split])
+    views = get_views(request.views)
+    rows = table.select([request.split])
     if not len(rows):
         raise DataError(
-            f"{table.root}: the table has no readable {wish.split} images, so there is nothing to embed. "
+            f"{table.root}: the table has no readable {request.split} images, so there is nothing to embed. "
             "Name another split, or ingest a source that has them."
         )
     side_px = checkpoint.recipe["train"]["side_px"]
@@ -152,34 +154,34 @@ def _embed(
     ids = rows["image_id"].tolist()
     dim = checkpoint.recipe["model"]["embedding_dim"]
     order = np.argsort(class_ids)  # a set's logits stand in the order of the table's ids, whatever the checkpoint's
-    writers: dict[Wish, EmbeddingWriter] = {}
+    writers: dict[EmbeddingRequest, EmbeddingWriter] = {}
     with ExitStack() as stack:
-        for one in missing if ranks.is_first else ():
-            writers[one] = stack.enter_context(
+        for needed in missing if ranks.is_first else ():
+            writers[needed] = stack.enter_context(
                 write_embedding_set(
-                    one.get_folder(run),
+                    needed.get_folder(run),
                     ids,
                     dim=dim,
                     class_ids=sorted(class_ids),
-                    keep_logits=one.keep_logits,
-                    views=[view.name for view in get_views(one.views)],
-                    space=checkpoint.space,
+                    keep_logits=needed.keep_logits,
+                    views=[view.name for view in get_views(needed.views)],
+                    weights_digest=checkpoint.weights_digest,
                     inputs=_get_inputs(checkpoint, table),
-                    settings=_get_settings(one, checkpoint, dtype),
+                    settings=_get_settings(needed, checkpoint, dtype),
                 )
             )
         folders = ranks.gather_objects([writer.folder for writer in writers.values()])[0]
         if not ranks.is_first:
-            for one, folder in zip(missing, folders, strict=True):
-                class_count = len(class_ids) if one.keep_logits else None
-                writers[one] = EmbeddingWriter(folder, ids, dim, class_count, is_first=False)
+            for needed, folder in zip(missing, folders, strict=True):
+                class_count = len(class_ids) if needed.keep_logits else None
+                writers[needed] = EmbeddingWriter(folder, ids, dim, class_count, is_first=False)
         broken: dict[int, str] = {}
-        with show_progress(f"embedding {wish.split}, {len(views)} views", len(dataset)) as bar:
+        with show_progress(f"embedding {request.split}, {len(views)} views", len(dataset)) as bar:
             batch: ViewBatch
             for batch in loader:
                 plain, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
-                for one, writer in writers.items():
-                    seen = plain if one.views == "plain" else together
+                for needed, writer in writers.items():
+                    seen = plain if needed.views == "plain" else together
                     logits = seen.logits.numpy()[:, order]
                     writer.write(batch.rows.numpy() + own.start, seen.embeddings.numpy(), logits)
                 broken |= {row + own.start: reason for row, reason in batch.broken.items()}
@@ -189,14 +191,16 @@ def _embed(
         broken = {row: reason for some in ranks.gather_objects(broken) for row, reason in some.items()}
         if len(broken) == len(ids):
             raise DataError(
-                f"{table.root}: not one of the {len(ids)} {wish.split} images can be read; the first: "
+                f"{table.root}: not one of the {len(ids)} {request.split} images can be read; the first: "
                 f"{next(iter(broken.values()))} Name the folder they are in now with data.images=FOLDER."
             )
         for writer in writers.values():
             writer.mark_broken(broken)
     if broken:
         names = [ids[row] for row in sorted(broken)]
-        warn(f"{describe_offenders(names)} {wish.split} images could not be read since ingest; they count as broken.")
+        warn(
+            f"{describe_offenders(names)} {request.split} images could not be read since ingest; they count as broken."
+        )
 
 
 def _tell_changes(run: Path, checkpoint: Checkpoint, table: ImageTable, class_ids: Collection[int]) -> None:

@@ -46,7 +46,7 @@ def run_ensemble(
     names = list(members)
     shares = resolve_weights(names, weights)
     scores: dict[str, Scores | None] = {"val": None, "test": None}
-    found: dict[str, list[ClassProbabilities]] = {}
+    by_split: dict[str, list[ClassProbabilities]] = {}
     for split in scores:
         folders = [folder / split for folder in members.values()]
         if not all(folder.exists() for folder in folders) or not len(table.select([split], usable=False)):
@@ -56,8 +56,8 @@ def run_ensemble(
         check_same_order(names, [part.class_ids for part in parts], "class order")
         for part in parts:
             check_current(part, table)
-        found[split] = parts
-    for split, parts in found.items():  # nothing is written where any of them is refused
+        by_split[split] = parts
+    for split, parts in by_split.items():  # nothing is written where any of them is refused
         blended = _blend(names, parts, shares, out / split, split, table, scores["val"])
         scores[split] = _score(blended, table, metric_k)
     return Ensembled(scores["val"], scores["test"])

@@ -101,12 +101,12 @@ def run_evaluate(
     chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
     asked = load_embedding_set(run / "embeddings" / views / split)
     gallery = list_gallery(recipe, split, views) if chosen == "gallery" else {}
-    sets = {one: load_embedding_set(run / "embeddings" / seen / one) for one, seen in gallery.items()}
+    sets = {other: load_embedding_set(run / "embeddings" / seen / other) for other, seen in gallery.items()}
     again = f"productrec evaluate {run} --split {split} --views {views}"
-    for one, seen in {split: views, **gallery}.items():
-        _check_current(run / "embeddings" / seen / one, table, again)
+    for embedded, seen in {split: views, **gallery}.items():
+        _check_current(run / "embeddings" / seen / embedded, table, again)
     inputs = {"table": table.fingerprint, split: asked.fingerprint}
-    inputs |= {f"gallery {name}": one.fingerprint for name, one in sets.items()}
+    inputs |= {f"gallery {name}": embedded.fingerprint for name, embedded in sets.items()}
     settings = asdict(wanted) | {"protocol": chosen}
     folder = run / "evaluations" / views / split
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
@@ -131,7 +131,7 @@ def choose_protocol(table: ImageTable, split: str, gallery_splits: Sequence[str]
     roles = set(rows["role"].dropna())
     if {"query", "gallery"} <= roles:
         return "roles"
-    others = table.select([one for one in gallery_splits if one != split])
+    others = table.select([other for other in gallery_splits if other != split])
     shared = set(rows["label"].dropna()) & set(others["label"].dropna())
     return "gallery" if shared else "self"
 
@@ -142,7 +142,7 @@ def list_gallery(recipe: Recipe, split: str, views: str) -> dict[str, str]:
     Raises:
         DataError: the recipe names no other split.
     """
-    others = [one for one in recipe.predict.gallery_splits if one != split]
+    others = [other for other in recipe.predict.gallery_splits if other != split]
     if not others:
         raise DataError(
             f"evaluation: the gallery of {split} must be another split; got predict.gallery_splits of {split} alone. "
@@ -168,18 +168,18 @@ def load_material(path: Path, labels: Path | None = None) -> Material:
     Raises:
         DataError: an array is missing, is_query does not fit, or the file cannot be read.
     """
-    found = _read_arrays(path, "embeddings")
+    arrays = _read_arrays(path, "embeddings")
     if labels is not None:
-        found |= {"labels": _read_arrays(labels, "labels").get("labels", np.empty(0))}
-    if not {"embeddings", "labels"} <= set(found):
+        arrays |= {"labels": _read_arrays(labels, "labels").get("labels", np.empty(0))}
+    if not {"embeddings", "labels"} <= set(arrays):
         raise DataError(
-            f"{path}: must hold the arrays embeddings and labels; got {', '.join(sorted(found))}. "
+            f"{path}: must hold the arrays embeddings and labels; got {', '.join(sorted(arrays))}. "
             "Name a .npy of labels with --labels."
         )
-    rows, known = found["embeddings"], found["labels"]
-    if "is_query" not in found:
-        return Material(rows, known, found.get("gallery"), found.get("gallery_labels"))
-    is_query = found["is_query"]
+    rows, known = arrays["embeddings"], arrays["labels"]
+    if "is_query" not in arrays:
+        return Material(rows, known, arrays.get("gallery"), arrays.get("gallery_labels"))
+    is_query = arrays["is_query"]
     if is_query.shape != rows.shape[:1] or known.shape != rows.shape[:1] or not np.isin(is_query, (0, 1)).all():
         raise DataError(
             f"{path}: labels and is_query must be {len(rows)} values, one a row, is_query of booleans or of 0 and 1; "
@@ -195,8 +195,8 @@ def _read_arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         if path.suffix == ".npy":
             return {name: np.lib.format.open_memmap(path, mode="r")}
         with path.open("rb") as file:
-            arrays = np.load(file)
-            return {name: arrays} if isinstance(arrays, np.ndarray) else dict(arrays)
+            loaded = np.load(file)
+            return {name: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
     except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path}: cannot be read as NumPy arrays ({error}). Write it again with numpy.save or numpy.savez."
@@ -210,7 +210,7 @@ def evaluate_material(material: Material, protocol: str, wanted: Wanted) -> Eval
         DataError: no query has anything to find, or embeddings are unsound.
     """
     labels, gallery_labels = material.labels, material.gallery_labels
-    found = compute_retrieval(
+    retrieval = compute_retrieval(
         material.queries,
         labels,
         material.gallery,
@@ -218,19 +218,19 @@ def evaluate_material(material: Material, protocol: str, wanted: Wanted) -> Eval
         cutoffs=wanted.cutoffs,
         precision_cutoffs=wanted.precision_cutoffs,
     )
-    if found.without_positives == len(labels):
+    if retrieval.without_positives == len(labels):
         raise DataError(
             f"evaluation: at least one query must have an image of its class to find; none of {len(labels):,} has "
             f"where {PROTOCOLS[protocol]}. Choose another protocol or split."
         )
-    measures: list[Callable[[np.ndarray | None], dict[str, float]]] = [found.measure]
-    named = (labels if gallery_labels is None else gallery_labels)[found.nearest]
+    measures: list[Callable[[np.ndarray | None], dict[str, float]]] = [retrieval.measure]
+    named = (labels if gallery_labels is None else gallery_labels)[retrieval.nearest]
     measures.append(_build_class_measure("nearest_", labels, named, material.tree))
     if material.logits is not None:
         measures.append(_build_head_measure(material))
 
     def measure(times: np.ndarray | None) -> dict[str, float]:
-        return {name: value for one in measures for name, value in one(times).items()}
+        return {name: value for compute in measures for name, value in compute(times).items()}
 
     figures = measure(None)
     intervals = {}
@@ -244,7 +244,7 @@ def evaluate_material(material: Material, protocol: str, wanted: Wanted) -> Eval
         figures |= compute_clustering(labels, clusters)
     told = {name: value for name, value in figures.items() if value == value}  # without mistakes there is no severity
     ends = {name: intervals[name] for name in told if name in intervals}
-    return Evaluation(PROTOCOLS[protocol], len(labels), found.gallery_rows, found.without_positives, told, ends)
+    return Evaluation(PROTOCOLS[protocol], len(labels), retrieval.gallery_rows, retrieval.without_positives, told, ends)
 
 
 def report(evaluation: Evaluation, title: str) -> None:
@@ -297,8 +297,8 @@ def _gather(table: ImageTable, asked: EmbeddingSet, sets: list[EmbeddingSet], sp
     images = table.images.set_index("image_id")
     labels, roles = images["label"], images["role"]
 
-    def find_labels(one: EmbeddingSet) -> np.ndarray:
-        return np.asarray(labels.loc[one.ids].fillna(_UNSEEN).to_numpy(dtype=np.int64))
+    def find_labels(embedded: EmbeddingSet) -> np.ndarray:
+        return np.asarray(labels.loc[embedded.ids].fillna(_UNSEEN).to_numpy(dtype=np.int64))
 
     own = find_labels(asked)
     known = own != _UNSEEN
@@ -318,7 +318,7 @@ def _gather(table: ImageTable, asked: EmbeddingSet, sets: list[EmbeddingSet], sp
         gallery, gallery_labels = embeddings[is_gallery], own[is_gallery]
         chosen = is_query
     elif protocol == "gallery":
-        if any(one.space != asked.space for one in sets):
+        if any(embedded.weights_digest != asked.weights_digest for embedded in sets):
             raise ArtifactError("evaluation: queries and gallery must come from one network. Embed them again.")
         joined = join_embedding_sets(sets, keep_logits=False)
         gallery, gallery_labels = np.asarray(joined.embeddings), find_labels(joined)

@@ -29,15 +29,15 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     splits = recipe.predict.gallery_splits
     sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]
     index_folder = run / "index" / gallery_views
-    inputs = {f"gallery {split}": one.fingerprint for split, one in zip(splits, sets, strict=True)}
+    inputs = {f"gallery {split}": embedded.fingerprint for split, embedded in zip(splits, sets, strict=True)}
     settings = {"metric": "inner product", "search": "exact", "splits": list(splits), "classes": "by key"}
     if not is_fresh(index_folder, kind=INDEX_KIND, inputs=inputs, settings=settings):
         gallery = join_embedding_sets(sets, keep_logits=False)
         labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
-        found = [int(labels[image_id]) for image_id in gallery.ids]
-        class_ids = sorted(set(found))
+        gallery_labels = [int(labels[image_id]) for image_id in gallery.ids]
+        class_ids = sorted(set(gallery_labels))
         keys = dict(zip(class_ids, get_class_keys(table, class_ids), strict=True))
-        save_index(index_folder, gallery, found, inputs=inputs, settings=settings, keys=keys)
+        save_index(index_folder, gallery, gallery_labels, inputs=inputs, settings=settings, keys=keys)
     index = load_index(index_folder)
     for split in ("val", "test"):
         folder = run / "embeddings" / views / split
@@ -50,7 +50,9 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
                 "Leave it out of predict.gallery_splits."
             )
         out = run / "neighbours" / views / split
-        found_in = {"index": index.fingerprint, "queries": queries.fingerprint}
-        wanted = {"k": recipe.predict.neighbours}
-        if not is_fresh(out, kind=NEIGHBOURS_KIND, inputs=found_in, settings=wanted):
-            save_neighbours(out, index, queries, recipe.predict.neighbours, inputs=found_in, settings=wanted)
+        search_inputs = {"index": index.fingerprint, "queries": queries.fingerprint}
+        search_settings = {"k": recipe.predict.neighbours}
+        if not is_fresh(out, kind=NEIGHBOURS_KIND, inputs=search_inputs, settings=search_settings):
+            save_neighbours(
+                out, index, queries, recipe.predict.neighbours, inputs=search_inputs, settings=search_settings
+            )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from productrec.artifacts import load_manifest, write_file
+from productrec.artifacts import Manifest, load_manifest, write_file
 from productrec.assembly.network import load_network
 from productrec.console import say, show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
@@ -101,14 +101,14 @@ def run_photos(
     classifiers = [load_classifier(run, recipe) for run, recipe in runs.items()]
     first_keys = classifiers[0].checkpoint.class_keys
     names = [str(run) for run in runs]
-    check_same_order(names, [sorted(one.checkpoint.class_keys) for one in classifiers], "classes")
-    orders = [_find_places(first_keys, one.checkpoint.class_keys) for one in classifiers]
+    check_same_order(names, [sorted(classifier.checkpoint.class_keys) for classifier in classifiers], "classes")
+    orders = [_match_keys(first_keys, classifier.checkpoint.class_keys) for classifier in classifiers]
     shares = resolve_weights(names, weights)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:
-        size = min(one.recipe.predict.batch_size for one in classifiers)  # the runs go side by side
-        for parts in zip(*(_classify(one, paths, size) for one in classifiers), strict=True):
+        size = min(classifier.recipe.predict.batch_size for classifier in classifiers)  # the runs go side by side
+        for parts in zip(*(_classify(classifier, paths, size) for classifier in classifiers), strict=True):
             rows, _, broken = parts[0]
             blended = sum(
                 share * probabilities[:, order]
@@ -125,7 +125,7 @@ def run_photos(
         for name in files:
             said = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
             writer.writerow([guard_cell(cell) for cell in (name, *said, reasons.get(name, ""))])
-    ways = [f"{one.run}: {one.way}" for one in classifiers]
+    ways = [f"{classifier.run}: {classifier.way}" for classifier in classifiers]
     return Photographed(out, len(files) - len(reasons), reasons, ways)
 
 
@@ -154,8 +154,8 @@ def load_classifier(run: Path, recipe: Recipe) -> Classifier:
     classes = np.empty(0, np.int64)
     if index is not None:
         positions = {key: position for position, key in enumerate(checkpoint.class_keys)}
-        places = {class_id: positions.get(key, -1) for class_id, key in index.keys.items()}
-        classes = np.array([places[class_id] for class_id in index.labels.tolist()], dtype=np.int64)
+        position_of = {class_id: positions.get(key, -1) for class_id, key in index.keys.items()}
+        classes = np.array([position_of[class_id] for class_id in index.labels.tolist()], dtype=np.int64)
     network = load_network(checkpoint).to(device)
     return Classifier(run, recipe, checkpoint, network, device, dtype, index, classes, fusion, way)
 
@@ -166,24 +166,31 @@ def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Ind
     gallery = run / "index" / ("plain" if views == "plain" else recipe.predict.gallery_tta)
     again = f"productrec predict {run} --views {views}"
     alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
-    split = next((one for one in ("val", "test") if (run / "predictions" / views / one).exists()), None)
-    if split is None or not gallery.exists():
+    splits = [split for split in ("val", "test") if (run / "predictions" / views / split).exists()]
+    if not splits or not gallery.exists():
         return None, Fusion(), alone
     index = load_index(gallery)
-    predictions = load_manifest(run / "predictions" / views / split)
-    neighbours = load_manifest(run / "neighbours" / views / split)
-    belongs = (
-        index.space == checkpoint.space
-        and neighbours.inputs.get("index") == index.fingerprint
-        and predictions.inputs.get("neighbours") == neighbours.fingerprint
-    )
-    if not belongs or not index.keys:
+    # Those of one split may be of an earlier time: where a table has lost its validation images, nothing renews them.
+    current = [known for split in splits if (known := _load_current(run, views, split, index)) is not None]
+    predictions = current[0] if current and index.weights_digest == checkpoint.weights_digest else None
+    if predictions is None or not index.keys:
         return None, Fusion(), f"the head alone, since its index is of an earlier time; {again} makes it anew"
     fusion = Fusion(**predictions.settings["fusion"])
     fitted = "as fitted on validation" if predictions.notes["made"].get("validation") else "by default"
     weight = fusion.head_weight
     way = f"{weight:g} x head + {1 - weight:g} x vote of {fusion.k} neighbours, {fitted}, through the views {views}"
     return index, fusion, way
+
+
+def _load_current(run: Path, views: str, split: str, index: Index) -> Manifest | None:
+    """The manifest of a split's predictions; None where they were not made from neighbours in this index."""
+    predictions = load_manifest(run / "predictions" / views / split)
+    neighbours = load_manifest(run / "neighbours" / views / split)
+    is_current = (
+        neighbours.inputs.get("index") == index.fingerprint
+        and predictions.inputs.get("neighbours") == neighbours.fingerprint
+    )
+    return predictions if is_current else None
 
 
 def _list_files(source: Path, out: Path) -> dict[str, str]:
@@ -205,43 +212,45 @@ def _list_files(source: Path, out: Path) -> dict[str, str]:
 
 
 def _classify(
-    one: Classifier, paths: Sequence[str], batch_size: int
+    classifier: Classifier, paths: Sequence[str], batch_size: int
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
     """Rows, probabilities (B, C) in the checkpoint's order, and why some could not be read, batch by batch."""
-    views = get_views(one.recipe.predict.tta)
-    dataset = ViewedImages(FileImages(paths), views, one.checkpoint.recipe["train"]["side_px"])
+    views = get_views(classifier.recipe.predict.tta)
+    dataset = ViewedImages(FileImages(paths), views, classifier.checkpoint.recipe["train"]["side_px"])
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
-    on_gpu = one.device.type == "cuda"
-    workers = choose_workers(one.recipe.train.workers, cores=count_cores(), on_gpu=on_gpu)
+    on_gpu = classifier.device.type == "cuda"
+    workers = choose_workers(classifier.recipe.train.workers, cores=count_cores(), on_gpu=on_gpu)
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=on_gpu)
     batch: ViewBatch
     for batch in loader:
-        _, seen = recognise_views(one.network, batch.cuts, plan, device=one.device, dtype=one.dtype)
+        _, seen = recognise_views(
+            classifier.network, batch.cuts, plan, device=classifier.device, dtype=classifier.dtype
+        )
         rows = batch.rows.tolist()
         ids = [paths[row] for row in rows]
-        yield rows, _fuse(one, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken
+        yield rows, _fuse(classifier, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken
 
 
-def _fuse(one: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    if one.index is None:
+def _fuse(classifier: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    if classifier.index is None:
         return compute_softmax(logits)
-    queries = EmbeddingSet(ids, embeddings, logits, [], [], one.checkpoint.space, {}, "")
-    rows, similarities = search_index(one.index, queries, one.fusion.k)
-    return compute_parts(Evidence(logits, one.classes[rows], similarities), one.fusion)["fused"]
+    queries = EmbeddingSet(ids, embeddings, logits, [], [], classifier.checkpoint.weights_digest, {}, "")
+    rows, similarities = search_index(classifier.index, queries, classifier.fusion.k)
+    return compute_parts(Evidence(logits, classifier.classes[rows], similarities), classifier.fusion).fused
 
 
 def _describe(probabilities: np.ndarray, checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:
     """The best and the next best class of each row, as they stand in the CSV."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
-    for row, places in zip(probabilities, best.tolist(), strict=True):
+    for row, columns in zip(probabilities, best.tolist(), strict=True):
         line: list[str] = []
-        for place in places:
-            line += [checkpoint.class_names[place], checkpoint.class_keys[place], f"{row[place]:.4f}"]
+        for column in columns:
+            line += [checkpoint.class_names[column], checkpoint.class_keys[column], f"{row[column]:.4f}"]
         yield tuple(line + [""] * (6 - len(line)))
 
 
-def _find_places(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
+def _match_keys(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
     """Position of each key among others."""
-    places = {key: place for place, key in enumerate(among)}
-    return np.array([places[key] for key in keys], dtype=np.int64)
+    positions = {key: position for position, key in enumerate(among)}
+    return np.array([positions[key] for key in keys], dtype=np.int64)

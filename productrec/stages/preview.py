@@ -40,15 +40,15 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
     pictures = open_images(table, rows)
     augmentation = build_augmentation(recipe.train.augmentation, side_px)
     dataset = TrainingImages(pictures, np.zeros(len(rows), np.int64), augmentation, recipe.seed)
-    places = np.unique(np.linspace(0, len(rows) - 1, min(images, len(rows))).round().astype(int)).tolist()
+    shown = np.unique(np.linspace(0, len(rows) - 1, min(images, len(rows))).round().astype(int)).tolist()
     write_sheet(
         out,
         [
             [
-                resize_square(pictures.decode(place), side_px),
-                *(dataset[Draw(epoch, place, 0)].pixels for epoch in range(epochs)),
+                resize_square(pictures.decode(row), side_px),
+                *(dataset[Draw(epoch, row, 0)].pixels for epoch in range(epochs)),
             ]
-            for place in places
+            for row in shown
         ],
     )
     return out

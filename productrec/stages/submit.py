@@ -100,10 +100,10 @@ def find_predictions(source: Path) -> Path:
 
 
 def _find_newest(source: Path, split: str) -> Path | None:
-    found = [
+    folders = [
         path.parent for pattern in (split, f"predictions/*/{split}") for path in source.glob(f"{pattern}/manifest.json")
     ]
-    return max(found, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns, default=None)
+    return max(folders, key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns, default=None)
 
 
 def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, sample: Path | None = None) -> Submission:

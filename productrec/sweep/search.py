@@ -17,16 +17,18 @@ from typing import Any
 import torch
 
 from productrec.artifacts import write_json
+from productrec.assembly.training_data import leave_fold_out
 from productrec.console import print_table, say, warn
 from productrec.data.dataset import choose_workers
-from productrec.data.table import load_table
+from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, Interrupted, ProductrecError, RecipeError, TrainingError
 from productrec.losses.own_loss import check_code_allowed
+from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recipe import Recipe, change_recipe, select_settings
 from productrec.recipe.loss import LossSettings
 from productrec.runtime import StopRequest, catch_stop, choose_device, count_cores
 from productrec.sweep.space import Choices, Spec, load_space
-from productrec.sweep.trials import ENDED, Job, Swept, describe_settings, rank_row, run_trials, settle
+from productrec.sweep.trials import ENDED, Job, SweepResult, describe_settings, rank_row, run_trials, settle
 
 DEFAULT_TRIALS = 20
 _SWEEP = "sweep.json"
@@ -41,7 +43,7 @@ def run_sweep(
     workers: int = 1,
     out: Path | None = None,
     allow_code: bool = False,
-) -> Swept:
+) -> SweepResult:
     """Search settings of one model; a sweep that stands in the folder goes on.
 
     Args:
@@ -92,13 +94,13 @@ def run_sweep(
     return settle(job, study)
 
 
-def report(swept: Swept, figure: str) -> None:
+def report(result: SweepResult, figure: str) -> None:
     """Print the trials, the best first, and where things lie."""
-    ended = [row for row in swept.rows if row.state == "finished"]
-    order = sorted(ended, key=lambda row: rank_row(row, figure)) + [row for row in swept.rows if row not in ended]
+    ended = [row for row in result.rows if row.state == "finished"]
+    order = sorted(ended, key=lambda row: rank_row(row, figure)) + [row for row in result.rows if row not in ended]
     lines = [
         (
-            f"{row.place}",
+            f"{row.number}",
             row.state,
             "" if row.value is None else f"{row.value:.4f}",
             f"{row.epochs}",
@@ -109,15 +111,15 @@ def report(swept: Swept, figure: str) -> None:
     ]
     if lines:
         columns = ("trial", "state", figure, "epochs", "min", "settings")
-        print_table(f"trials of {swept.folder}", columns, lines, wrap_last=True)
-    for row in swept.rows:
+        print_table(f"trials of {result.folder}", columns, lines, wrap_last=True)
+    for row in result.rows:
         if row.state == "failed":
-            warn(f"trial {row.place} failed: {row.reason}")
-    if any(row.state == "stopped" for row in swept.rows):
-        say("trials that were stopped go on with the same command")
-    say(f"trials: {swept.folder / 'trials.csv'}")
-    if swept.best is not None:
-        say(f"best recipe: {swept.folder / 'best.yaml'} (trial {swept.best.place})")
+            warn(f"trial {row.number} failed: {row.reason}")
+    if any(row.state == "stopped" for row in result.rows):
+        say("Trials that were stopped go on with the same command.")
+    say(f"trials: {result.folder / 'trials.csv'}")
+    if result.best is not None:
+        say(f"best recipe: {result.folder / 'best.yaml'} (trial {result.best.number})")
 
 
 def _list_values(spec: Spec | None) -> tuple[Any, ...]:
@@ -138,19 +140,14 @@ def _check_optuna() -> None:
 def _claim_folder(job: Job) -> None:
     """Note in the folder what is swept there, or see that it is the same."""
     table = load_table(job.recipe.table, root=job.recipe.data.images)
-    rows = table.select(["val"])
-    if not rows["label"].notna().any():
-        raise DataError(
-            f"{job.recipe.table}: must hold validation images with labels, by which trials are compared; got none. "
-            "Ingest with data.validation_fraction."
-        )
+    _check_validation(job, table)
     wanted = {"table": table.fingerprint, "figure": job.figure} | select_settings(job.recipe, "run")
     wanted["space"] = {key: asdict(spec) for key, spec in job.space.items()}
     wanted = json.loads(json.dumps(wanted, default=str))
     path = job.folder / _SWEEP
     if not path.exists():
-        # Hidden ones are those of another command that begins at this moment.
-        if job.folder.is_file() or any(not one.name.startswith(".") for one in job.folder.glob("*")):
+        # Hidden files are those of another command that begins at this moment.
+        if job.folder.is_file() or any(not path.name.startswith(".") for path in job.folder.glob("*")):
             raise ArtifactError(f"{job.folder}: holds files that are no sweep. Choose another folder with --out.")
         write_json(path, wanted)
         return
@@ -160,6 +157,23 @@ def _claim_folder(job: Job) -> None:
         raise ArtifactError(
             f"{job.folder}: already holds another sweep; what differs: {', '.join(changed[:5])}. "
             "Choose another folder with --out, or remove this one."
+        )
+
+
+def _check_validation(job: Job, table: ImageTable) -> None:
+    """Refuse validation images that the figure cannot be measured on, before any trial is trained."""
+    known = table.select(["val"])["label"].dropna()
+    if not len(known):
+        raise DataError(
+            f"{job.recipe.table}: must hold validation images with labels, by which trials are compared; got none. "
+            "Ingest with data.validation_fraction."
+        )
+    rows = table.select(job.recipe.train.splits)
+    trained = leave_fold_out(rows, job.recipe.train.fold, job.recipe.table)["label"].dropna()
+    if VALIDATION_FIGURES[job.figure].judges == "head" and set(known).isdisjoint(trained):
+        raise DataError(
+            f"{job.recipe.table}: at least one validation image must be of a class to train on for trials to be "
+            f"compared by {job.figure}, which judges the head; none is. Set train.keep_best_by=recall@1."
         )
 
 

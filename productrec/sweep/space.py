@@ -96,7 +96,7 @@ def load_space(path: Path, recipe: Recipe) -> Space:
                 f"{path}: {key} must be the same in all trials, which are trained and compared alike. "
                 "Change it in the recipe."
             )
-        above = [one for one in space if key.startswith(f"{one}.")]
+        above = [name for name in space if key.startswith(f"{name}.")]
         if above:
             raise RecipeError(f"{path}: {key} must not be searched beside {above[0]}, which holds it. Take one out.")
         space[key] = parse_spec(f"{path}: {key}", value, _find_types(key, recipe))
@@ -129,7 +129,7 @@ def parse_spec(where: str, value: Any, types: tuple[Any, ...] = (int, float)) ->
 
 
 def _parse_choices(where: str, values: list[Any]) -> Choices:
-    texts = [json.dumps(one, sort_keys=True, default=str) for one in values]
+    texts = [json.dumps(value, sort_keys=True, default=str) for value in values]
     if not values:
         raise RecipeError(f"{where}: must have a value at least; got an empty list.")
     if len(set(texts)) < len(texts):

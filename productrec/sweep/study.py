@@ -1,12 +1,12 @@
 """The journal of a sweep, which several processes share: who tries what, what came of it, what is tried next.
 
-The one module that imports Optuna. Locks are the kernel's, so that a process that dies holds none.
+The one module that imports Optuna. A trial of the sweep has a number from 1; where it is begun again, Optuna counts
+another trial, which gets the same number here. The lock of a running trial tells whether its process is still alive.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import warnings
@@ -21,26 +21,27 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from productrec.artifacts import explain_storage_errors
-from productrec.errors import RecipeError, StorageError
+from productrec.errors import RecipeError
+from productrec.locking import ProcessLock
 from productrec.recipe import Recipe
 from productrec.sweep.space import Range, Space, Spec
 
 _JOURNAL = "journal.log"
-_PLACE, _REASON, _PRUNED = "place", "reason", "pruned"  # what is noted of a trial
+# What is noted of a trial; "place" is the number's name in the journals there are.
+_NUMBER, _REASON, _PRUNED = "place", "reason", "pruned"
 _MOST_REFUSED = 100  # draws in a row that the recipe may refuse
 _SPARED_TRIALS = 4  # that are trained to their end before others are compared with them
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is known of a trial; ``place`` counts from 1.
+class TrialRow:
+    """What is known of a trial; ``number`` counts from 1.
 
-    ``state``: finished, pruned, failed, running, or stopped, which another one will take the place of. ``value`` is the
-    best so far, None where there is none.
+    ``state``: finished, pruned, failed, running, or stopped, which will be begun again. ``value``: the best so far,
+    None where there is none.
     """
 
-    place: int
+    number: int
     state: str
     value: float | None
     epochs: int
@@ -49,11 +50,11 @@ class Row:
     reason: str
 
 
-class Taken:
+class ActiveTrial:
     """A trial that this process runs; ``recipe`` is what to train, ``goes_on`` whether an earlier process began it."""
 
-    def __init__(self, trial: optuna.Trial, place: int, settings: dict[str, Any], recipe: Recipe) -> None:
-        self.trial, self.place, self.settings, self.recipe = trial, place, settings, recipe
+    def __init__(self, trial: optuna.Trial, number: int, settings: dict[str, Any], recipe: Recipe) -> None:
+        self.trial, self.number, self.settings, self.recipe = trial, number, settings, recipe
         self.goes_on = self.was_pruned = False
         self._told: set[int] = set()
 
@@ -71,53 +72,15 @@ class Taken:
         return self.was_pruned
 
 
-class FileLock:
-    """One process at a time; not to be taken twice by the same one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def acquire(self) -> bool:
-        """Wait for it."""
-        return self._take(fcntl.LOCK_EX)
-
-    def try_acquire(self) -> bool:
-        """Take it if nobody has it."""
-        return self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def release(self) -> None:
-        """Let others have it."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def _take(self, how: int) -> bool:
-        with explain_storage_errors(self._path):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.lockf(descriptor, how)  # unlike flock's, not inherited by loader processes that outlive this one
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except OSError as error:
-            os.close(descriptor)
-            raise StorageError(
-                f"{self._path}: cannot be locked ({error.strerror}). Put the sweep on another disk with --out."
-            ) from None
-        self._descriptor = descriptor
-        return True
-
-
 class _JournalLock(JournalFileOpenLock):
-    """Ours in the place of Optuna's, which a process that is killed leaves behind for half a minute.
+    """The kernel's lock instead of Optuna's, which a process that is killed leaves behind for half a minute.
 
-    It also takes away the half line that a full disk or a power cut may leave, after which nothing could be read.
+    Taking it also removes the half line that a full disk or a power cut may leave, after which nothing could be read.
     """
 
     def __init__(self, path: Path, journal: Path) -> None:
         super().__init__(str(path))
-        self._lock, self._journal = FileLock(path), journal
+        self._lock, self._journal = ProcessLock(path), journal
 
     def acquire(self) -> bool:
         self._lock.acquire()
@@ -145,8 +108,8 @@ class Study:
         self._folder, self._seed = folder, seed
         self._lower_is_better = lower_is_better
         self._distributions = {key: _build_distribution(spec) for key, spec in space.items()}
-        self._lock = FileLock(folder / "locks" / "sweep")
-        self._own: dict[int, FileLock] = {}
+        self._lock = ProcessLock(folder / "locks" / "sweep")
+        self._own: dict[int, ProcessLock] = {}
         with self.hold(), _allow_experiments():
             journal = folder / _JOURNAL
             backend = JournalFileBackend(str(journal), lock_obj=_JournalLock(folder / "locks" / "journal", journal))
@@ -167,77 +130,77 @@ class Study:
         finally:
             self._lock.release()
 
-    def take(self, wanted: int | None, build: Callable[[int, dict[str, Any]], Recipe]) -> Taken | None:
+    def take(self, wanted: int | None, build: Callable[[int, dict[str, Any]], Recipe]) -> ActiveTrial | None:
         """Begin the next trial, or None where ``wanted`` are finished or running.
 
-        A trial that was stopped, or whose process died, comes again at its place, with its settings.
+        A trial that was stopped, or whose process died, is begun again with its number and its settings.
 
         Args:
             wanted: trials in all, those of other processes included; None for no end.
-            build: recipe of a place and its settings; settings that it refuses are drawn anew.
+            build: recipe of a trial's number and settings; settings that it refuses are drawn anew.
 
         Raises:
             RecipeError: nothing that was drawn suits the recipe.
         """
         with self.hold(), _allow_experiments():
             trials = self._reap()
-            held = {trial.user_attrs[_PLACE] for trial in trials if trial.state is not TrialState.FAIL}
+            held = {trial.user_attrs[_NUMBER] for trial in trials if trial.state is not TrialState.FAIL}
             if wanted is not None and len(held) >= wanted:
                 return None
-            place = next(number for number in range(1, len(held) + 2) if number not in held)
-            earlier = [trial for trial in trials if trial.user_attrs[_PLACE] == place]
+            number = next(free for free in range(1, len(held) + 2) if free not in held)
+            earlier = [trial for trial in trials if trial.user_attrs[_NUMBER] == number]
             waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if earlier and not waiting:  # there is one where a process died at this very line
                 self._study.enqueue_trial(earlier[-1].params)
             refused = ""
             for attempt in range(_MOST_REFUSED):
-                # By the place and not by a process's number: whoever takes it, and again after a kill, draws the same.
-                self._study.sampler = build_sampler(self._seed, place, attempt)
+                # By the trial's number and not a process's: whoever takes it, and again after a kill, draws the same.
+                self._study.sampler = build_sampler(self._seed, number, attempt)
                 trial = self._study.ask(self._distributions)
-                self._own[trial.number] = FileLock(self._folder / "locks" / str(trial.number))
+                self._own[trial.number] = ProcessLock(self._folder / "locks" / str(trial.number))
                 self._own[trial.number].acquire()
                 settings = _decode(trial.params)
                 try:
-                    taken = Taken(trial, place, settings, build(place, settings))
+                    active = ActiveTrial(trial, number, settings, build(number, settings))
                 except RecipeError as error:
                     refused = str(error)
                     self._end(trial.number, TrialState.FAIL)
                     continue
-                taken.goes_on = bool(earlier) and earlier[-1].params == trial.params
-                taken.was_pruned = taken.goes_on and _PRUNED in earlier[-1].user_attrs
-                if taken.was_pruned:
+                active.goes_on = bool(earlier) and earlier[-1].params == trial.params
+                active.was_pruned = active.goes_on and _PRUNED in earlier[-1].user_attrs
+                if active.was_pruned:
                     trial.set_user_attr(_PRUNED, True)
-                trial.set_user_attr(_PLACE, place)
-                return taken
+                trial.set_user_attr(_NUMBER, number)
+                return active
         raise RecipeError(f"sweep: {_MOST_REFUSED} draws in a row were refused; the last: {refused}")
 
-    def finish(self, taken: Taken, value: float) -> None:
+    def finish(self, active: ActiveTrial, value: float) -> None:
         """Note what a trial that was trained to its end has reached."""
-        self._end(taken.trial.number, TrialState.COMPLETE, value)
+        self._end(active.trial.number, TrialState.COMPLETE, value)
 
-    def give_up(self, taken: Taken, reason: str = "") -> None:
+    def give_up(self, active: ActiveTrial, reason: str = "") -> None:
         """Note that a trial was pruned or, with a ``reason``, that its settings cannot be trained with."""
         if reason:
-            taken.trial.set_user_attr(_REASON, reason)
-        self._end(taken.trial.number, TrialState.PRUNED)
+            active.trial.set_user_attr(_REASON, reason)
+        self._end(active.trial.number, TrialState.PRUNED)
 
-    def stop(self, taken: Taken, reason: str) -> None:
+    def stop(self, active: ActiveTrial, reason: str) -> None:
         """Note that a trial must be gone on with later."""
-        taken.trial.set_user_attr(_REASON, reason)
-        self._end(taken.trial.number, TrialState.FAIL)
+        active.trial.set_user_attr(_REASON, reason)
+        self._end(active.trial.number, TrialState.FAIL)
 
-    def list_rows(self) -> list[Row]:
-        """The newest of each place, by place; to be called within `hold`."""
-        newest = {trial.user_attrs[_PLACE]: trial for trial in self._reap()}
+    def list_rows(self) -> list[TrialRow]:
+        """The newest state of each trial, by number; to be called within `hold`."""
+        newest = {trial.user_attrs[_NUMBER]: trial for trial in self._reap()}
         return [self._describe(trial) for _, trial in sorted(newest.items())]
 
-    def _end(self, number: int, state: TrialState, value: float | None = None) -> None:
-        self._study.tell(number, value, state=state)
-        if number in self._own:
-            self._own.pop(number).release()
+    def _end(self, optuna_number: int, state: TrialState, value: float | None = None) -> None:
+        self._study.tell(optuna_number, value, state=state)
+        if optuna_number in self._own:
+            self._own.pop(optuna_number).release()
 
     def _reap(self) -> list[FrozenTrial]:
-        """All trials with a place, after those whose process is dead were ended."""
+        """Optuna's trials that have a number here, after those whose process is dead were ended."""
         trials = self._study.get_trials(deepcopy=False)
         died: list[dict[str, Any]] = [
             trial.params for trial in trials if trial.state is TrialState.FAIL and _REASON not in trial.user_attrs
@@ -245,16 +208,15 @@ class Study:
         for trial in trials:
             if trial.state is not TrialState.RUNNING or trial.number in self._own:
                 continue
-            lock = FileLock(self._folder / "locks" / str(trial.number))
-            if lock.try_acquire():
+            lock = ProcessLock(self._folder / "locks" / str(trial.number))
+            if lock.acquire(wait=False):
                 lock.release()
                 # What kills its process twice, by the memory it takes for instance, would do so for ever.
-                is_deadly = _PLACE in trial.user_attrs and trial.params in died
+                is_deadly = _NUMBER in trial.user_attrs and trial.params in died
                 self._end(trial.number, TrialState.PRUNED if is_deadly else TrialState.FAIL)
-        found = self._study.get_trials(deepcopy=False)
-        return [trial for trial in found if _PLACE in trial.user_attrs]
+        return [trial for trial in self._study.get_trials(deepcopy=False) if _NUMBER in trial.user_attrs]
 
-    def _describe(self, trial: FrozenTrial) -> Row:
+    def _describe(self, trial: FrozenTrial) -> TrialRow:
         attributes = trial.user_attrs
         states = {TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.FAIL: "stopped"}
         reason = str(attributes.get(_REASON, ""))
@@ -270,12 +232,12 @@ class Study:
         duration = trial.duration
         minutes = 0.0 if duration is None else duration.total_seconds() / 60
         epochs = max(trial.intermediate_values, default=-1) + 1
-        return Row(attributes[_PLACE], state, value, epochs, minutes, _decode(trial.params), reason)
+        return TrialRow(attributes[_NUMBER], state, value, epochs, minutes, _decode(trial.params), reason)
 
 
-def build_sampler(seed: int, place: int, attempt: int) -> optuna.samplers.BaseSampler:
+def build_sampler(seed: int, number: int, attempt: int) -> optuna.samplers.BaseSampler:
     """Tree-structured Parzen estimators (Bergstra et al. 2011) over all settings together."""
-    state = int(np.random.SeedSequence([seed, place, attempt]).generate_state(1)[0])
+    state = int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0])
     return optuna.samplers.TPESampler(seed=state, multivariate=True, constant_liar=True)
 
 

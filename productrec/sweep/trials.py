@@ -17,7 +17,8 @@ import torch
 
 from productrec.artifacts import write_file, write_text
 from productrec.console import get_console, say
-from productrec.errors import DataError, Interrupted, RecipeError, TrainingError
+from productrec.errors import Interrupted, RecipeError, TrainingError, describe_error
+from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recipe import Recipe, change_recipe, save_recipe
 from productrec.runtime import StopRequest
 from productrec.stages.train import run_train
@@ -25,7 +26,7 @@ from productrec.sweep.space import Space
 from productrec.training.run.loop import Ending
 
 if TYPE_CHECKING:
-    from productrec.sweep.study import Row, Study, Taken
+    from productrec.sweep.study import ActiveTrial, Study, TrialRow
 
 ENDED = ("finished", "pruned", "failed")
 _MOST_FAILED = 3  # trials that cannot be trained before one could
@@ -48,37 +49,35 @@ class Job:
         """What trials are compared by."""
         return self.recipe.train.keep_best_by
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a trial with less of it is the better one."""
-        return self.figure.endswith("error")
-
     def open_study(self) -> Study:
         """The trials; one a process."""
         from productrec.sweep.study import Study
 
-        epochs = self.recipe.train.epochs
         return Study(
-            self.folder, self.space, lower_is_better=self.lower_is_better, seed=self.recipe.seed, epochs=epochs
+            self.folder,
+            self.space,
+            lower_is_better=VALIDATION_FIGURES[self.figure].lower_is_better,
+            seed=self.recipe.seed,
+            epochs=self.recipe.train.epochs,
         )
 
-    def build_trial(self, place: int, settings: dict[str, Any]) -> Recipe:
+    def build_trial(self, number: int, settings: dict[str, Any]) -> Recipe:
         """The recipe of a trial; its run lands in the sweep's folder."""
-        own = {"name": f"{self.recipe.name}-{place:03d}", "runs": self.folder, "data.table": self.recipe.table}
-        return change_recipe(self.recipe, settings | own, f"trial {place}")
+        own = {"name": self.get_run(number).name, "runs": self.folder, "data.table": self.recipe.table}
+        return change_recipe(self.recipe, settings | own, f"trial {number}")
 
-    def get_run(self, place: int) -> Path:
+    def get_run(self, number: int) -> Path:
         """Run folder of a trial."""
-        return self.folder / f"{self.recipe.name}-{place:03d}"
+        return self.folder / f"{self.recipe.name}-{number:03d}"
 
 
 @dataclass(frozen=True)
-class Swept:
-    """A sweep: its folder, its trials by place, and the best one's, None where none is finished."""
+class SweepResult:
+    """A sweep: its folder, its trials by number, and the best of them, None where none is finished."""
 
     folder: Path
-    rows: list[Row]
-    best: Row | None
+    rows: list[TrialRow]
+    best: TrialRow | None
 
 
 def run_trials(job: Job, study: Study, stop: StopRequest) -> None:
@@ -90,66 +89,61 @@ def run_trials(job: Job, study: Study, stop: StopRequest) -> None:
         TrainingError: the first trials all failed.
     """
     while not stop.wanted and (job.deadline is None or time.time() < job.deadline):
-        taken = study.take(job.trials, job.build_trial)
-        if taken is None:
+        active = study.take(job.trials, job.build_trial)
+        if active is None:
             return
-        begins = "goes on" if taken.goes_on else "begins"
-        say(f"trial {taken.place} {begins}: {describe_settings(taken.settings)}")
-        _run_trial(job, study, taken, stop)
-        swept = settle(job, study)
-        row = next(row for row in swept.rows if row.place == taken.place)
+        begins = "goes on" if active.goes_on else "begins"
+        say(f"trial {active.number} {begins}: {describe_settings(active.settings)}")
+        _run_trial(job, study, active, stop)
+        result = settle(job, study)
+        row = next(row for row in result.rows if row.number == active.number)
         shown = f"{job.figure} {row.value:.4f}" if row.value is not None else row.reason
-        say(f"trial {row.place} {row.state}: {shown}" + (", the best so far" if row is swept.best else ""))
-        failed = [one for one in swept.rows if one.state == "failed"]
-        if len(failed) >= _MOST_FAILED and not any(one.state in ("finished", "pruned") for one in swept.rows):
+        say(f"trial {row.number} {row.state}: {shown}" + (", the best so far" if row is result.best else ""))
+        failed = [row for row in result.rows if row.state == "failed"]
+        if len(failed) >= _MOST_FAILED and not any(row.state in ("finished", "pruned") for row in result.rows):
             raise TrainingError(f"sweep: the first {len(failed)} trials failed; the last: {failed[-1].reason}")
     if stop.wanted:
         raise Interrupted("stopped", exit_code=stop.exit_code)
 
 
-def _run_trial(job: Job, study: Study, taken: Taken, stop: StopRequest) -> None:
-    folder = job.get_run(taken.place)
-    if taken.goes_on:
+def _run_trial(job: Job, study: Study, active: ActiveTrial, stop: StopRequest) -> None:
+    folder = job.get_run(active.number)
+    if active.goes_on:
         for epoch, value in _read_figures(folder, job.figure):
-            taken.tell(epoch, value)
+            active.tell(epoch, value)
     elif folder.exists():
         shutil.rmtree(folder)
 
     def should_stop(epoch: int, figures: dict[str, float]) -> bool:
         if job.figure in figures:
-            taken.tell(epoch, figures[job.figure])
+            active.tell(epoch, figures[job.figure])
         if stop.wanted:
             raise Interrupted("stopped", exit_code=stop.exit_code)
-        return job.figure in figures and epoch + 1 < taken.recipe.train.epochs and taken.prune()
+        return job.figure in figures and epoch + 1 < active.recipe.train.epochs and active.prune()
 
     left = None if job.deadline is None else max(0.0, job.deadline - time.time()) / 60
     try:
-        with _hush(job.workers > 1):
+        with _keep_quiet(job.workers > 1):
             trained = run_train(
-                taken.recipe, resume=True, max_minutes=left, allow_code=job.allow_code, should_stop=should_stop
+                active.recipe, resume=True, max_minutes=left, allow_code=job.allow_code, should_stop=should_stop
             )
     except (RecipeError, TrainingError) as error:
-        study.give_up(taken, reason=str(error))
+        study.give_up(active, reason=str(error))
     except BaseException as error:
         with contextlib.suppress(OSError):  # a full disk
-            study.stop(taken, reason=str(error) or type(error).__name__)
+            study.stop(active, reason=describe_error(error))
         raise
     else:
         if trained.ending is Ending.OUT_OF_TIME:
-            study.stop(taken, reason="no time was left")
-        elif taken.was_pruned and (trained.skipped or trained.ending is Ending.NO_BETTER):
-            study.give_up(taken)
-        elif job.figure not in trained.figures:
-            raise DataError(
-                f"{job.recipe.name}: trials must be compared by a figure that validation gives; {job.figure} is none, "
-                "as no validation image is of a class to train on. Set train.keep_best_by=recall@1."
-            )
+            study.stop(active, reason="no time was left")
+        elif active.was_pruned and (trained.skipped or trained.ending is Ending.NO_BETTER):
+            study.give_up(active)
         else:
-            study.finish(taken, trained.figures[job.figure])
+            study.finish(active, trained.figures[job.figure])
     gc.collect()  # the next trial needs the device's memory
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if taken.recipe.train.compile:
+    if active.recipe.train.compile:
         torch.compiler.reset()
 
 
@@ -166,7 +160,7 @@ def _read_figures(folder: Path, figure: str) -> Iterator[tuple[int, float]]:
 
 
 @contextlib.contextmanager
-def _hush(wanted: bool) -> Iterator[None]:
+def _keep_quiet(wanted: bool) -> Iterator[None]:
     """Print nothing where several trainings would print over one another; each has its ``train.log``."""
     console = get_console()
     before, console.quiet = console.quiet, wanted
@@ -176,7 +170,7 @@ def _hush(wanted: bool) -> Iterator[None]:
         console.quiet = before
 
 
-def settle(job: Job, study: Study) -> Swept:
+def settle(job: Job, study: Study) -> SweepResult:
     """Write the best recipe and the table of trials, and remove the weights of ended trials that are not the best."""
     with study.hold():
         rows = study.list_rows()
@@ -190,22 +184,22 @@ def settle(job: Job, study: Study) -> Swept:
             writer.writerow(["trial", "state", job.figure, "epochs", "minutes", *job.space, "reason"])
             for row in rows:
                 settings = [_write(row.settings[key]) for key in job.space]
-                known = [row.place, row.state, row.value, row.epochs, f"{row.minutes:.2f}"]
+                known = [row.number, row.state, row.value, row.epochs, f"{row.minutes:.2f}"]
                 writer.writerow([*known, *settings, row.reason])
         for row in rows:
             if row.state in ENDED and row is not best:
-                shutil.rmtree(job.get_run(row.place) / "checkpoints", ignore_errors=True)
-        return Swept(job.folder, rows, best)
+                shutil.rmtree(job.get_run(row.number) / "checkpoints", ignore_errors=True)
+        return SweepResult(job.folder, rows, best)
 
 
 def _write(value: Any) -> Any:
     return value if isinstance(value, str | int | float) else json.dumps(value)
 
 
-def rank_row(row: Row, figure: str) -> tuple[float, int]:
+def rank_row(row: TrialRow, figure: str) -> tuple[float, int]:
     """What finished trials are sorted by, the best first."""
     assert row.value is not None
-    return (row.value if figure.endswith("error") else -row.value), row.place
+    return -VALIDATION_FIGURES[figure].orient(row.value), row.number
 
 
 def describe_settings(settings: dict[str, Any], between: str = ", ") -> str:

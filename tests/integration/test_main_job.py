@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from productrec.recognition.probabilities import load_probabilities
+from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY, write_recipe
 
 
@@ -38,6 +39,23 @@ def test_a_second_run_skips_everything(finished, productrec):
     assert "is finished already" in again.err
     assert {path: path.stat().st_mtime_ns for path in (finished / "runs").rglob("*") if path.is_file()} == before
     assert len(read_rows(finished / "submissions" / "ledger.csv")) == 1
+
+
+def test_parts_are_kept_beside_what_they_are_fused_to(finished, productrec):
+    before = load_probabilities(finished / "runs/tiny/predictions/plain/test")
+    done = productrec("predict", "runs/tiny", "predict.keep_parts=true")
+    assert done.code == 0, done.err
+    for split in ("val", "test"):
+        folder = finished / "runs/tiny/predictions/plain"
+        fused = load_probabilities(folder / split)
+        parts = {name: load_probabilities(folder / "parts" / name / split) for name in ("head", "nearest", "vote")}
+        weight = fused.made["fusion"]["head_weight"]
+        mixed = weight * parts["head"].values + (1 - weight) * parts["vote"].values
+        np.testing.assert_allclose(fused.values, mixed, atol=1e-6)
+        assert all(part.made["part"] == name and part.ids == fused.ids for name, part in parts.items())
+        logits = load_embedding_set(finished / "runs/tiny/embeddings/plain" / split).logits
+        assert (parts["head"].values.argmax(axis=1) == logits.argmax(axis=1)).all()
+    assert load_probabilities(finished / "runs/tiny/predictions/plain/test").fingerprint == before.fingerprint
 
 
 def test_four_commands_with_views_and_soft_triple(place, drawn, productrec):

@@ -73,11 +73,24 @@ def test_the_head_speaks_alone_where_neighbours_cannot(alone, productrec):
     assert "the head alone" in through.err and "productrec predict tiny --views flip" in through.err
     manifest = alone / "tiny/index/plain/manifest.json"
     noted = json.loads(manifest.read_text())
-    noted["notes"]["space"] = "of other weights"
+    noted["notes"]["weights_digest"] = "of other weights"
     manifest.write_text(json.dumps(noted))
     done = productrec("predict", "tiny", "--images", "photos", "--out", "new.csv")
     assert done.code == 0 and "the head alone, since its index is of an earlier time" in done.err
     assert set(read_rows(alone / "new.csv")) == set(read_rows(alone / "flip.csv"))
+
+
+def test_predictions_of_an_earlier_index_are_passed_over(alone, productrec):
+    fused = productrec("predict", "tiny", "--images", "photos", "--out", "fused.csv")
+    assert fused.code == 0, fused.err
+    manifest = alone / "tiny/neighbours/plain/val/manifest.json"  # as of a table whose validation images are gone
+    noted = json.loads(manifest.read_text())
+    noted["inputs"]["index"] = "of an earlier time"
+    manifest.write_text(json.dumps(noted))
+    done = productrec("predict", "tiny", "--images", "photos", "--out", "new.csv")
+    assert done.code == 0, done.err
+    assert "neighbours, as fitted on validation, through the views plain" in done.err
+    assert read_rows(alone / "new.csv") == read_rows(alone / "fused.csv")
 
 
 def test_several_runs_are_averaged_class_by_class(alone, productrec):

@@ -14,6 +14,7 @@ import optuna
 import pytest
 import yaml
 
+from productrec.data.table import load_table, save_table
 from productrec.sweep import study as sweep_study
 from tests.integration.conftest import TINY, write_recipe
 
@@ -142,6 +143,20 @@ def test_what_cannot_be_swept_is_refused_before_the_first_trial(begun, space, mo
     assert message in refused.err
     assert len(refused.err.strip().splitlines()) == 1
     assert not FOLDER.exists()
+
+
+def test_a_figure_of_the_head_is_refused_where_val_holds_none_of_its_classes(begun):
+    table = load_table(Path("data/tiny"))
+    images = table.images.copy()
+    is_known = images["split"].isin(["train", "val"])
+    held_out = images["label"] > images["label"].median()
+    images.loc[is_known, "split"] = held_out[is_known].map({True: "val", False: "train"})
+    save_table(Path("data/apart"), images, table.classes, root=table.root, sample=None, inputs={}, settings={})
+    refused = begun("--trials", "1", "data.table=data/apart")
+    assert refused.code == 3 and "none is. Set train.keep_best_by=recall@1." in refused.err
+    assert "trial 1" not in refused.err and not FOLDER.exists()
+    done = begun("--trials", "1", "data.table=data/apart", "train.keep_best_by=recall@1", "train.epochs=1")
+    assert done.code == 0, done.err
 
 
 def test_a_folder_of_something_else_and_a_missing_library_are_told(begun, monkeypatch):

@@ -85,7 +85,7 @@ def _find_kept(
             held = [request.image_id for request, held in zip(chunk, pool.map(holds, chunk), strict=True) if held]
             kept.update(held)
             on_progress(len(held))
-            _heed(stop)
+            _raise_if_stopped(stop)
     return kept
 
 
@@ -117,14 +117,14 @@ async def _fetch_all(
                     turns.give_back(running.pop(task))
                     task.result()
                 on_progress(len(done))
-                _heed(stop)
+                _raise_if_stopped(stop)
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
 
-def _heed(stop: StopRequest) -> None:
+def _raise_if_stopped(stop: StopRequest) -> None:
     if stop.wanted:
         raise Interrupted("download: stopped; what was finished is kept. Run the same command again to go on.")
 

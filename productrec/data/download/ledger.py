@@ -12,7 +12,8 @@ from pathlib import Path
 
 from productrec.artifacts import compute_file_digest, explain_storage_errors, write_text
 from productrec.data.download.terms import Outcome, get_file_name
-from productrec.errors import ArtifactError, StorageError
+from productrec.errors import StorageError
+from productrec.locking import hold_lock
 
 LEDGER_NAME = "downloads.jsonl"
 _LOCK_NAME = ".downloads.lock"
@@ -82,7 +83,8 @@ def open_ledger(folder: Path) -> Iterator[Ledger]:
     with contextlib.ExitStack() as stack:
         with explain_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            stack.callback(os.close, _lock(folder / _LOCK_NAME))
+            busy = f"{folder}: must be written by one download at a time; another one is at work. Wait for its end."
+            stack.enter_context(hold_lock(folder / _LOCK_NAME, busy))
             _tidy(folder)
             stack.callback(_tidy, folder)
             path = folder / LEDGER_NAME
@@ -132,23 +134,6 @@ def _read(path: Path) -> tuple[dict[str, Outcome], bool]:
             if isinstance(outcome.image_id, str) and isinstance(outcome.reason, str | None):
                 outcomes[outcome.image_id] = outcome
     return outcomes, bool(data) and not data.endswith(b"\n")
-
-
-def _lock(path: Path) -> int:
-    """An open descriptor of ``path`` that holds it alone until it is closed, where the system can lock files."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ArtifactError(
-            f"{path.parent}: must be written by one download at a time; another one is at work. Wait for its end."
-        ) from None
-    except (ImportError, OSError):  # Windows; a network file system without locks
-        pass
-    return descriptor
 
 
 def _tidy(folder: Path) -> None:

@@ -28,7 +28,7 @@ class Checkpoint:
     ``class_ids``: ids of its classes in the order of the logits, as the table had them that it was trained on, whose
     fingerprint is ``table``; ``class_keys`` and ``class_names``: what they are known by (see `data.class_keys`) and
     called, empty in a checkpoint that was written before these were kept; ``recipe``: every resolved setting;
-    ``figures``: validation at the time; ``space``: digest of the weights, equal for everything embedded by them.
+    ``figures``: validation at the time; ``weights_digest``: of the weights, equal for everything embedded by them.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Checkpoint:
     table: str
     recipe: dict[str, Any]
     figures: dict[str, float]
-    space: str
+    weights_digest: str
 
     def match_classes(self, table: ImageTable) -> list[int]:
         """The id that each of its classes has in a table, in the order of the logits.
@@ -207,7 +207,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             table=manifest.inputs.get("table", ""),
             recipe=manifest.settings,
             figures=manifest.notes.get("figures", {}),
-            space=manifest.files["weights.safetensors"]["sha256"],
+            weights_digest=manifest.files["weights.safetensors"]["sha256"],
         )
     except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{folder}: is no whole checkpoint ({error!r}). Train anew.") from None

@@ -33,5 +33,5 @@ def test_another_class_order_is_refused_and_named():
     check_same_order(["a", "b"], [[1, 2], [1, 2]], "class order")
     with pytest.raises(ArtifactError, match="b differs from a: the same ones stand in another order"):
         check_same_order(["a", "b"], [[1, 2], [2, 1]], "class order")
-    with pytest.raises(ArtifactError, match=r"1 \(3\) stand in one only"):
+    with pytest.raises(ArtifactError, match=r"1 \(3\) stand in only one of them"):
         check_same_order(["a", "b"], [[1, 2], [1, 2, 3]], "class order")

@@ -71,9 +71,9 @@ def test_softmax_is_finite_on_large_half_precision_logits():
 def test_parts_sum_to_one_and_fused_lies_between_its_parts():
     evidence, _ = draw()
     parts = compute_parts(evidence, Fusion(3, 2.0, 0.25))
-    for part in parts.values():
+    for part in parts:
         np.testing.assert_allclose(part.sum(axis=1), 1.0, atol=1e-5)
-    np.testing.assert_allclose(parts["fused"], 0.25 * parts["head"] + 0.75 * parts["vote"], atol=1e-6)
+    np.testing.assert_allclose(parts.fused, 0.25 * parts.head + 0.75 * parts.vote, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -81,7 +81,7 @@ def test_parts_sum_to_one_and_fused_lies_between_its_parts():
 def test_the_fit_is_no_worse_than_head_or_vote_alone(k, seed):
     evidence, labels = draw(queries=200, seed=seed)
     fusion = fit_fusion(evidence, labels, measure=lambda ranks: (float((ranks >= k).mean()),), **GRIDS)
-    parts = compute_parts(evidence, fusion)
+    parts = compute_parts(evidence, fusion)._asdict()
     error = {name: compute_scores(part, range(5), labels, metric_k=k).metric_error for name, part in parts.items()}
     assert error["fused"] <= min(error["head"], error["vote"])
 
@@ -166,14 +166,14 @@ def test_what_is_written_ranks_as_what_was_scored(tmp_path):
         class_ids=class_ids,
         keep_logits=True,
         views=["plain"],
-        space="w",
+        weights_digest="w",
         inputs={},
         settings={},
     ) as writer:
         writer.write(np.arange(count), unit, logits)
     known = load_embedding_set(tmp_path / "set")
     evidence = Evidence(known.logits, np.full((count, 1), -1), np.ones((count, 1), np.float32))
-    scored = compute_parts(evidence, Fusion(1, 1.0, 1.0))["fused"]
+    scored = compute_parts(evidence, Fusion(1, 1.0, 1.0)).fused
     true = np.array(class_ids)[labels]
     assert compute_scores(scored, class_ids, true, metric_k=3).metric_error == 0
     about = {"ids": ids, "class_ids": class_ids, "names": ids[:60], "fallback": (), "made": {}, "inputs": {}}

@@ -1,5 +1,7 @@
 """Retrieval: embedding sets that refuse to be mixed, and FAISS that agrees with a plain matrix product."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def draw(count, dim=8, seed=0):
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def save(folder, embeddings, *, space="w", prefix="i", logits=True, broken=None):
+def save(folder, embeddings, *, weights_digest="w", prefix="i", logits=True, broken=None):
     ids = [f"{prefix}{row}" for row in range(len(embeddings))]
     with write_embedding_set(
         folder,
@@ -29,7 +31,7 @@ def save(folder, embeddings, *, space="w", prefix="i", logits=True, broken=None)
         class_ids=[1, 2, 3],
         keep_logits=logits,
         views=["plain"],
-        space=space,
+        weights_digest=weights_digest,
         inputs={},
         settings={},
     ) as writer:
@@ -54,6 +56,17 @@ def test_an_embedding_set_comes_back_without_its_broken_rows(tmp_path):
 
 def test_a_gallery_has_no_logits(tmp_path):
     assert save(tmp_path / "set", draw(4), logits=False).logits is None
+
+
+def test_an_artefact_of_an_earlier_version_is_told(tmp_path):
+    gallery = save(tmp_path / "g", draw(4))
+    save_index(tmp_path / "index", gallery, [1, 2, 3, 1], inputs={}, settings={})
+    for folder, load in ((tmp_path / "g", load_embedding_set), (tmp_path / "index", load_index)):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["notes"]["space"] = manifest["notes"].pop("weights_digest")
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(ArtifactError, match="earlier version of productrec. Remove it, and predict"):
+            load(folder)
 
 
 def test_search_equals_a_matrix_product(tmp_path):
@@ -81,7 +94,7 @@ def test_asking_for_more_than_the_gallery_gives_all_of_it(tmp_path):
 def test_queries_of_other_weights_are_refused(tmp_path):
     save_index(tmp_path / "index", save(tmp_path / "g", draw(3)), [7, 8, 9], inputs={}, settings={})
     with pytest.raises(ArtifactError, match="network that made the gallery"):
-        search_index(load_index(tmp_path / "index"), save(tmp_path / "q", draw(2), space="other"), 1)
+        search_index(load_index(tmp_path / "index"), save(tmp_path / "q", draw(2), weights_digest="other"), 1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])

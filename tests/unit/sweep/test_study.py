@@ -1,6 +1,6 @@
-"""The journal of a sweep: places, what comes of trials whose process died, and what a crash leaves behind.
+"""The journal of a sweep: numbers, what comes of trials whose process died, and what a crash leaves behind.
 
-Locks are a process's, so a second `Study` in this one sees the trials of the first as those of a dead process.
+A `Study` that nobody refers to any more gives its locks back, as a dead process does.
 """
 
 from pathlib import Path
@@ -20,52 +20,56 @@ def open_study(folder: Path) -> Study:
     return Study(folder, SPACE, lower_is_better=False, seed=0, epochs=4)
 
 
-def build(place: int, settings: dict) -> Recipe:
+def build(number: int, settings: dict) -> Recipe:
     return RECIPE
 
 
 def list_states(study: Study) -> list[tuple[int, str]]:
     with study.hold():
-        return [(row.place, row.state) for row in study.list_rows()]
+        return [(row.number, row.state) for row in study.list_rows()]
 
 
-def test_places_are_taken_in_order_until_there_are_enough(tmp_path):
+def test_trials_are_numbered_in_order_until_there_are_enough(tmp_path):
     study = open_study(tmp_path)
     first, second = study.take(2, build), study.take(2, build)
-    assert (first.place, second.place) == (1, 2)
+    assert (first.number, second.number) == (1, 2)
     assert first.settings != second.settings
     assert study.take(2, build) is None
     study.finish(first, 0.5)
     study.give_up(second, reason="no memory")
     assert study.take(2, build) is None
     assert list_states(study) == [(1, "finished"), (2, "failed")]
-    assert study.take(None, build).place == 3
+    assert study.take(None, build).number == 3
 
 
-def test_a_trial_that_was_stopped_comes_again_at_its_place(tmp_path):
+def test_a_trial_that_was_stopped_is_begun_again_with_its_number(tmp_path):
     study = open_study(tmp_path)
     first, second = study.take(3, build), study.take(3, build)
     study.stop(first, reason="no time was left")
     assert list_states(study) == [(1, "stopped"), (2, "running")]
     again = study.take(3, build)
-    assert (again.place, again.settings, again.goes_on) == (1, first.settings, True)
+    assert (again.number, again.settings, again.goes_on) == (1, first.settings, True)
     assert not second.goes_on
 
 
 def test_a_process_that_dies_is_replaced_once_and_then_its_settings_have_failed(tmp_path):
-    dead = open_study(tmp_path).take(2, build)
+    first = open_study(tmp_path)
+    dead = first.take(2, build)
     second = open_study(tmp_path)
+    assert list_states(second) == [(1, "running")]
+    del first
     assert list_states(second) == [(1, "stopped")]
     again = second.take(2, build)
-    assert (again.place, again.settings, again.goes_on) == (1, dead.settings, True)
+    assert (again.number, again.settings, again.goes_on) == (1, dead.settings, True)
+    del second
     third = open_study(tmp_path)
     assert list_states(third) == [(1, "failed")]
     with third.hold():
         assert third.list_rows()[0].reason == "its process died twice"
-    assert third.take(2, build).place == 2
+    assert third.take(2, build).number == 2
 
 
-def test_draws_follow_from_seed_and_place_alone(tmp_path):
+def test_draws_follow_from_seed_and_number_alone(tmp_path):
     together = open_study(tmp_path / "together")
     both = [together.take(2, build).settings for _ in range(2)]
     alone = open_study(tmp_path / "alone")
@@ -76,17 +80,17 @@ def test_draws_follow_from_seed_and_place_alone(tmp_path):
 
 
 def test_settings_that_the_recipe_refuses_are_drawn_anew(tmp_path):
-    def refuse_pk(place: int, settings: dict) -> Recipe:
+    def refuse_pk(number: int, settings: dict) -> Recipe:
         if settings["train.sampler"] == "pk":
             raise RecipeError("no pk")
         return RECIPE
 
-    def refuse(place: int, settings: dict) -> Recipe:
+    def refuse(number: int, settings: dict) -> Recipe:
         raise RecipeError("never")
 
     study = open_study(tmp_path)
     assert {study.take(None, refuse_pk).settings["train.sampler"] for _ in range(6)} == {"shuffle"}
-    assert list_states(study) == [(place, "running") for place in range(1, 7)]
+    assert list_states(study) == [(number, "running") for number in range(1, 7)]
     with pytest.raises(RecipeError, match="draws in a row were refused; the last: never"):
         study.take(None, refuse)
 
@@ -96,19 +100,18 @@ def test_half_a_line_of_a_crash_is_taken_away(tmp_path):
     study.finish(study.take(2, build), 0.5)
     with (tmp_path / "journal.log").open("a") as file:
         file.write('{"op_code": 4, "worker')
-    again = open_study(tmp_path)
-    assert again.take(2, build).place == 2
+    assert open_study(tmp_path).take(2, build).number == 2
     assert list_states(open_study(tmp_path)) == [(1, "finished"), (2, "stopped")]
 
 
 def test_a_pruned_trial_is_told_from_its_best_figure(tmp_path):
     study = open_study(tmp_path)
-    for place in range(5):
+    for number in range(1, 6):
         taken = study.take(5, build)
         for epoch in range(3):
-            taken.tell(epoch, 0.1 if place == 4 else 0.5)
+            taken.tell(epoch, 0.1 if number == 5 else 0.5)
             taken.tell(epoch, 0.9)  # a resume tells again; the first counts
-        if place < 4:
+        if number < 5:
             assert not taken.prune()
             study.finish(taken, 0.5)
     assert taken.prune()

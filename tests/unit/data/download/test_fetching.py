@@ -369,6 +369,23 @@ def test_a_host_that_never_answers(tmp_path: Path) -> None:
     assert outcome.reason == "no connection within 0.2 s" and outcome.may_pass
 
 
+def test_a_name_server_that_never_answers_does_not_hold_up_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+
+    def wait(*arguments: object) -> list:
+        answered.wait(5)
+        return []
+
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", wait)
+    started = time.monotonic()
+    outcome = fetch_one("http://shop.example.com/a.jpg", tmp_path, DownloadLimits(attempts=1, deadline_s=0.2))
+    assert outcome.reason == "not complete within 0.2 s" and outcome.may_pass
+    assert time.monotonic() - started < 4
+    answered.set()
+
+
 def test_a_host_without_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> list:
         raise socket.gaierror(socket.EAI_NONAME, "not known")

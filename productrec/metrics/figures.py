@@ -1,0 +1,40 @@
+"""The figures that models are compared by: name, title, what they judge, and whether less is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure in [0, 1].
+
+    ``title``: as a table heads it; ``judges``: the head, or the embedding by its neighbours alone, which needs no class
+    that was trained on; ``lower_is_better``: so of an error.
+    """
+
+    title: str
+    judges: Literal["head", "embedding"]
+    lower_is_better: bool = False
+
+    def orient(self, value: float) -> float:
+        """The value, turned so that more is better."""
+        return -value if self.lower_is_better else value
+
+
+# What is measured on validation images during training, by name.
+VALIDATION_FIGURES = {
+    "top_1_accuracy": Figure("top-1 accuracy", "head"),
+    "top_3_error": Figure("top-3 error", "head", lower_is_better=True),
+    "recall@1": Figure("Recall@1", "embedding"),
+    "map@r": Figure("MAP@R", "embedding"),
+}
+HEAD_FIGURES = tuple(name for name, figure in VALIDATION_FIGURES.items() if figure.judges == "head")
+RETRIEVAL_FIGURES = tuple(name for name, figure in VALIDATION_FIGURES.items() if figure.judges == "embedding")
+
+
+def is_better(name: str, value: float, than: float) -> bool:
+    """Whether a value of the validation figure ``name`` is strictly better than another."""
+    figure = VALIDATION_FIGURES[name]
+    return figure.orient(value) > figure.orient(than)
