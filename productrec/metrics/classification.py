@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from productrec.class_order import ClassOrder
 from productrec.errors import DataError, describe_offenders
 
 # Rows ranked at a time: a block of 2,048 rows by 2,019 classes is 16 MB in float32.
@@ -74,7 +75,8 @@ def compute_log_loss(
         raise DataError(
             f"{where}: probabilities must be in [0, 1]; got {low} to {high}. Take the softmax of logits first."
         )
-    positions, known = _find_positions(class_ids, labels)
+    positions = ClassOrder(class_ids).positions_of(labels)
+    known = positions >= 0
     given = np.where(known, probabilities[np.arange(len(labels)), positions].astype(np.float64), 0.0)
     return float(-np.log(np.clip(given, floor, 1.0)).mean())
 
@@ -128,7 +130,8 @@ def compute_label_ranks(
         (N,) int64, 0 for a label that ranks first.
     """
     _check_inputs(where, probabilities, class_ids, labels)
-    positions, known = _find_positions(class_ids, labels)
+    positions = ClassOrder(class_ids).positions_of(labels)
+    known = positions >= 0
     columns = np.arange(probabilities.shape[1])
     ranks = np.empty(len(labels), dtype=np.int64)
     for start in range(0, len(labels), _BLOCK_ROWS):
@@ -147,14 +150,6 @@ def compute_label_ranks(
         ranks[rows] = np.count_nonzero(before, axis=1)
     ranks[~known] = len(columns)
     return ranks
-
-
-def _find_positions(class_ids: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Column of each label, and whether it has one; unknown labels get some column, to be masked."""
-    order = np.argsort(class_ids, kind="stable")
-    places = np.searchsorted(class_ids, labels, sorter=order)
-    positions = order[np.minimum(places, len(order) - 1)]
-    return positions, class_ids[positions] == labels
 
 
 def _check_inputs(where: str, probabilities: NDArray[Any], class_ids: NDArray[Any], labels: NDArray[Any]) -> None:

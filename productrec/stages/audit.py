@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.artifacts import check_replaceable, compute_file_digest, is_fresh, load_manifest, write_artifact
+from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
 from productrec.data.curation.duplicates import DuplicateReport, compute_fingerprints, find_duplicates
@@ -158,11 +159,9 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     doubts: dict[str, list[tuple[float, int, str]]] = {}
     unjudged = 0
     for judge, one in sets.items():
-        class_ids = np.array(one.class_ids)  # the table's, ascending
         rows = images.loc[one.ids]
         given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
-        places = np.searchsorted(class_ids, given).clip(0, len(class_ids) - 1)
-        places = np.where(class_ids[places] == given, places, -1)
+        places = ClassOrder(one.class_ids).positions_of(given)
         is_gallery = places >= 0
         is_query = is_gallery.copy()
         if judge.fold is not None:
@@ -183,7 +182,7 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"
                 f"{'' if judge.fold is None else ', out of fold'}"
             )
-            suggested = int(class_ids[judged.suggested[number]])
+            suggested = int(one.class_ids[judged.suggested[number]])
             doubts.setdefault(one.ids[row], []).append((float(judged.doubt[number]), suggested, words))
     if unjudged:
         warn(f"{unjudged} images are of a class that only stands in the fold they were left out with; not judged.")

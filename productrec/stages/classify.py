@@ -11,6 +11,7 @@ import pandas as pd
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.table_state import digest_rows
+from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
@@ -73,7 +74,7 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
         evidence, _ = validation
         fusion = fit_fusion(
             evidence,
-            find_positions(labels, class_ids),
+            ClassOrder(class_ids).positions_of(labels),
             measure=build_measure(contract),
             k_grid=recipe.predict.k_grid,
             power_grid=recipe.predict.power_grid,
@@ -124,12 +125,6 @@ def build_measure(contract: Contract) -> Callable[[np.ndarray], tuple[float, ...
     return lambda ranks: (float((ranks >= contract.metric_k).mean()), float((ranks >= 1).mean()))
 
 
-def find_positions(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
-    """Position of each label in the class order; -1 for labels that are not in it."""
-    positions = {class_id: position for position, class_id in enumerate(class_ids)}
-    return np.array([positions.get(int(label), -1) for label in labels.ravel()], dtype=np.int64).reshape(labels.shape)
-
-
 def _load_evidence(
     run: Path, table: ImageTable, views: str, split: str, class_ids: list[int]
 ) -> tuple[Evidence, EmbeddingSet] | None:
@@ -144,14 +139,8 @@ def _load_evidence(
         )
     if not queries.ids:
         return None
-    classes = _find_classes(neighbours.labels, class_ids)
+    classes = ClassOrder(class_ids).positions_of(neighbours.labels)
     return Evidence(queries.logits, classes, neighbours.similarities), queries
-
-
-def _find_classes(labels: np.ndarray, class_ids: list[int]) -> np.ndarray:
-    ordered = np.array(class_ids)  # ascending
-    places = np.searchsorted(ordered, labels).clip(0, len(ordered) - 1)
-    return np.where(ordered[places] == labels, places, -1)
 
 
 def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
@@ -162,7 +151,7 @@ def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
 
 
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
-    positions = find_positions(table.select(splits)["label"].to_numpy(dtype=np.int64), class_ids)
+    positions = ClassOrder(class_ids).positions_of(table.select(splits)["label"].to_numpy(dtype=np.int64))
     counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
     smoothed = counts + 1e-9
     prior: np.ndarray = smoothed / smoothed.sum()
