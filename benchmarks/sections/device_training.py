@@ -13,7 +13,8 @@ from torch.nn import functional
 from productrec.data.dataset import TrainingBatch
 from productrec.errors import TrainingError
 from productrec.recipe import Recipe, build_recipe
-from productrec.training.run.loop import Plan, take_step
+from productrec.training.run.loop import take_step
+from productrec.training.run.plan import Plan
 from sections.figures import Row, compute_ratios, compute_spread, take_turns
 from sections.step import Step, build_ready_trainer, build_turn, draw_batch
 

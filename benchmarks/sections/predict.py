@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from productrec.assembly.trainer import build_network
+from productrec.assembly.network import build_network
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
 from productrec.data.images import FileImages
 from productrec.data.view_presets import get_views

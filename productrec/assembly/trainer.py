@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+from torch import nn
 
+from productrec.assembly.network import build_network
 from productrec.errors import RecipeError
 from productrec.losses.build import build_metric_loss
 from productrec.losses.classification.cross_entropy import compute_classification_loss
 from productrec.models.backbone import synchronise_norms
-from productrec.models.recognizer import Recognizer, build_recognizer
+from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.sharded_head import ShardedHead
@@ -49,7 +51,7 @@ def build_trainer(
     """
     class_count = len(class_sizes)
     ranks = ranks or Ranks()
-    recognizer = build_network(recipe, class_count, ranks=ranks, dtype=dtype)
+    recognizer = build_network(recipe, class_count, build_head=_choose_head(recipe, class_count, ranks, dtype))
     head = recognizer.head
     if isinstance(head, ShardedHead) and dtype == torch.float16:  # its scale would differ between ranks
         raise RecipeError("train.shard_head: must have bfloat16 or float32 activations; give train.precision=float32.")
@@ -124,31 +126,19 @@ def build_trainer(
     )
 
 
-def build_network(
-    recipe: Recipe, class_count: int, *, ranks: Ranks | None = None, dtype: torch.dtype = torch.float32
-) -> Recognizer:
-    """The network of a recipe, with the weights a training starts from; for ``ranks``, where its head is in shards."""
-    build_head = None
-    if recipe.train.shard_head and ranks is not None:
-        build_head = partial(
-            ShardedHead,
-            class_count=class_count,
-            dropout=recipe.model.dropout,
-            negative_share=recipe.train.negative_share,
-            ranks=ranks,
-            dtype=dtype,
-        )
-    return build_recognizer(
-        backbone=recipe.model.backbone,
-        pretrained=recipe.model.pretrained,
-        side_px=recipe.train.side_px,
-        pooling=recipe.model.pooling,
-        gem_power=recipe.model.gem_power,
-        embedding_dim=recipe.model.embedding_dim,
+def _choose_head(
+    recipe: Recipe, class_count: int, ranks: Ranks, dtype: torch.dtype
+) -> Callable[[int], nn.Module] | None:
+    """What builds the head, where it stands in shards."""
+    if not recipe.train.shard_head:
+        return None
+    return partial(
+        ShardedHead,
         class_count=class_count,
-        drop_path=recipe.model.drop_path,
         dropout=recipe.model.dropout,
-        build_head=build_head,
+        negative_share=recipe.train.negative_share,
+        ranks=ranks,
+        dtype=dtype,
     )
 
 

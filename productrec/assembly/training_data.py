@@ -1,52 +1,62 @@
-"""What a training learns from, and what judges it, as a recipe says: images, batches, validation, near classes."""
+"""What a training learns from, as a recipe says: images, their classes, and the batches that they come in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
-from torch.utils.data import DataLoader
 
 from productrec.assembly.table_state import find_class_ids
+from productrec.class_order import ClassOrder
 from productrec.console import say, warn
-from productrec.data.dataset import ViewedImages, build_view_loader
+from productrec.data.dataset import TrainingImages, build_training_loader
 from productrec.data.images import open_images
 from productrec.data.samplers import CLASS_POWERS, EpochSampler
 from productrec.data.table import ImageTable
 from productrec.data.transforms import Augmentation, build_augmentation, grow_sides
-from productrec.data.view_presets import get_views
 from productrec.errors import ArtifactError, DataError, describe_offenders
-from productrec.losses.centres.soft_triple import SoftTripleModule
-from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.recipe import Recipe
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.pseudo_labels import choose_pseudo_labels
-from productrec.retrieval.hard_mining import find_near_classes
-from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
-from productrec.training.run.validation import (
-    can_retrieve,
-    gather_images,
-    recognise_images,
-    slice_of_rank,
-    validate_network,
-)
-from productrec.training.tricks.merging import merge_learned_centres
+from productrec.training.ranks.resources import Resources
+from productrec.training.run.batches import Batches
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a training computes: device, type of activations, loader processes, and the ranks it is one of."""
+class TrainingData:
+    """N images to train on: ``rows`` of the image table, their classes' ``order``, and ``positions`` (N,) in it."""
 
-    device: torch.device
-    dtype: torch.dtype
-    workers: int
-    ranks: Ranks
+    rows: pd.DataFrame
+    order: ClassOrder
+    positions: np.ndarray
+
+    @property
+    def class_sizes(self) -> list[int]:
+        """(C,) images of each class."""
+        sizes: list[int] = np.bincount(self.positions, minlength=len(self.order)).tolist()
+        return sizes
+
+
+def select_training_data(recipe: Recipe, table: ImageTable) -> TrainingData:
+    """The labelled images that a recipe trains on, and those it gives a predicted label.
+
+    Raises:
+        DataError: there are fewer than two, or see `leave_fold_out` and `add_pseudo_labels`.
+        ArtifactError: see `add_pseudo_labels`.
+    """
+    rows = table.select(recipe.train.splits)
+    rows = leave_fold_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
+    if len(rows) < 2:
+        raise DataError(
+            f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
+            f"got {len(rows)}."
+        )
+    rows = add_pseudo_labels(rows, table, recipe)
+    order = ClassOrder.of_labels(rows["label"])
+    return TrainingData(rows, order, order.positions_of(rows["label"].to_numpy(dtype=np.int64)))
 
 
 def leave_fold_out(rows: pd.DataFrame, fold: int | None, table: Path) -> pd.DataFrame:
@@ -102,13 +112,26 @@ def add_pseudo_labels(rows: pd.DataFrame, table: ImageTable, recipe: Recipe) -> 
     return pd.concat([rows, added])
 
 
-def build_sampler(
-    recipe: Recipe, table: ImageTable, rows: pd.DataFrame, labels: np.ndarray, class_ids: list[int], ranks: Ranks
-) -> EpochSampler:
-    """What makes up the batches of training images ``rows`` with class positions ``labels``."""
+def build_batches(recipe: Recipe, table: ImageTable, data: TrainingData, resources: Resources) -> Batches:
+    """The batches of training images, augmented, of this rank; tells of classes that they cannot treat alike."""
+    sampler = build_sampler(recipe, table, data, resources.ranks)
+    warn_of_uneven_classes(data, sampler, pk=recipe.uses_pk_sampler)
+    images = open_images(table, data.rows)
+    loader = build_training_loader(
+        TrainingImages(images, data.positions, build_augmentations(recipe), recipe.seed),
+        sampler,
+        workers=resources.workers,
+        pin_memory=resources.is_on_gpu,
+        local_size=resources.ranks.local_size,
+    )
+    return Batches(loader, sampler)
+
+
+def build_sampler(recipe: Recipe, table: ImageTable, data: TrainingData, ranks: Ranks) -> EpochSampler:
+    """What makes up the batches of training images."""
     train = recipe.train
     return EpochSampler(
-        labels,
+        data.positions,
         batch_size=train.batch_size,
         images_per_class=train.images_per_class if recipe.uses_pk_sampler else None,
         seed=recipe.seed,
@@ -116,25 +139,25 @@ def build_sampler(
         class_repeats=train.class_repeats,
         class_power=CLASS_POWERS.get(train.sampler, 1.0),
         hard_share=train.hard_classes,
-        categories=_get_categories(table, class_ids),
+        categories=_get_categories(table, data.order),
         category_share=train.category_share,
-        weights=rows["weight"].fillna(1.0).to_numpy(dtype=np.float64),
+        weights=data.rows["weight"].fillna(1.0).to_numpy(dtype=np.float64),
         rank=ranks.rank,
         world_size=ranks.size,
     )
 
 
-def warn_of_uneven_classes(labels: np.ndarray, class_ids: list[int], sampler: EpochSampler, *, pk: bool) -> None:
+def warn_of_uneven_classes(data: TrainingData, sampler: EpochSampler, *, pk: bool) -> None:
     """Tell of one class alone, of images that are their own only positive, and of those PK batches have no room for."""
+    class_ids, counts = data.order.list_ids(), np.array(data.class_sizes)
     if len(class_ids) == 1:
         warn("one class alone is trained on: every image will be given it, and accuracy says nothing.")
     if sampler.left_out >= 0.005:
-        largest = class_ids[int(np.bincount(labels).argmax())]
+        largest = class_ids[int(counts.argmax())]
         warn(
             f"an epoch leaves {sampler.left_out:.0%} of the images out: class {largest} is so large that the others "
             "cannot stand beside it in every batch. Raise train.class_repeats, or give train.sampler=square_root."
         )
-    counts = np.bincount(labels, minlength=len(class_ids))
     single = [class_ids[position] for position in np.flatnonzero(counts == 1)]
     if single and pk:
         warn(f"{describe_offenders(single)} classes have a single training image; only its copies are its positives.")
@@ -148,128 +171,8 @@ def build_augmentations(recipe: Recipe) -> list[Augmentation]:
     return [built[side_px] for side_px in sides]
 
 
-def build_validation(
-    table: ImageTable, recipe: Recipe, class_ids: list[int], place: Place
-) -> Callable[[nn.Module, StopRequest | None], dict[str, float]] | None:
-    """What validates a network, unless a stop is wanted; None without labelled images that it is not trained on.
-
-    Raises:
-        DataError: a retrieval figure decides, and no image has another to find.
-    """
-    rows = table.select(["val"])
-    rows = rows[rows["label"].notna()]
-    if not len(rows):
-        warn("no validation images; the last checkpoint counts as the best. data.validation_fraction holds some out.")
-        return None
-    unseen = sorted(set(rows["label"].astype(int)) - set(class_ids))
-    figure = choose_figure(table, recipe, class_ids)
-    if len(unseen) == rows["label"].nunique():
-        warn(f"no validation image is of a class to train on; {figure} decides which checkpoint is the best one.")
-    elif unseen:
-        warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
-    labels = rows["label"].to_numpy(dtype=np.int64)
-    asks = (rows["role"] == "query").fillna(False).to_numpy(dtype=bool)
-    is_query = asks if asks.any() and not asks.all() else None  # of benchmarks that tell them from a gallery
-    if figure in ("recall@1", "map@r") and not can_retrieve(labels, is_query):
-        wanted, advice = "a class must have two validation images", "Hold out more (data.validation_fraction)"
-        if is_query is not None:
-            wanted, advice = "a query of val must have its class in the gallery", "Mend the source's roles"
-        other = ", or keep the best by top_1_accuracy (train.keep_best_by)" if len(unseen) < len(set(labels)) else ""
-        raise DataError(f"{recipe.table}: {wanted} for {figure} to decide; none has. {advice}{other}.")
-    loader = _build_loader(table, recipe, rows, place, persistent=True)
-
-    def measure(network: nn.Module, stop: StopRequest | None = None) -> dict[str, float]:
-        return validate_network(
-            network,
-            loader,
-            labels,
-            np.array(class_ids),
-            device=place.device,
-            dtype=place.dtype,
-            is_query=is_query,
-            ranks=place.ranks,
-            stop=stop,
-        )
-
-    return measure
-
-
-def choose_figure(table: ImageTable, recipe: Recipe, class_ids: list[int]) -> str:
-    """The validation figure that decides: ``train.keep_best_by``, or Recall@1 where the head knows no class of val."""
-    labels = table.select(["val"])["label"].dropna().astype(int)
-    figure = recipe.train.keep_best_by
-    foreign = len(labels) > 0 and set(class_ids).isdisjoint(labels)
-    return "recall@1" if foreign and figure in ("top_1_accuracy", "top_3_error") else figure
-
-
-def build_mining(
-    table: ImageTable, recipe: Recipe, rows: pd.DataFrame, labels: np.ndarray, place: Place
-) -> Callable[[nn.Module], np.ndarray] | None:
-    """What finds the classes that a network puts near each other, by its embeddings of the training images."""
-    if not recipe.train.hard_classes:
-        return None
-    loader = _build_loader(table, recipe, rows, place, persistent=False)
-
-    def mine(network: nn.Module) -> np.ndarray:
-        own = recognise_images(network, loader, device=place.device, dtype=place.dtype)
-        seen = gather_images(own, len(rows), place.ranks)
-        return find_near_classes(seen.embeddings, labels[seen.rows], int(labels.max()) + 1, recipe.train.batch_size)
-
-    return mine
-
-
-def build_merging(
-    table: ImageTable, recipe: Recipe, class_ids: list[int], metric: nn.Module | None, place: Place
-) -> Callable[[nn.Module], dict[str, float]] | None:
-    """What merges the centres of the metric loss, judged on validation images; None where the recipe wants none.
-
-    Raises:
-        DataError: no validation images to judge it by.
-    """
-    wanted = recipe.loss.metric
-    if not isinstance(metric, SoftTripleModule) or not isinstance(wanted, SoftTriple) or not wanted.merge_every_epochs:
-        return None
-    rows = table.select(["val"])
-    rows = rows[rows["label"].isin(class_ids)]
-    if not len(rows):
-        raise DataError(
-            f"{recipe.table}: must have validation images for loss.metric.merge_every_epochs; got none. "
-            "Hold some out (data.validation_fraction), or merge after training (productrec centres)."
-        )
-    loader = _build_loader(table, recipe, rows, place, persistent=False)
-    labels = np.searchsorted(class_ids, rows["label"].to_numpy(dtype=np.int64))
-
-    def merge(network: nn.Module) -> dict[str, float]:
-        own = recognise_images(network, loader, device=place.device, dtype=place.dtype)
-        seen = gather_images(own, len(rows), place.ranks)
-        return merge_learned_centres(
-            metric,
-            seen.embeddings,
-            labels[seen.rows],
-            distance=wanted.merge_distance,
-            tolerance=wanted.merge_tolerance,
-            ranks=place.ranks,
-        )
-
-    return merge
-
-
-def _build_loader(
-    table: ImageTable, recipe: Recipe, rows: pd.DataFrame, place: Place, *, persistent: bool
-) -> DataLoader[tuple[int, list[np.ndarray], str | None]]:
-    """Plain views of this rank's slice of some images."""
-    own = open_images(table, rows.iloc[slice_of_rank(len(rows), place.ranks)])
-    return build_view_loader(
-        ViewedImages(own, get_views("plain"), recipe.train.side_px),
-        batch_size=recipe.predict.batch_size,
-        workers=place.workers,
-        pin_memory=place.device.type == "cuda",
-        persistent=persistent,
-    )
-
-
-def _get_categories(table: ImageTable, class_ids: list[int]) -> np.ndarray:
+def _get_categories(table: ImageTable, order: ClassOrder) -> np.ndarray:
     """Code (C,) of each class's category, -1 where the source tells none."""
     paths = dict(zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True))
-    codes, _ = pd.factorize(np.array([paths.get(class_id) for class_id in class_ids], dtype=object))
+    codes, _ = pd.factorize(np.array([paths.get(class_id) for class_id in order.list_ids()], dtype=object))
     return np.asarray(codes, dtype=np.int64)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from productrec.class_order import ClassOrder
 from productrec.errors import DataError, describe_offenders
-from productrec.metrics.class_positions import find_positions
 
 
 class CategoryTree:
@@ -26,7 +26,7 @@ class CategoryTree:
             paths: (C,) categories from the root on, with ``/`` between them; None or empty for a class that hangs
                 from the root itself.
         """
-        self._class_ids = np.asarray(class_ids, dtype=np.int64)
+        self._order = ClassOrder(class_ids)
         trails = [tuple(part for part in (path or "").split("/") if part) for path in paths]
         depth = max((len(trail) for trail in trails), default=0)
         heights: dict[tuple[str, ...], int] = {}
@@ -60,7 +60,7 @@ class CategoryTree:
         return severities
 
     def _find(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
-        rows = find_positions(labels, self._class_ids)
+        rows = self._order.positions_of(labels)
         unknown = np.unique(np.asarray(labels)[rows < 0])
         if len(unknown):
             raise DataError(

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from productrec.class_order import ClassOrder
 from productrec.errors import DataError, describe_offenders
-from productrec.metrics.class_positions import find_positions
 
 # Rows ranked at a time: a block of 2,048 rows by 2,019 classes is 16 MB in float32.
 _BLOCK_ROWS = 2048
@@ -75,7 +75,7 @@ def compute_log_loss(
         raise DataError(
             f"{where}: probabilities must be in [0, 1]; got {low} to {high}. Take the softmax of logits first."
         )
-    positions = find_positions(labels, class_ids)
+    positions = ClassOrder(class_ids).positions_of(labels)
     given = np.where(positions >= 0, probabilities[np.arange(len(labels)), positions].astype(np.float64), 0.0)
     return float(-np.log(np.clip(given, floor, 1.0)).mean())
 
@@ -129,7 +129,7 @@ def compute_label_ranks(
         (N,) int64, 0 for a label that ranks first.
     """
     _check_inputs(where, probabilities, class_ids, labels)
-    positions = find_positions(labels, class_ids)
+    positions = ClassOrder(class_ids).positions_of(labels)
     columns = np.arange(probabilities.shape[1])
     ranks = np.empty(len(labels), dtype=np.int64)
     for start in range(0, len(labels), _BLOCK_ROWS):

@@ -14,7 +14,7 @@ from productrec.recipe import Recipe
 from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import submit_recipe
 from productrec.stages.train import Trained, run_train
-from productrec.training.run.loop import Ending
+from productrec.training.run.endings import Ending
 from productrec.training.run.validation import VALIDATION_FIGURES
 
 

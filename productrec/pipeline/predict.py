@@ -28,7 +28,7 @@ from productrec.stages.evaluate import (
 from productrec.stages.index import run_index
 from productrec.stages.submit import find_predictions, find_recipe
 from productrec.training.ranks.group import join_ranks, leave_ranks, refuse_once
-from productrec.training.run.loop import explain_death
+from productrec.training.run.endings import explain_death
 
 
 def embed_together(selected: Selected) -> bool:

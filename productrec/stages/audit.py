@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.artifacts import check_replaceable, compute_file_digest, is_fresh, load_manifest, write_artifact
+from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
 from productrec.data.curation.duplicates import DuplicateReport, compute_fingerprints, find_duplicates
@@ -20,7 +21,6 @@ from productrec.data.sheets import write_sheet
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import resize_square
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.metrics.class_positions import find_positions
 from productrec.recognition.fusion import Evidence, Fusion
 from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
@@ -159,10 +159,9 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     doubts: dict[str, list[tuple[float, int, str]]] = {}
     unjudged = 0
     for judge, embedded in sets.items():
-        class_ids = np.array(embedded.class_ids)
         rows = images.loc[embedded.ids]
         given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
-        positions = find_positions(given, class_ids)
+        positions = ClassOrder(embedded.class_ids).positions_of(given)
         is_gallery = positions >= 0
         is_query = is_gallery.copy()
         if judge.fold is not None:
@@ -185,7 +184,7 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"
                 f"{'' if judge.fold is None else ', out of fold'}"
             )
-            suggested = int(class_ids[judged.suggested[number]])
+            suggested = int(embedded.class_ids[judged.suggested[number]])
             doubts.setdefault(embedded.ids[row], []).append((float(judged.doubt[number]), suggested, words))
     if unjudged:
         warn(f"{unjudged} images are of a class that only stands in the fold they were left out with; not judged.")

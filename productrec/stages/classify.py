@@ -12,12 +12,12 @@ import pandas as pd
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.table_state import digest_rows
+from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError
-from productrec.metrics.class_positions import find_positions
 from productrec.metrics.classification import compute_label_ranks
 from productrec.recipe import Recipe
 from productrec.recognition.fusion import PARTS, Evidence, Fusion, compute_parts, fit_fusion
@@ -82,7 +82,7 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     else:
         fusion = fit_fusion(
             validation.evidence,
-            find_positions(labels, class_ids),
+            ClassOrder(class_ids).positions_of(labels),
             measure=build_measure(contract),
             k_grid=recipe.predict.k_grid,
             power_grid=recipe.predict.power_grid,
@@ -144,7 +144,7 @@ def _load_evidence(run: Path, table: ImageTable, views: str, split: str, class_i
         )
     if not queries.ids:
         return None
-    classes = find_positions(neighbours.labels, class_ids)
+    classes = ClassOrder(class_ids).positions_of(neighbours.labels)
     inputs = {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint}
     return SplitEvidence(queries.ids, Evidence(queries.logits, classes, neighbours.similarities), inputs)
 
@@ -157,7 +157,7 @@ def _get_labels(table: ImageTable, ids: list[str]) -> np.ndarray:
 
 
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
-    positions = find_positions(table.select(splits)["label"].to_numpy(dtype=np.int64), class_ids)
+    positions = ClassOrder(class_ids).positions_of(table.select(splits)["label"].to_numpy(dtype=np.int64))
     counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
     smoothed = counts + 1e-9
     prior: np.ndarray = smoothed / smoothed.sum()

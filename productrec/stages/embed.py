@@ -12,8 +12,9 @@ import torch
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.network import load_network
+from productrec.assembly.resources import claim_resources
 from productrec.console import show_progress, warn
-from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
+from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.data.view_presets import get_views
@@ -22,8 +23,8 @@ from productrec.models.inference import recognise_views
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.retrieval.embedding_set import KIND, EmbeddingWriter, write_embedding_set
-from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
 from productrec.training.ranks.group import Ranks
+from productrec.training.ranks.resources import Resources
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 from productrec.training.run.validation import slice_of_rank
 
@@ -64,19 +65,20 @@ def run_embed(
     _tell_changes(run, checkpoint, table, class_ids)
     if requests is None:
         requests = _list_requests(recipe, table)
-    ranks = ranks or Ranks()
-    device = take_own_device(choose_device(recipe.device))
-    dtype = choose_dtype(recipe.train.precision, device)
-    keep_freed_memory(device)
+    resources = claim_resources(recipe, ranks)
     loaded: list[Recognizer] = []
     for request in dict.fromkeys(requests):
-        missing = [needed for needed in _with_plain(request) if not _is_embedded(run, needed, checkpoint, table, dtype)]
-        missing = ranks.gather_objects(missing)[0]  # the first writes them
+        missing = [
+            needed
+            for needed in _with_plain(request)
+            if not _is_embedded(run, needed, checkpoint, table, resources.dtype)
+        ]
+        missing = resources.ranks.broadcast(missing)  # the first writes them
         if not missing:
             continue
         if not loaded:
-            loaded.append(load_network(checkpoint).to(device))
-        _embed(run, request, missing, checkpoint, table, class_ids, loaded[0], recipe, device, dtype, ranks)
+            loaded.append(load_network(checkpoint).to(resources.device))
+        _embed(run, request, missing, checkpoint, table, class_ids, loaded[0], recipe, resources)
     return list(dict.fromkeys(needed for request in requests for needed in _with_plain(request)))
 
 
@@ -130,10 +132,9 @@ def _embed(
     class_ids: list[int],
     network: Recognizer,
     recipe: Recipe,
-    device: torch.device,
-    dtype: torch.dtype,
-    ranks: Ranks,
+    resources: Resources,
 ) -> None:
+    ranks = resources.ranks
     views = get_views(request.views)
     rows = table.select([request.split])
     if not len(rows):
@@ -146,11 +147,12 @@ def _embed(
     dataset = ViewedImages(open_images(table, rows.iloc[own]), views, side_px)
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
-    workers = choose_workers(
-        recipe.train.workers, cores=max(1, count_cores() // ranks.local_size), on_gpu=device.type == "cuda"
+    loader = build_view_loader(
+        dataset,
+        batch_size=recipe.predict.batch_size,
+        workers=resources.workers,
+        pin_memory=resources.is_on_gpu,
     )
-    batch_size = recipe.predict.batch_size
-    loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     ids = rows["image_id"].tolist()
     dim = checkpoint.recipe["model"]["embedding_dim"]
     order = np.argsort(class_ids)  # a set's logits stand in the order of the table's ids, whatever the checkpoint's
@@ -167,10 +169,10 @@ def _embed(
                     views=[view.name for view in get_views(needed.views)],
                     weights_digest=checkpoint.weights_digest,
                     inputs=_get_inputs(checkpoint, table),
-                    settings=_get_settings(needed, checkpoint, dtype),
+                    settings=_get_settings(needed, checkpoint, resources.dtype),
                 )
             )
-        folders = ranks.gather_objects([writer.folder for writer in writers.values()])[0]
+        folders = ranks.broadcast([writer.folder for writer in writers.values()])
         if not ranks.is_first:
             for needed, folder in zip(missing, folders, strict=True):
                 class_count = len(class_ids) if needed.keep_logits else None
@@ -179,7 +181,9 @@ def _embed(
         with show_progress(f"embedding {request.split}, {len(views)} views", len(dataset)) as bar:
             batch: ViewBatch
             for batch in loader:
-                plain, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
+                plain, together = recognise_views(
+                    network, batch.cuts, plan, device=resources.device, dtype=resources.dtype
+                )
                 for needed, writer in writers.items():
                     seen = plain if needed.views == "plain" else together
                     logits = seen.logits.numpy()[:, order]

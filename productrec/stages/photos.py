@@ -13,8 +13,10 @@ import torch
 
 from productrec.artifacts import Manifest, load_manifest, write_file
 from productrec.assembly.network import load_network
+from productrec.assembly.resources import choose_loader_workers, claim_resources
+from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
-from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
+from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
 from productrec.data.view_presets import get_views
@@ -28,7 +30,7 @@ from productrec.recognition.fusion import Evidence, Fusion, compute_parts
 from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.embedding_set import EmbeddingSet
 from productrec.retrieval.index import Index, load_index, search_index
-from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
+from productrec.runtime import count_cores
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
 COLUMNS = ("id", "class", "class_id", "probability", "next_class", "next_class_id", "next_probability", "reason")
@@ -102,7 +104,7 @@ def run_photos(
     first_keys = classifiers[0].checkpoint.class_keys
     names = [str(run) for run in runs]
     check_same_order(names, [sorted(classifier.checkpoint.class_keys) for classifier in classifiers], "classes")
-    orders = [_match_keys(first_keys, classifier.checkpoint.class_keys) for classifier in classifiers]
+    orders = [ClassOrder(classifier.checkpoint.class_keys).positions_of(first_keys) for classifier in classifiers]
     shares = resolve_weights(names, weights)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
@@ -147,17 +149,14 @@ def load_classifier(run: Path, recipe: Recipe) -> Classifier:
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
     if not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
-    device = take_own_device(choose_device(recipe.device))
-    dtype = choose_dtype(recipe.train.precision, device)
-    keep_freed_memory(device)
+    resources = claim_resources(recipe)
     index, fusion, way = _load_fusion(run, recipe, checkpoint)
     classes = np.empty(0, np.int64)
     if index is not None:
-        positions = {key: position for position, key in enumerate(checkpoint.class_keys)}
-        position_of = {class_id: positions.get(key, -1) for class_id, key in index.keys.items()}
-        classes = np.array([position_of[class_id] for class_id in index.labels.tolist()], dtype=np.int64)
-    network = load_network(checkpoint).to(device)
-    return Classifier(run, recipe, checkpoint, network, device, dtype, index, classes, fusion, way)
+        positions = ClassOrder(checkpoint.class_keys).positions_of(list(index.keys.values()))
+        classes = positions[ClassOrder(list(index.keys)).positions_of(index.labels)]
+    network = load_network(checkpoint).to(resources.device)
+    return Classifier(run, recipe, checkpoint, network, resources.device, resources.dtype, index, classes, fusion, way)
 
 
 def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Index | None, Fusion, str]:
@@ -220,7 +219,7 @@ def _classify(
     cuts = list(dict.fromkeys(view.cut for view in views))
     plan = [(cuts.index(view.cut), view.flip) for view in views]
     on_gpu = classifier.device.type == "cuda"
-    workers = choose_workers(classifier.recipe.train.workers, cores=count_cores(), on_gpu=on_gpu)
+    workers = choose_loader_workers(classifier.recipe, classifier.device)
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=on_gpu)
     batch: ViewBatch
     for batch in loader:
@@ -248,9 +247,3 @@ def _describe(probabilities: np.ndarray, checkpoint: Checkpoint) -> Iterable[tup
         for column in columns:
             line += [checkpoint.class_names[column], checkpoint.class_keys[column], f"{row[column]:.4f}"]
         yield tuple(line + [""] * (6 - len(line)))
-
-
-def _match_keys(keys: Sequence[str], among: Sequence[str]) -> np.ndarray:
-    """Position of each key among others."""
-    positions = {key: position for position, key in enumerate(among)}
-    return np.array([positions[key] for key in keys], dtype=np.int64)

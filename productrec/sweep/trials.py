@@ -23,7 +23,7 @@ from productrec.recipe import Recipe, change_recipe, save_recipe
 from productrec.runtime import StopRequest
 from productrec.stages.train import run_train
 from productrec.sweep.space import Space
-from productrec.training.run.loop import Ending
+from productrec.training.run.endings import Ending
 
 if TYPE_CHECKING:
     from productrec.sweep.study import ActiveTrial, Study, TrialRow

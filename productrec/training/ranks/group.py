@@ -114,17 +114,25 @@ class Ranks:
         """Each flag, true where it is true on any rank."""
         if self.size == 1:
             return flags
-        said = torch.tensor(flags, dtype=torch.int32, device=device)
-        distributed.all_reduce(said, op=distributed.ReduceOp.MAX)
-        return [bool(one) for one in said.tolist()]
+        counts = torch.tensor(flags, dtype=torch.int32, device=device)
+        distributed.all_reduce(counts, op=distributed.ReduceOp.MAX)
+        return [bool(count) for count in counts.tolist()]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """What every rank says, in the order of ranks."""
+        """The value of every rank, in the order of ranks."""
         if self.size == 1:
             return [value]
-        said: list[Any] = [None] * self.size
-        distributed.all_gather_object(said, value)
-        return said
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        """The first rank's value, on all of them; what the others give is not looked at, nor sent."""
+        if self.size == 1:
+            return value
+        values = [value if self.is_first else None]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 class _Gather(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,38 @@ from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.models.inference import recognise_views
 from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
+from productrec.training.ranks.resources import Resources
 
 VALIDATION_FIGURES = ("top_1_accuracy", "top_3_error", "recall@1", "map@r")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validates one network after the other on the same images; fields are as the arguments of `validate_network`."""
+
+    loader: Iterable[ViewBatch]
+    labels: np.ndarray
+    class_ids: np.ndarray
+    is_query: np.ndarray | None
+    resources: Resources
+
+    def measure(self, network: nn.Module, stop: StopRequest | None = None) -> dict[str, float]:
+        """Figures of a network; all ranks call it together.
+
+        Raises:
+            Interrupted: a stop is wanted.
+        """
+        return validate_network(
+            network,
+            self.loader,
+            self.labels,
+            self.class_ids,
+            device=self.resources.device,
+            dtype=self.resources.dtype,
+            is_query=self.is_query,
+            ranks=self.resources.ranks,
+            stop=stop,
+        )
 
 
 def validate_network(
@@ -135,7 +166,7 @@ def recognise_images(
 def gather_images(own: RecognisedImages, count: int, ranks: Ranks) -> RecognisedImages:
     """What all ranks recognised, each its `slice_of_rank` of ``count`` images, in their order."""
     start = slice_of_rank(count, ranks).start
-    said = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.places))
-    parts = [part for part in said if part[0]] or said[:1]  # a rank may have had no image to read
+    gathered = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.places))
+    parts = [part for part in gathered if part[0]] or gathered[:1]  # a rank may have had no image to read
     rows, embeddings, places = zip(*parts, strict=True)
     return RecognisedImages([row for some in rows for row in some], np.concatenate(embeddings), np.concatenate(places))

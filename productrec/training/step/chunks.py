@@ -102,8 +102,7 @@ class Chunks:
                 set_random_state(state, self._device)
                 with self._cast():
                     again = self._extract(chunk)
-                if again.requires_grad:  # a frozen backbone has nothing to learn
-                    torch.autograd.backward(again, gradient)
+                torch.autograd.backward(again, gradient)
             set_random_state(after, self._device)
         return found
 

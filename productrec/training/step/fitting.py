@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from productrec.errors import TrainingError
 from productrec.training.ranks.sharded_head import ShardedHead
+from productrec.training.step.optimiser import count_moments
 from productrec.training.step.trainer import Trainer
 
 # Where torch raises a plain RuntimeError.
 _WORDS = ("DefaultCPUAllocator", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_MOMENTS = 2  # of each parameter, that AdamW keeps
+_USUAL_MOMENTS = 2  # of an optimiser that is not known, as AdamW keeps
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -62,8 +63,9 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, labels: Tensor, *, m
     are needed for it, with the losses; the training is over, so nothing has to stay as it was. To be called when
     nothing of the failed step is held any more.
     """
-    without = [one for one in trainer.parameters if one.requires_grad and not trainer.optimizer.state.get(one)]
-    wanted_bytes = _MOMENTS * sum(4 * one.numel() for one in without)
+    moments = count_moments(trainer.optimizer, unknown=_USUAL_MOMENTS)
+    learned = [parameter for parameter in trainer.parameters if parameter.requires_grad]
+    wanted_bytes = moments * sum(4 * each.numel() for each in learned if not trainer.optimizer.state.get(each))
 
     def fits(count: int, try_it: Callable[[Tensor, Tensor], None]) -> bool:
         gc.collect()

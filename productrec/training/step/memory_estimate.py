@@ -17,10 +17,10 @@ from torch.overrides import TorchFunctionMode
 
 from productrec.errors import TrainingError
 from productrec.runtime import measure_free_memory
+from productrec.training.step.optimiser import count_moments
 from productrec.training.step.trainer import Trainer
 
 _NUMBER_BYTES = 4  # of a gradient, and of each moment of a learned number
-_MOMENTS = {"adam": 2, "adamw": 2, "nadam": 2, "nadamw": 2, "lamb": 2, "sgd": 1, "lion": 1, "rmsprop": 1}  # at least
 _PIXEL_BYTES = 15  # a colour pixel as bytes, and as float32
 _GENEROUS = 1000  # no backbone keeps so many times the bytes of its images
 _ROOM = 0.8  # of what is free, that advice makes use of
@@ -68,7 +68,7 @@ def check_step_fits(
     share = torch.finfo(dtype).bits / 32
     frozen = {id(one) for one in trainer.recognizer.backbone.parameters()} if is_frozen else set()
     learned = sum(one.numel() for one in trainer.parameters if one.requires_grad and id(one) not in frozen)
-    fixed = learned * _NUMBER_BYTES * (1 + _MOMENTS.get(type(trainer.optimizer).__name__.lower(), 0))
+    fixed = learned * _NUMBER_BYTES * (1 + count_moments(trainer.optimizer, unknown=0))
     each = copies * (round(kept * share) + pixels)
     wanted = fixed + seen * each + (images - seen) * side_px**2 * 3
     if wanted <= free:

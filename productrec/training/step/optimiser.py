@@ -15,6 +15,9 @@ from productrec.models.backbone import Backbone
 
 _Named = Iterable[tuple[str, nn.Parameter]]
 
+# Numbers that an optimiser keeps of each learned one, by the name of its class.
+_MOMENTS = {"adam": 2, "adamw": 2, "nadam": 2, "nadamw": 2, "lamb": 2, "sgd": 1, "lion": 1, "rmsprop": 1}
+
 
 def build_optimizer(
     name: str,
@@ -74,6 +77,11 @@ def build_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     return _build_timm_optimizer(name, groups, learning_rate)
+
+
+def count_moments(optimizer: torch.optim.Optimizer, *, unknown: int) -> int:
+    """How many numbers an optimiser keeps of each learned one, at least; ``unknown`` of one that is not known here."""
+    return _MOMENTS.get(type(optimizer).__name__.lower(), unknown)
 
 
 def _split_by_decay(

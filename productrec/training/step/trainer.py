@@ -56,7 +56,12 @@ class Health:
 
 
 class Trainer:
-    """Everything one optimisation step needs, and its complete state."""
+    """Everything one optimisation step needs, and its complete state.
+
+    ``scaler``: of losses under half precision; ``average``: of the weights, and ``key_encoder``: the slower network
+    whose keys a memory holds, and ``mixing`` of images, each None
+    where the recipe wants none; ``tally``: of the epoch.
+    """
 
     def __init__(
         self,
@@ -80,7 +85,7 @@ class Trainer:
         self.progress = Progress()
         self.ranks = ranks or Ranks()
         self.average = WeightAverage(recognizer, ema_decay) if ema_decay else None
-        self._keys_of = WeightAverage(recognizer, objective.key_momentum) if objective.key_momentum else None
+        self.key_encoder = WeightAverage(recognizer, objective.key_momentum) if objective.key_momentum else None
         self.passes = Passes(
             recognizer,
             objective,
@@ -89,22 +94,22 @@ class Trainer:
             chunk_size=chunk_size,
             compile_network=compile_network,
             ranks=self.ranks,
-            keys_of=None if self._keys_of is None else self._keys_of.network,
+            keys_of=None if self.key_encoder is None else self.key_encoder.network,
         )
         self.device = device
         self._schedule = schedule
         self._clip = gradient_clip
-        self._mixing = mixing
-        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.mixing = mixing
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         head = recognizer.head
         self._sharded = head if isinstance(head, ShardedHead) else None
         self._own = [] if self._sharded is None else list(self._sharded.parameters())  # other ranks have others
-        own = {id(one) for one in self._own}
-        self._shared = [one for one in self.parameters if id(one) not in own]
+        own = {id(parameter) for parameter in self._own}
+        self._shared = [parameter for parameter in self.parameters if id(parameter) not in own]
         # What a forward pass moves: statistics of norms, a loss's own scale.
         self._buffers = [*recognizer.buffers(), *objective.list_statistics()]
-        self._kept = [torch.empty_like(one) for one in self._buffers]
+        self._kept = [torch.empty_like(buffer) for buffer in self._buffers]
         self.tally = Tally()
 
     @property
@@ -129,19 +134,36 @@ class Trainer:
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         mixture: Mixture | None = None
-        if self._mixing is not None:
-            images, mixture = self._mixing.mix(images, labels, self.progress.step)
+        if self.mixing is not None:
+            images, mixture = self.mixing.mix(images, labels, self.progress.step)
         set_rate(self.optimizer, self._schedule(self.progress.step))
         torch._foreach_copy_(self._kept, self._buffers)
-        loss, terms = self.passes.run(images, labels, mixture, self.progress.step, self._scaler.scale)
+
+        loss, terms = self.passes.run(images, labels, mixture, self.progress.step, self.scaler.scale)
         self.ranks.average_gradients(self._shared)
         self.ranks.average_statistics(self.recognizer)
-        if self._apply(loss):
+
+        has_gradients = any(parameter.grad is not None for parameter in self.parameters)
+        if has_gradients:
+            self.scaler.unscale_(self.optimizer)
+        norm = self._compute_norm()
+        # One look at the device a step.
+        is_loss_bad, is_norm_bad = self.ranks.agree(
+            (~torch.isfinite(torch.stack([loss.float(), norm.float()]))).tolist(), self.device
+        )
+        if is_loss_bad or is_norm_bad:
+            self._take_back(is_loss_bad)
+        else:
+            self.progress.skipped_in_a_row = 0
+            if self._clip:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
+            self.scaler.step(self.optimizer)
             self.tally.add({"loss": loss, **terms})
-            if self.average is not None:
-                self.average.update(self.progress.step)
-            if self._keys_of is not None:
-                self._keys_of.update(self.progress.step)
+            for follower in (self.average, self.key_encoder):
+                if follower is not None:
+                    follower.update(self.progress.step)
+        if self.scaler.is_enabled() and has_gradients:
+            self.scaler.update()  # halves its scale where gradients were infinite
         self.optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
         return {"loss": loss, **terms}
@@ -155,9 +177,10 @@ class Trainer:
 
     def take_figures(self) -> dict[str, float]:
         """An epoch's figures, and begin the next: means over all ranks' images. All ranks must call it together."""
-        said = self.ranks.gather_objects(self.tally.take())
+        figures = self.ranks.gather_objects(self.tally.take())
         return {
-            name: sum(one[name] for one in said if name in one) / sum(name in one for one in said) for name in said[0]
+            name: sum(own[name] for own in figures if name in own) / sum(name in own for own in figures)
+            for name in figures[0]
         }
 
     def get_rate_factor(self, step: int) -> float:
@@ -174,40 +197,23 @@ class Trainer:
         similarity = (together - count) / (count * (count - 1)) if count > 1 else 0.0
         return Health(similarity, len(torch.unique(labels)), self.objective.diagnose(embeddings, labels))
 
-    def _apply(self, loss: Tensor) -> bool:
-        """Take the step, or leave everything as it was before the batch; whether it was taken."""
-        gradients = [one.grad for one in self.parameters if one.grad is not None]
-        if gradients:
-            self._scaler.unscale_(self.optimizer)
-        norm = self._compute_norm()
-        # One look at the device a step.
-        is_loss_bad, is_norm_bad = self.ranks.agree(
-            (~torch.isfinite(torch.stack([loss.float(), norm.float()]))).tolist(), self.device
-        )
-        if is_loss_bad or is_norm_bad:
-            torch._foreach_copy_(self._buffers, self._kept)
-            if self.passes.met_metric:
-                self.objective.forget_last()
+    def _take_back(self, is_loss_bad: bool) -> None:
+        """Leave everything as it was before the batch, and count the step as skipped."""
+        torch._foreach_copy_(self._buffers, self._kept)
+        if self.passes.met_metric:
+            self.objective.forget_last()
         # A scaler's infinite gradients are its own affair while the loss is finite and there is a scale to lower.
-        is_excused = not is_loss_bad and self._scaler.is_enabled() and is_norm_bad and self._scaler.get_scale() >= 1
-        if (is_loss_bad or is_norm_bad) and not is_excused:
-            self.progress.skipped += 1
-            self.tally.count("skipped_steps")
-            self.progress.skipped_in_a_row += 1
-        else:
+        if not is_loss_bad and self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
             self.progress.skipped_in_a_row = 0
-            if not is_norm_bad and self._clip:
-                torch.nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
-            if not is_norm_bad:
-                self._scaler.step(self.optimizer)
-        if self._scaler.is_enabled() and gradients:
-            self._scaler.update()  # halves its scale where gradients were infinite
-        return not (is_loss_bad or is_norm_bad)
+            return
+        self.progress.skipped += 1
+        self.tally.count("skipped_steps")
+        self.progress.skipped_in_a_row += 1
 
     def _compute_norm(self) -> Tensor:
         """Norm of all gradients, those of other ranks' shards among them."""
         shared, own = (
-            torch.nn.utils.get_total_norm([one.grad for one in group if one.grad is not None])
+            torch.nn.utils.get_total_norm([parameter.grad for parameter in group if parameter.grad is not None])
             for group in (self._shared, self._own)
         )
         if self._sharded is None:
@@ -222,7 +228,7 @@ class Trainer:
             "recognizer": self.recognizer.state_dict(),
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
             "random": self.ranks.gather_objects(mine),
         }
@@ -230,8 +236,8 @@ class Trainer:
             state["shards"] = gather_shards(self._list_shard(), self.ranks)
         if self.average is not None:
             state["average"] = self.average.network.state_dict()
-        if self._keys_of is not None:
-            state["keys_of"] = self._keys_of.network.state_dict()
+        if self.key_encoder is not None:
+            state["keys_of"] = self.key_encoder.network.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -243,7 +249,7 @@ class Trainer:
         random = state["random"]
         if "tally" not in random[0]:
             raise ArtifactError("resume: the state was written by an older version. Train the run anew.")
-        if bool(state["scaler"]) != self._scaler.is_enabled():
+        if bool(state["scaler"]) != self.scaler.is_enabled():
             raise ArtifactError(
                 "resume: activations must be float16 where those of the stopped run were, and only there; this device "
                 "chooses otherwise. Resume on one like it, or train anew with train.precision given."
@@ -256,14 +262,14 @@ class Trainer:
         self.recognizer.load_state_dict(state["recognizer"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        self.scaler.load_state_dict(state["scaler"])
         vars(self.progress).update(state["progress"])
         mine = random[self.ranks.rank]
         self.tally.load_state_dict(mine["tally"], self.device)
         if self.average is not None:
             self.average.network.load_state_dict(state["average"])
-        if self._keys_of is not None:
-            self._keys_of.network.load_state_dict(state["keys_of"])
+        if self.key_encoder is not None:
+            self.key_encoder.network.load_state_dict(state["keys_of"])
         if "shards" in state:
             for name, value in self._list_shard().items():
                 value.copy_(state["shards"][self.ranks.rank][name])

@@ -55,7 +55,7 @@ def merge_learned_centres(
         loss.centres.copy_(kept[0])
         loss.sizes = kept[1]
     # Devices may differ in a last digit, and a step of just the distance then joins on one rank alone.
-    centres, sizes, figures = ranks.gather_objects(
+    centres, sizes, figures = ranks.broadcast(
         (
             loss.centres.cpu(),
             None if loss.sizes is None else loss.sizes.cpu(),
@@ -65,7 +65,7 @@ def merge_learned_centres(
                 "centres_per_class": loss.get_prototypes().counts.float().mean().item(),
             },
         )
-    )[0]
+    )
     loss.centres.copy_(centres)
     loss.sizes = None if sizes is None else sizes.to(loss.centres.device)
     if ranks.is_first:

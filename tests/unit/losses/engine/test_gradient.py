@@ -27,7 +27,7 @@ def build_loss(name: str) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def recognizers() -> dict[str, Recognizer]:
-    made = {"plain": build("none"), "sharded head": build("none", negative_share=1.0)}
+    made = {"plain": build("none"), "sharded head": build("none", shard_head=True)}
     return {name: trainer.recognizer.eval() for name, trainer in made.items()}
 
 

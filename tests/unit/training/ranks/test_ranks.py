@@ -13,7 +13,7 @@ from productrec.launch import drop_own_options
 from productrec.training.ranks.group import Ranks
 from productrec.training.run.validation import slice_of_rank
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 STEPS = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
@@ -63,7 +63,7 @@ DYING = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
 from productrec.runtime import StopRequest
-from productrec.training.run.loop import explain_death
+from productrec.training.run.endings import explain_death
 from productrec.training.ranks.group import join_ranks
 ranks = join_ranks(torch.device("cpu"), timeout_minutes=0.2)
 ranks.agree([True], torch.device("cpu"))

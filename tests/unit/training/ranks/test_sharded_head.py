@@ -36,9 +36,14 @@ def play(sharded, metric, out):
     own = slice(ranks.rank * size, (ranks.rank + 1) * size)
 
     def make():
-        trainer = build(metric, dropout=0.0, ranks=ranks, ema_decay=0.9, negative_share=1.0 if sharded else None)
-        trainer._mixing = Alike()
-        trainer._clip = 0.5  # so that the norm of all gradients matters
+        # Clipped so hard that the norm of all gradients matters.
+        options = {"dropout": 0.0, "ema_decay": 0.9, "gradient_clip": 0.5}
+        trainer = build(metric, ranks=ranks, shard_head=sharded, **options)
+        if not sharded:  # with the weights that shards begin with
+            shards = build(metric, shard_head=True, **options)
+            trainer.recognizer.load_state_dict(shards.raw.state_dict())
+            trainer.average.network.load_state_dict(shards.raw.state_dict())
+        trainer.mixing = Alike()
         for module in trainer.recognizer.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.eval()
@@ -149,7 +154,7 @@ def test_the_gradient_is_that_of_the_value():
 @pytest.mark.parametrize("label", [-1, CLASSES, 100])
 def test_labels_out_of_range_are_refused_as_by_the_plain_head(negative_share, label):
     labels = torch.tensor([0, 1, label, 2])
-    for trainer in (build("none", negative_share=negative_share), build("none")):
+    for trainer in (build("none", shard_head=True, negative_share=negative_share), build("none")):
         with pytest.raises(TrainingError, match="labels must be class positions from 0 to 3"):
             trainer.run_step(PlainImages(None).images[:4], labels)
 
@@ -201,7 +206,7 @@ def test_first_weights_are_the_same_however_they_are_cut():
 
 
 def test_a_sharded_training_learns_and_keeps_a_plain_network():
-    trainer = build(negative_share=0.5, dropout=0.0, ema_decay=0.0, learning_rate=3e-3)
+    trainer = build(shard_head=True, negative_share=0.5, dropout=0.0, ema_decay=0.0, learning_rate=3e-3)
     images, labels = PlainImages(None).images, PlainImages(None).labels
     losses = [float(trainer.run_step(images, labels)["classification"]) for _ in range(15)]
     assert losses[-1] < losses[0]

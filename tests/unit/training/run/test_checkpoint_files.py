@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from productrec.artifacts import compute_file_digest
-from productrec.assembly.resume import resume_training
 from productrec.data.samplers import ORDER
 from productrec.errors import ArtifactError, StorageError
 from productrec.training.run.checkpoint import load_checkpoint, save_checkpoint
+from productrec.training.run.resume import resume_training
 from productrec.training.run.run_folder import RunLog, check_run_folder, load_epochs
 from tests.unit.training.small_training import build
 

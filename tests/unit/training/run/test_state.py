@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from productrec.errors import ArtifactError, Interrupted
+from productrec.losses.engine.weighing import Weighed
 from tests.unit.training.small_training import build, play
 
 
@@ -104,17 +105,18 @@ def test_a_state_without_the_scale_of_half_precision_makes_another():
         build().load_state_dict(saved["last"])
 
 
-class DrawingLoss(torch.nn.Module):
+class DrawingLoss:
     """A user's own loss that draws from Python and NumPy."""
 
-    def forward(self, embeddings, labels):
-        return embeddings.square().sum() * (random.random() + np.random.rand())
+    def weigh(self, positives, negatives):
+        weight = random.random() + np.random.rand()
+        kept = negatives.clamp(min=-1)
+        return Weighed(weight * kept.sum(dim=1), torch.zeros_like(positives), weight * (negatives >= -1).float())
 
 
 @pytest.mark.parametrize("item", ["random.python", "random.numpy"])
-def test_what_a_loss_draws_from_python_and_numpy_is_part_of_the_state(item, monkeypatch):
-    monkeypatch.setattr("tests.unit.training.small_training.PairLogisticLoss", DrawingLoss)
-    options, saved = {"metric": "pair_logistic"}, {}
+def test_what_a_loss_draws_from_python_and_numpy_is_part_of_the_state(item):
+    options, saved = {"metric": "tests.unit.training.run.test_state:DrawingLoss", "allow_code": True}, {}
 
     def seed():
         random.seed(5)

@@ -8,13 +8,14 @@ import torch
 
 from productrec.data.samplers import EpochSampler
 from productrec.errors import ArtifactError, Interrupted
-from productrec.runtime import StopRequest
 from productrec.training.run.checkpoint import load_checkpoint, save_checkpoint
-from productrec.training.run.loop import Plan, run_training
+from productrec.training.run.loop import run_training
 from productrec.training.run.run_folder import RunLog, check_run_folder, finish_run, start_run
 from productrec.training.step.schedule import compute_rate_factor
 from productrec.training.tricks.average import WeightAverage
-from tests.unit.training.small_training import CLASSES, PlainImages, build, copy_state, play
+from tests.unit.training.small_training import CLASSES, PlainImages, build, copy_state, play, start
+
+PUZZLE = {"parts": 4, "reach": 2}
 
 
 @pytest.mark.parametrize("metric", ["multi_similarity", "soft_triple"])
@@ -83,12 +84,12 @@ def test_keys_are_what_a_slower_network_says():
     images, labels = PlainImages(None).images[:4], PlainImages(None).labels[:4]
     for _ in range(3):
         trainer.run_step(images, labels)
-    average = trainer._keys_of.network
+    encoder = trainer.key_encoder.network
     with torch.no_grad():
-        keys = average(images).embeddings
+        keys = encoder(images).embeddings
     trainer.run_step(images, labels)  # the fourth: rows 4 to 7 of the memory
     torch.testing.assert_close(trainer.objective.metric.embeddings[4:8], keys)
-    slow, fast = average.state_dict(), trainer.recognizer.state_dict()
+    slow, fast = encoder.state_dict(), trainer.recognizer.state_dict()
     assert any(not torch.equal(slow[name], fast[name]) for name in slow)
 
 
@@ -96,9 +97,10 @@ def test_near_classes_are_searched_between_epochs_and_reach_the_sampler():
     trainer, seen = build(), []
     sampler = EpochSampler(np.arange(16) % CLASSES, batch_size=4, images_per_class=2, seed=1, hard_share=1.0)
 
-    def mine(network):
-        seen.append(trainer.progress.epoch)
-        return np.array([[1], [0], [3], [2]])  # pairs of classes that belong together
+    class Search:
+        def find(self, network):
+            seen.append(trainer.progress.epoch)
+            return np.array([[1], [0], [3], [2]])  # pairs of classes that belong together
 
     batches = []
 
@@ -109,16 +111,7 @@ def test_near_classes_are_searched_between_epochs_and_reach_the_sampler():
                 yield batch
 
     run_training(
-        trainer,
-        Watched(sampler),
-        sampler,
-        Plan(epochs=5, keep_best_by="top_1_accuracy", mine_every=2),
-        validate=None,
-        save=lambda name, figures: None,
-        on_step=lambda epoch, images, losses: None,
-        on_epoch=lambda epoch, figures: None,
-        stop=StopRequest(),
-        mine=mine,
+        *start(trainer, images=Watched, sampler=sampler, parts={"near_classes": Search()}, epochs=5, mine_every=2)
     )
     assert seen == [2, 4]
     assert all(classes in ({0, 1}, {2, 3}) for epoch, classes in batches if epoch >= 2)
@@ -231,12 +224,12 @@ def test_a_run_folder_is_taken_up_only_by_its_own_run(tmp_path):
     assert check_run_folder(folder, settings, resume=False) is True
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"puzzle": True}])
+@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"jigsaw": PUZZLE}])
 def test_a_compiled_network_trains_as_the_plain_one(options, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # needs no C++ compiler
     images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
-    plain, compiled = (build(dropout=0.0, compile_network=wanted, **options) for wanted in (False, True))
-    for trainer in (plain, compiled) if "puzzle" in options else ():
+    plain, compiled = (build(dropout=0.0, compile=wanted, **options) for wanted in (False, True))
+    for trainer in (plain, compiled) if "jigsaw" in options else ():
         trainer.objective.jigsaw.locate = None  # 32 px leave no grid
     for _ in range(2):
         one, other = (trainer.run_step(images, labels)["loss"] for trainer in (plain, compiled))

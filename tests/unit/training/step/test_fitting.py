@@ -117,19 +117,19 @@ def test_other_errors_pass(monkeypatch):
 
 
 def test_advice_that_would_be_refused_is_not_given():
-    trainer = build(puzzle=True)
+    trainer = build(jigsaw={"parts": 4})
     trainer.objective.jigsaw.locate = None
     limit_device(trainer, 4)
     with pytest.raises(TrainingError, match=r"2 do, by trial: give train\.batch_size=2\.$"):
         play(trainer)
-    sharded = build(negative_share=1.0)
+    sharded = build(shard_head=True)
     limit_device(sharded, 2)
     with pytest.raises(TrainingError, match=r"Lower train\.batch_size or train\.negative_share"):
         play(sharded)
 
 
 def test_a_frozen_network_can_be_rehearsed():
-    trainer = build(negative_share=1.0)
+    trainer = build(shard_head=True)
     for one in trainer.recognizer.parameters():
         one.requires_grad_(False)
     trainer.passes.rehearse(torch.zeros(4, 32, 32, 3, dtype=torch.uint8))

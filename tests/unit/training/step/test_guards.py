@@ -8,7 +8,7 @@ import torch
 from productrec.errors import TrainingError
 from productrec.losses.engine.diagnostics import PairDiagnostics
 from productrec.losses.proxy.ada_cos import AdaCos
-from productrec.training.run.loop import Ending, describe_images
+from productrec.training.run.endings import Ending, describe_images
 from productrec.training.step.objective import JointLoss
 from tests.unit.training.small_training import CLASSES, PlainImages, build, play
 
@@ -89,12 +89,12 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_count(metric, spoil, 
     assert find_changes(before, flatten(trainer.state_dict())) > {".recognizer.head.linear.weight"}
 
 
-def test_too_many_in_a_row_end_training_and_name_the_images():
+def test_too_many_in_a_row_end_training_and_name_the_images(tmp_path):
     trainer = build()
     with torch.no_grad():
         trainer.recognizer.head.linear.weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"10 steps in a row.*rows \[.*learning_rate"):
-        play(trainer)
+    with pytest.raises(TrainingError, match=r"10 steps in a row.*16 \(image .*not_finite\.txt.*learning_rate"):
+        play(trainer, folder=tmp_path)
     assert trainer.progress.step == 10
 
 
@@ -117,23 +117,23 @@ def test_skipped_steps_are_counted_in_their_epoch():
 
 def test_infinite_gradients_of_half_precision_lower_the_scale_and_are_no_fault():
     trainer = build(dtype=torch.float16, ema_decay=0.9)
-    assert trainer._scaler.is_enabled()
+    assert trainer.scaler.is_enabled()
     images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
     for _ in range(30):
         losses = trainer.run_step(images, labels)
     assert losses["loss"].isfinite()
     assert trainer.progress.skipped == 0
-    assert trainer._scaler.get_scale() < 2.0**16
+    assert trainer.scaler.get_scale() < 2.0**16
     assert all(value.isfinite().all() for value in trainer.recognizer.state_dict().values())
 
 
-def test_a_gradient_that_no_scale_of_half_precision_helps_ends_training():
+def test_a_gradient_that_no_scale_of_half_precision_helps_ends_training(tmp_path):
     trainer = build(dtype=torch.float16)
     trainer.objective.metric = SpoiltLoss(trainer.objective.metric)
     trainer.objective.metric.spoil = "gradient"
     before = trainer.recognizer.head.linear.weight.detach().clone()
     with pytest.raises(TrainingError, match="10 steps in a row"):
-        play(trainer, epochs=20)
+        play(trainer, epochs=20, folder=tmp_path)
     assert torch.equal(before, trainer.recognizer.head.linear.weight)
     assert trainer.progress.step < 40  # some halve the scale from 65,536 to below 1
 
@@ -173,7 +173,7 @@ def test_a_batch_of_one_class_is_no_collapse(capfd):
 def test_pairs_that_teach_nothing_any_more_are_told_once(capfd, monkeypatch):
     idle = PairDiagnostics(0.0, 0.0, 0.0, None, None)
     monkeypatch.setattr(JointLoss, "diagnose", lambda self, embeddings, labels: idle)
-    play(build(), epochs=6)
+    play(build(), epochs=12)
     assert capfd.readouterr().err.count("hardly any pair is active") == 1
 
 
@@ -223,7 +223,7 @@ def test_a_figure_that_stays_the_same_is_no_better_one():
 
 
 def test_the_images_of_all_steps_that_were_not_finite_are_listed(tmp_path):
-    said = describe_images([f"i{number}" for number in range(9)], list(range(8)), tmp_path / "not_finite.txt")
+    said = describe_images([f"i{number}" for number in range(8)], tmp_path / "not_finite.txt")
     assert said.startswith("8 (i0, i1, i2, i3, i4, ...)")
     assert "not_finite.txt" in said
     assert (tmp_path / "not_finite.txt").read_text().split() == [f"i{number}" for number in range(8)]
@@ -286,5 +286,5 @@ def test_a_mixed_batch_that_is_skipped_leaves_the_memory_of_the_batch_before():
         assert not met["loss"].isfinite()
         assert (memory._steps, memory._next) == before[:2]
         assert torch.equal(memory.embeddings, before[2])
-        mixed = trainer._mixing.mix(images, labels, trainer.progress.step - 1)[1] is not None
+        mixed = trainer.mixing.mix(images, labels, trainer.progress.step - 1)[1] is not None
         skipped, taken = skipped + mixed, taken + (not mixed)

@@ -68,7 +68,7 @@ def test_a_term_of_weight_0_is_left_out(left_out):
 
 
 def build_with_jigsaw(**options):
-    trainer = build(metric=options.pop("metric", "multi_similarity"), puzzle=True, **options)
+    trainer = build(options.pop("metric", "multi_similarity"), jigsaw={"parts": 4, "reach": 2}, **options)
     assert trainer.objective.jigsaw is not None
     return trainer
 

@@ -21,13 +21,15 @@ def get_embeddings(network):
     return embeddings, images.labels.numpy()
 
 
-def make_merge(trainer, distance=2.0, tolerance=1.0):
-    def merge(network):
-        embeddings, labels = get_embeddings(network)
-        loss = trainer.objective.metric
-        return merge_learned_centres(loss, embeddings, labels, distance=distance, tolerance=tolerance)
+class PlainMerging:
+    """Merges a trainer's centres, judged by the plain images."""
 
-    return merge
+    def __init__(self, trainer):
+        self.loss = trainer.objective.metric
+
+    def merge(self, network):
+        embeddings, labels = get_embeddings(network)
+        return merge_learned_centres(self.loss, embeddings, labels, distance=2.0, tolerance=1.0)
 
 
 def test_a_merge_that_costs_too_much_is_taken_back():
@@ -53,15 +55,15 @@ def test_a_merge_that_costs_too_much_is_taken_back():
 
 
 def test_all_ranks_do_as_the_first_one_does():
-    said = []
+    told = []
 
     class Two:
         def __init__(self, is_first):
             self.is_first = is_first
 
-        def gather_objects(self, value):
-            said.append(value)
-            return [said[0], value]
+        def broadcast(self, value):
+            told.append(value)
+            return told[0]
 
     first, second = build("soft_triple").objective.metric, build("soft_triple").objective.metric
     embeddings, labels = np.eye(8, dtype=np.float32)[:4], np.arange(4)
@@ -82,16 +84,16 @@ def test_a_stopped_training_merges_once_and_goes_on_to_the_same(stop_after):
         return trainer
 
     whole, saved = make(), {}
-    log = play(whole, epochs=4, merge=make_merge(whole), merge_every=2)
+    log = play(whole, epochs=4, merging=PlainMerging(whole), merge_every=2)
     assert whole.objective.metric.sizes.tolist() == [[2, 0]] * CLASSES
     assert [("centres_per_class" in one) for one in log] == [False, False, True, False]
     assert log[2]["centres_per_class"] == 1
     stopped = make()
     with pytest.raises(Interrupted):
-        play(stopped, epochs=4, stop_after=stop_after, saved=saved, merge=make_merge(stopped), merge_every=2)
+        play(stopped, epochs=4, stop_after=stop_after, saved=saved, merging=PlainMerging(stopped), merge_every=2)
     resumed = make()
     resumed.load_state_dict(saved["last"])
-    later = play(resumed, epochs=4, merge=make_merge(resumed), merge_every=2)
+    later = play(resumed, epochs=4, merging=PlainMerging(resumed), merge_every=2)
     assert later[-1] == log[-1]
     for mine, theirs in ((resumed.objective, whole.objective), (resumed.recognizer, whole.recognizer)):
         expected = theirs.state_dict()
@@ -101,7 +103,7 @@ def test_a_stopped_training_merges_once_and_goes_on_to_the_same(stop_after):
 
 def test_a_checkpoint_keeps_how_many_each_centre_stands_for(tmp_path):
     trainer = build("soft_triple")
-    make_merge(trainer)(trainer.evaluated)
+    PlainMerging(trainer).merge(trainer.evaluated)
     names = {"class_keys": ["a", "b", "c", "d"], "class_names": ["a", "b", "c", "d"]}
     about = {
         **names,

@@ -6,26 +6,27 @@ import pandas as pd
 import pytest
 import torch
 
-from productrec.assembly import training_data as train_data
-from productrec.assembly.training_data import Place, build_validation
+from productrec.assembly.judges import build_validation
+from productrec.class_order import ClassOrder
 from productrec.data.table import ImageTable
 from productrec.errors import DataError
 from productrec.recipe import build_recipe
 from productrec.training.ranks.group import Ranks
+from productrec.training.ranks.resources import Resources
 
 
 @pytest.fixture
-def prepare(monkeypatch):
+def prepare():
     """Builds the validation of images with these labels and roles; the head knows classes 0 to 3."""
-    monkeypatch.setattr(train_data, "_build_loader", lambda *arguments, **options: None)
-    place = Place(torch.device("cpu"), torch.float32, 0, Ranks())
+    resources = Resources(torch.device("cpu"), torch.float32, 0, Ranks())
 
     def build(figure, labels, roles=None):
         roles = roles or [None] * len(labels)
         images = pd.DataFrame({"split": "val", "status": "ok", "label": pd.array(labels, "Int64"), "role": roles})
+        images = images.assign(path="not_read.jpg", box=None)
         table = ImageTable(images.astype({"role": "str"}), pd.DataFrame(), Path(), None, "")
         recipe = build_recipe({"name": "val", "train": {"keep_best_by": figure}})
-        return build_validation(table, recipe, [0, 1, 2, 3], place)
+        return build_validation(table, recipe, ClassOrder([0, 1, 2, 3]), resources)
 
     return build
 
