@@ -183,9 +183,8 @@ def _time_views(
     from sections.step import synchronise
 
     from productrec.assembly.network import load_network
-    from productrec.data.dataset import choose_workers
+    from productrec.assembly.resources import choose_loader_workers
     from productrec.data.table import load_table
-    from productrec.runtime import count_cores
     from productrec.training.run.checkpoint import load_checkpoint
 
     network = load_network(load_checkpoint(run / "checkpoints" / "best")).to(device)
@@ -197,7 +196,7 @@ def _time_views(
         views=views,
         side_px=recipe.train.side_px,
         batch_size=recipe.predict.batch_size,
-        workers=choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda"),
+        workers=choose_loader_workers(recipe, device),
         device=device,
         dtype=dtype,
     )

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from productrec.assembly.network import build_network
-from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader, choose_workers
+from productrec.assembly.resources import choose_loader_workers
+from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import FileImages
 from productrec.data.view_presets import get_views
 from productrec.demo.drawn.competition import draw_competition
 from productrec.models.inference import recognise_views
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
-from productrec.runtime import autocast, choose_device, choose_dtype, count_cores, set_seed
+from productrec.runtime import autocast, choose_device, choose_dtype, set_seed
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe
 from sections.step import CLASSES
@@ -42,7 +43,7 @@ def measure_predict(
     recipe = load_single_recipe(recipe_path, backbone=backbone, overrides=overrides)
     device = choose_device(recipe.device)
     dtype = choose_dtype(recipe.train.precision, device)
-    workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
+    workers = choose_loader_workers(recipe, device)
     batch_size, side_px = recipe.predict.batch_size, recipe.train.side_px
     set_seed(recipe.seed)
     network = build_network(recipe, CLASSES).to(device).eval()

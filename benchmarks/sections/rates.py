@@ -7,13 +7,13 @@ import time
 import numpy as np
 import torch
 
-from productrec.data.dataset import TrainingImages, build_training_loader, choose_workers
+from productrec.assembly.resources import choose_loader_workers
+from productrec.data.dataset import TrainingImages, build_training_loader
 from productrec.data.images import FileImages
 from productrec.data.samplers import EpochSampler
 from productrec.data.table import load_table
 from productrec.data.transforms import build_augmentation
 from productrec.recipe import Recipe
-from productrec.runtime import count_cores
 from sections.step import build_ready_trainer, build_turn, draw_batch
 
 
@@ -29,7 +29,7 @@ def measure_loader_rate(recipe: Recipe, device: torch.device, *, most_seconds: f
         seed=recipe.seed,
     )
     augmentation = build_augmentation(recipe.train.augmentation, recipe.train.side_px)
-    workers = choose_workers(recipe.train.workers, cores=count_cores(), on_gpu=device.type == "cuda")
+    workers = choose_loader_workers(recipe, device)
     loader = build_training_loader(
         TrainingImages(FileImages(table.get_paths(rows)), labels, augmentation, recipe.seed),
         sampler,

@@ -79,8 +79,8 @@ def _list_ring(folder: Path) -> list[Path]:
     """All of the ring by number, with what an interrupted removal left."""
     if not folder.is_dir():
         return []
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered)]
 
 
 def _check_alike(mine: dict[str, Tensor], theirs: dict[str, Tensor], folder: Path, other: Path) -> None:

@@ -17,7 +17,9 @@ _PROJECT = "productrec"  # unless WANDB_PROJECT says another
 _INSTALL = "pip install 'productrec[track]'"
 
 
-class _Tracker(NamedTuple):
+class Tracker(NamedTuple):
+    """One of them: its name, what writes figures after so many steps, and what closes it."""
+
     name: str
     write: Callable[[int, dict[str, float]], None]
     close: Callable[[], None]
@@ -26,7 +28,7 @@ class _Tracker(NamedTuple):
 class Trackers:
     """Writes to all of them; one that fails is told once and left out: no training ends for a picture of it."""
 
-    def __init__(self, trackers: Iterable[_Tracker] = ()) -> None:
+    def __init__(self, trackers: Iterable[Tracker] = ()) -> None:
         self._trackers = list(trackers)
 
     def write(self, step: int, figures: dict[str, float], *, kind: str) -> None:
@@ -73,7 +75,7 @@ def start_trackers(
     return Trackers([start[one](folder, name, settings, first_step) for one in names])
 
 
-def _start_tensorboard(folder: Path, name: str, settings: dict[str, Any], first_step: int) -> _Tracker:
+def _start_tensorboard(folder: Path, name: str, settings: dict[str, Any], first_step: int) -> Tracker:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -84,10 +86,10 @@ def _start_tensorboard(folder: Path, name: str, settings: dict[str, Any], first_
         for key, value in figures.items():
             writer.add_scalar(key, value, step)
 
-    return _Tracker("tensorboard", write, writer.close)
+    return Tracker("tensorboard", write, writer.close)
 
 
-def _start_wandb(folder: Path, name: str, settings: dict[str, Any], first_step: int) -> _Tracker:
+def _start_wandb(folder: Path, name: str, settings: dict[str, Any], first_step: int) -> Tracker:
     try:
         import wandb
     except ImportError:
@@ -110,7 +112,7 @@ def _start_wandb(folder: Path, name: str, settings: dict[str, Any], first_step: 
             f"train.track: wandb cannot be started ({_get_reason(error)}). Log in with `wandb login`, set "
             "WANDB_MODE=offline, or leave it out."
         ) from None
-    return _Tracker("wandb", lambda step, figures: run.log(figures, step=step), run.finish)
+    return Tracker("wandb", lambda step, figures: run.log(figures, step=step), run.finish)
 
 
 def _get_reason(error: Exception) -> str:

@@ -81,18 +81,18 @@ class Chunks:
         """
         states, seen = [], []
         moved = self._statistics if self._learns else ()  # by the second pass, where there is one
-        kept = [one.clone() for one in moved]
+        kept = [buffer.clone() for buffer in moved]
         with torch.no_grad(), self._cast():
             for chunk in self._split(images):
                 states.append(get_random_state(self._device))
                 seen.append(self._extract(chunk))
         with torch.no_grad():
-            for one, earlier in zip(moved, kept, strict=True):
-                one.copy_(earlier)
+            for buffer, earlier in zip(moved, kept, strict=True):
+                buffer.copy_(earlier)
         features = torch.cat(seen).requires_grad_(self._learns)
         del seen
-        found = self._backward_heads(features, labels, neck, head, compare, classify, splits_logits, scale)
-        if found is None:
+        computed = self._backward_heads(features, labels, neck, head, compare, classify, splits_logits, scale)
+        if computed is None:
             return torch.full((), torch.nan, device=self._device), {}
         after = get_random_state(self._device)
         wanted = features.grad
@@ -104,7 +104,7 @@ class Chunks:
                     again = self._extract(chunk)
                 torch.autograd.backward(again, gradient)
             set_random_state(after, self._device)
-        return found
+        return computed
 
     def _backward_heads(
         self,
@@ -132,11 +132,11 @@ class Chunks:
             share = len(own) / len(labels)
             with self._cast():
                 logits = head(some)
-            loss, said = classify(logits, own)
+            loss, own_terms = classify(logits, own)
             if loss.requires_grad:
                 torch.autograd.backward(scale(loss * share))
             total = total + loss.detach() * share
-            _add(terms, said, share)
+            _add(terms, own_terms, share)
         return total, terms
 
     def backward_apart(
@@ -162,11 +162,11 @@ class Chunks:
                 features = self._extract(chunk)
                 logits = head(features)
             seen.append(features.detach())
-            loss, said = classify(logits, own, None if mixture is None else Mixture(others, mixture.share))
+            loss, own_terms = classify(logits, own, None if mixture is None else Mixture(others, mixture.share))
             if loss.requires_grad:
                 torch.autograd.backward(scale(loss * share))
             total += loss.detach() * share
-            _add(terms, said, share)
+            _add(terms, own_terms, share)
         with torch.no_grad(), self._cast():
             neck(torch.cat(seen))
         return total, terms
@@ -176,6 +176,6 @@ class Chunks:
         return torch.tensor_split(rows, -(-len(rows) // self._size))
 
 
-def _add(terms: dict[str, Tensor], said: dict[str, Tensor], share: float) -> None:
-    for name, value in said.items():
+def _add(terms: dict[str, Tensor], own: dict[str, Tensor], share: float) -> None:
+    for name, value in own.items():
         terms[name] = terms.get(name, torch.zeros_like(value)) + value * share

@@ -103,24 +103,24 @@ def explain_out_of_memory(trainer: Trainer, images: Tensor, labels: Tensor, *, m
             f"training: a batch must fit the device's memory; {seen} images at a time do, but {losses} beside them. "
             "Lower train.batch_size, or loss.memory.rows where there is a memory."
         )
-    found = find_fitting_size(fits_network, failed=seen, multiple_of=multiple_of)
-    if found is None:
+    fitting = find_fitting_size(fits_network, failed=seen, multiple_of=multiple_of)
+    if fitting is None:
         return TrainingError(f"{what} Nor do {multiple_of}: lower train.side_px, or take a smaller model.backbone.")
     advice = []
-    if chunk and fits_step(len(images), found):
-        advice.append(chunk.format(found))
+    if chunk and fits_step(len(images), fitting):
+        advice.append(chunk.format(fitting))
     if not trainer.passes.chunk_size:
-        batch = found
+        batch = fitting
         while not (does_fit := fits_step(batch, 0)) and batch > multiple_of:
             batch = max(multiple_of, batch * 3 // 4 // multiple_of * multiple_of)
         if does_fit:
-            found = batch
-            advice.append(f"train.batch_size={found * trainer.ranks.size}")
+            fitting = batch
+            advice.append(f"train.batch_size={fitting * trainer.ranks.size}")
         elif not advice:
             return TrainingError(
                 f"{what} {multiple_of} do, by trial, but not with their losses: lower train.side_px, "
                 "model.embedding_dim or loss.memory.rows, or take a smaller model.backbone."
             )
     if not advice:
-        return TrainingError(f"{what} {found} do, by trial, but {losses}: lower train.batch_size as well.")
-    return TrainingError(f"{what} {found} do, by trial: give {', or '.join(advice)}.")
+        return TrainingError(f"{what} {fitting} do, by trial, but {losses}: lower train.batch_size as well.")
+    return TrainingError(f"{what} {fitting} do, by trial: give {', or '.join(advice)}.")

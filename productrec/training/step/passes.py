@@ -84,8 +84,8 @@ class Passes:
             with self._cast():
                 recognized, maps = self._recognise_both(images, destroyed)
             loss, terms = self._compute(recognized, labels, None, keys, class_labels=torch.cat([labels, labels]))
-            puzzle, said = jigsaw(maps, origins)
-            loss, terms = loss + puzzle, terms | said
+            puzzle, puzzle_terms = jigsaw(maps, origins)
+            loss, terms = loss + puzzle, terms | puzzle_terms
         if loss.requires_grad:
             torch.autograd.backward(scale(loss))
         return loss.detach(), terms
@@ -130,8 +130,8 @@ class Passes:
         compared = self._compare(recognized, labels, keys)
         if compared is None:
             return recognized.logits.new_full((), torch.nan), {}
-        classification, said = self._objective.classify(recognized.logits, known)
-        return compared[0] + classification, compared[1] | said
+        classification, class_terms = self._objective.classify(recognized.logits, known)
+        return compared[0] + classification, compared[1] | class_terms
 
     def _compare(
         self, recognized: Recognized, labels: Tensor, keys: Tensor | None
@@ -150,8 +150,8 @@ class Passes:
     def _compute_apart(
         self, recognized: Recognized, labels: Tensor, mixture: Mixture | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        said: tuple[Tensor, dict[str, Tensor]] = self._objective(recognized, labels, mixture)
-        return said
+        computed: tuple[Tensor, dict[str, Tensor]] = self._objective(recognized, labels, mixture)
+        return computed
 
     @torch.no_grad()
     def _compute_keys(self, images: Tensor) -> Tensor | None:

@@ -22,6 +22,9 @@ from tests.unit.training.small_training import PlainImages, build
 
 torch.set_num_threads(1)
 ranks = join_ranks(torch.device("cpu"), timeout_minutes=1)
+for value in ({"rank": ranks.rank, "weights": torch.arange(3) * ranks.rank}, None if ranks.is_first else "other"):
+    told = ranks.broadcast(value)  # the first rank's, whatever the others hold
+    assert told is None or (told["rank"] == 0 and not told["weights"].any()), told
 
 def play(metric, chunk_size, out):
     trainer = build(metric, dropout=0.0, chunk_size=chunk_size, ranks=ranks, ema_decay=0.9)
@@ -160,6 +163,7 @@ def test_alone_nothing_is_sent():
     assert ranks.gather_rows(rows) is rows
     assert ranks.agree([True, False], torch.device("cpu")) == [True, False]
     assert ranks.gather_objects("x") == ["x"]
+    assert ranks.broadcast("x") == "x"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from productrec.errors import RecipeError
-from productrec.training.run.tracking import Trackers, _Tracker, start_trackers
+from productrec.training.run.tracking import Tracker, Trackers, start_trackers
 
 
 def track(folder, names, first_step, steps):
@@ -67,8 +67,8 @@ def test_one_that_fails_is_told_once_and_left_out(capsys):
     def refuse():
         raise OSError("cannot close")
 
-    broken = _Tracker("broken", fail, refuse)
-    whole = _Tracker("whole", lambda step, figures: written.append((step, figures)), refuse)
+    broken = Tracker("broken", fail, refuse)
+    whole = Tracker("whole", lambda step, figures: written.append((step, figures)), refuse)
     with Trackers([broken, whole]) as trackers:
         trackers.write(1, {"loss": 1.0}, kind="step")
         trackers.write(2, {"loss": 2.0}, kind="step")

@@ -64,6 +64,15 @@ def take_step(trainer, images, labels):
     return said, seen, {name: one.clone() for name, one in trainer.recognizer.named_buffers()}
 
 
+def watch_features(trainer):
+    """The features of every chunk that goes through the backbone from now on."""
+    seen = []
+    trainer.recognizer.pooling.register_forward_hook(
+        lambda module, given, features: seen.append(features.detach().clone())
+    )
+    return seen
+
+
 def compare(trainers, *batch):
     """The relative error of all gradients together; figures and gradients' names must agree."""
     (whole, expected, _), (parts, seen, _) = (take_step(trainer, *batch) for trainer in trainers)
@@ -131,26 +140,18 @@ def test_a_backbone_of_batch_norms_sees_a_chunk_at_a_time_and_its_neck_the_batch
     assert trainer.recognizer.neck.norm.num_batches_tracked.item() == 1
 
 
-def test_what_the_backbone_drops_is_the_same_in_both_passes(monkeypatch):
+def test_what_the_backbone_drops_is_the_same_in_both_passes():
     """Features of the second pass are those whose gradient was taken in the first."""
     trainer = assemble(16, backbone="test_vit")
     for module in trainer.recognizer.backbone.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.5
-    seen = []
-    extract = trainer.passes._extract
-
-    def watch(images):
-        features = extract(images)
-        seen.append(features.detach().clone())
-        return features
-
-    monkeypatch.setattr(trainer.passes, "_extract", watch)
+    seen = watch_features(trainer)
     trainer.run_step(*draw_batch())
     assert len(seen) == 12
     for first, second in zip(seen[:6], seen[6:], strict=True):
         assert torch.equal(first, second)
-    assert not torch.equal(extract(draw_batch()[0][:16]), seen[0])  # it does drop
+    assert not torch.equal(trainer.recognizer.extract_features(draw_batch()[0][:16]), seen[0])  # it does drop
 
 
 def test_a_frozen_backbone_learns_nothing_and_its_heads_do():
@@ -174,16 +175,15 @@ def test_the_random_state_after_a_step_is_that_of_one_pass():
 
 
 @pytest.mark.parametrize(("metric", "shard_head"), [("multi_similarity", False), ("momentum", False), ("memory", True)])
-def test_where_nothing_before_the_features_learns_one_pass_is_all(monkeypatch, metric, shard_head):
+def test_where_nothing_before_the_features_learns_one_pass_is_all(metric, shard_head):
     trainers = [assemble(size, "resnet10t", metric=metric, shard_head=shard_head) for size in (0, COUNT // 2)]
     for trainer in trainers:
         trainer.recognizer.backbone.requires_grad_(False)
         trainer.recognizer.pooling.requires_grad_(False)
         set_norms_frozen(trainer.recognizer, True)
-    seen, extract = [], trainers[1].passes._extract
-    monkeypatch.setattr(trainers[1].passes, "_extract", lambda images: seen.append(len(images)) or extract(images))
+    seen = watch_features(trainers[1])
     assert compare(trainers, *draw_batch()) < 1e-5
-    assert seen == [COUNT // 2] * 2  # four with the pass whose features nobody wanted
+    assert [len(features) for features in seen] == [COUNT // 2] * 2  # four with the pass whose features nobody wanted
     set_norms_frozen(trainers[1].recognizer, False)
     norm = next(one for one in trainers[1].recognizer.backbone.modules() if isinstance(one, torch.nn.BatchNorm2d))
     take_step(trainers[1], *draw_batch())
