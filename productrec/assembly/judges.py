@@ -19,6 +19,7 @@ from productrec.data.view_presets import get_views
 from productrec.errors import DataError, describe_offenders
 from productrec.losses.centres.soft_triple import SoftTripleModule
 from productrec.losses.proxy.soft_triple import SoftTriple
+from productrec.metrics.figures import HEAD_FIGURES, RETRIEVAL_FIGURES
 from productrec.recipe import Recipe
 from productrec.retrieval.hard_mining import find_near_classes
 from productrec.training.ranks.resources import Resources
@@ -52,7 +53,7 @@ def build_validation(table: ImageTable, recipe: Recipe, order: ClassOrder, resou
         warn(f"{describe_offenders(unseen)} labels stand in val alone; they cannot be predicted and count as errors.")
     asks = (rows["role"] == "query").fillna(False).to_numpy(dtype=bool)
     is_query = asks if asks.any() and not asks.all() else None  # of benchmarks that tell them from a gallery
-    if figure in ("recall@1", "map@r") and not can_retrieve(labels, is_query):
+    if figure in RETRIEVAL_FIGURES and not can_retrieve(labels, is_query):
         wanted, advice = "a class must have two validation images", "Hold out more (data.validation_fraction)"
         if is_query is not None:
             wanted, advice = "a query of val must have its class in the gallery", "Mend the source's roles"
@@ -67,7 +68,7 @@ def choose_figure(table: ImageTable, recipe: Recipe, order: ClassOrder) -> str:
     labels = table.select(["val"])["label"].dropna().to_numpy(dtype=np.int64)
     figure = recipe.train.keep_best_by
     is_foreign = len(labels) > 0 and not (order.positions_of(labels) >= 0).any()
-    return "recall@1" if is_foreign and figure in ("top_1_accuracy", "top_3_error") else figure
+    return "recall@1" if is_foreign and figure in HEAD_FIGURES else figure
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from productrec.data.sources.format import ReadOptions
 from productrec.data.sources.reading import read_source
 from productrec.data.sources.rows import SourceRows
 from productrec.data.table import KIND, ImageTable, check_table
-from productrec.errors import ArtifactError
+from productrec.errors import ArtifactError, describe_error
 from productrec.recipe.data import DataSettings
 
 NO_SAMPLE = "none"
@@ -164,7 +164,7 @@ def _keep_numbers(rows: SourceRows, out: Path) -> int:
         noted = load_manifest(out, kind=KIND).notes.get("free_class_id", 0)
         classes = pd.read_parquet(out / "classes.parquet")
     except (ArtifactError, OSError, ValueError) as error:  # a damaged table, or another artefact
-        warn(f"{out}: its classes cannot be read ({str(error).splitlines()[0][:120]}); names are numbered anew.")
+        warn(f"{out}: its classes cannot be read ({describe_error(error)}); names are numbered anew.")
         return 0
     known = {identity: number for number, identity in identify_classes(classes).items()}
     free = max([int(noted), *(number + 1 for number in known.values())])

@@ -7,6 +7,7 @@ from productrec.competitions.writer import Submission
 from productrec.console import say
 from productrec.data.table import load_table
 from productrec.losses.own_loss import check_code_allowed
+from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.pipeline.predict import _keep_recipe, predict_runs
 from productrec.pipeline.score_table import print_scores
 from productrec.pipeline.select import select_runs
@@ -15,7 +16,6 @@ from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import submit_recipe
 from productrec.stages.train import Trained, run_train
 from productrec.training.run.endings import Ending
-from productrec.training.run.validation import VALIDATION_FIGURES
 
 
 def run_recipe(recipe: Recipe, *, replace_table: bool = False, allow_code: bool = False) -> Submission | None:

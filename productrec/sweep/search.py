@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from productrec.artifacts import write_json
+from productrec.assembly.resources import choose_loader_workers
 from productrec.assembly.training_data import leave_fold_out
 from productrec.console import print_table, say, warn
-from productrec.data.dataset import choose_workers
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, Interrupted, ProductrecError, RecipeError, TrainingError
 from productrec.losses.own_loss import check_code_allowed
@@ -221,7 +221,7 @@ def _start_worker(job: Job, number: int) -> None:
         torch.set_num_threads(cores)
     try:
         with catch_stop() as stop:
-            run_trials(_share_machine(job, number, cores), job.open_study(), stop)
+            run_trials(_share_machine(job, number), job.open_study(), stop)
     except Interrupted as error:
         sys.exit(error.exit_code)
     except ProductrecError as error:
@@ -237,12 +237,12 @@ def _follow_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _share_machine(job: Job, number: int, cores: int) -> Job:
+def _share_machine(job: Job, number: int) -> Job:
     """The job with a GPU of its own for each worker, where there are several, and a part of the cores."""
     device = choose_device(job.recipe.device)
     name = job.recipe.device
     if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
         name = f"cuda:{number % torch.cuda.device_count()}"
-    loaders = choose_workers(job.recipe.train.workers, cores=cores, on_gpu=device.type == "cuda")
+    loaders = choose_loader_workers(job.recipe, device, processes=job.workers)
     recipe = change_recipe(job.recipe, {"device": name, "train.workers": loaders}, "sweep")
     return replace(job, recipe=recipe)

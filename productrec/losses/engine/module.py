@@ -29,9 +29,9 @@ class MetricModule(nn.Module):
         """
         raise NotImplementedError
 
-    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
-        """Which pairs of a batch (N, D) with labels (N,) are active, and how far its classes stand apart."""
-        raise NotImplementedError
+    def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics | None:
+        """Which pairs of a batch (N, D) with labels (N,) are active; None where the loss looks at none."""
+        return None
 
     def iterate_centres(self) -> Iterator[nn.Parameter]:
         """Parameters that learn at the centres' rate."""

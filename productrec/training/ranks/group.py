@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, distributed, nn
 
-from productrec.errors import ProductrecError, TrainingError
+from productrec.errors import ProductrecError, TrainingError, describe_error
 from productrec.losses.engine.gradient import refuse_second_derivative
 
 _SECONDS_FOR_FIRST = 5.0
@@ -174,9 +174,7 @@ def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
         size = distributed.get_world_size()
         return Ranks(distributed.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     except (RuntimeError, ValueError) as error:
-        raise TrainingError(
-            f"ranks: cannot be joined ({str(error).splitlines()[0]}). Start them with --nproc."
-        ) from None
+        raise TrainingError(f"ranks: cannot be joined ({describe_error(error)}). Start them with --nproc.") from None
 
 
 def is_first_process() -> bool:

@@ -10,7 +10,7 @@ from torch import distributed
 
 from productrec.artifacts import write_text
 from productrec.data.dataset import TrainingBatch
-from productrec.errors import DataError, Interrupted, ProcessLost, TrainingError, describe_offenders
+from productrec.errors import DataError, Interrupted, ProcessLost, TrainingError, describe_error, describe_offenders
 from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
 from productrec.training.step.fitting import is_out_of_memory
@@ -64,7 +64,7 @@ def explain_death(error: RuntimeError, stop: StopRequest, ranks: Ranks) -> Excep
         if ranks.size == 1 or not is_peer:
             return error
         return ProcessLost(
-            f"training: another of the {ranks.size} processes ended or hangs ({str(error).splitlines()[0][:200]}); its "
+            f"training: another of the {ranks.size} processes ended or hangs ({describe_error(error)}); its "
             "own message says why. --resume goes on from the last checkpoint."
         )
     if not stop.wanted:
@@ -75,6 +75,6 @@ def explain_death(error: RuntimeError, stop: StopRequest, ranks: Ranks) -> Excep
             exit_code=stop.exit_code,
         )
     return ProcessLost(
-        f"training: a loader process died ({str(error).splitlines()[0]}). It may have run out of memory: lower "
+        f"training: a loader process died ({describe_error(error)}). It may have run out of memory: lower "
         "train.workers, or give the container more shared memory (--shm-size). --resume goes on."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from productrec.metrics.figures import is_better
 from productrec.training.step.trainer import Progress
 
 
@@ -39,7 +40,7 @@ class Plan:
 
     def is_better(self, value: float, than: float) -> bool:
         """Whether one value of the deciding figure is better than another."""
-        return value < than if self.keep_best_by.endswith("error") else value > than
+        return is_better(self.keep_best_by, value, than)
 
     def is_patience_out(self, progress: Progress) -> bool:
         """Whether no validation was better for too long, told from the progress alone, so that a resume agrees."""

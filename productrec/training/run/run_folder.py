@@ -20,6 +20,7 @@ from productrec.artifacts import (
 from productrec.console import say
 from productrec.errors import ArtifactError, describe_offenders
 from productrec.locking import hold_lock
+from productrec.settings.text import flatten
 
 KIND = "run"
 _STARTED = "started.json"
@@ -62,9 +63,9 @@ def check_run_folder(
         raise ArtifactError(
             f"{folder}: holds files that are no run. Choose another name (name=...), or empty the folder."
         )
-    earlier = _flatten(_parse(started, started.read_text(encoding="utf-8", errors="replace")))
-    wanted = _flatten(json.loads(json.dumps(settings)))
-    known = _flatten(json.loads(json.dumps(defaults or {}))) | earlier
+    earlier = flatten(_parse(started, started.read_text(encoding="utf-8", errors="replace")))
+    wanted = flatten(json.loads(json.dumps(settings)))
+    known = flatten(json.loads(json.dumps(defaults or {}))) | earlier
     checkpoints = folder / "checkpoints"
     has_begun = (folder / MANIFEST_NAME).exists() or (checkpoints.is_dir() and any(checkpoints.iterdir()))
     if not has_begun:  # it died before the first checkpoint, and its settings may have been why
@@ -160,12 +161,3 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArtifactError(f"{path}: must hold values by name; got {type(value).__name__}. Mend it, or train anew.")
     return value
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {prefix: json.dumps(value)}
-    flat: dict[str, str] = {}
-    for key, below in value.items():
-        flat |= _flatten(below, f"{prefix}.{key}" if prefix else str(key))
-    return flat

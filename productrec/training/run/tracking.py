@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from productrec.artifacts import write_text
 from productrec.console import warn
-from productrec.errors import RecipeError
+from productrec.errors import RecipeError, describe_error
 
 _PROJECT = "productrec"  # unless WANDB_PROJECT says another
 _INSTALL = "pip install 'productrec[track]'"
@@ -38,7 +38,7 @@ class Trackers:
             try:
                 tracker.write(step, named)
             except Exception as error:  # of a full disk, a lost connection, a foreign library
-                warn(f"{tracker.name}: no longer written to ({_get_reason(error)}). metrics.jsonl goes on.")
+                warn(f"{tracker.name}: no longer written to ({describe_error(error)}). metrics.jsonl goes on.")
                 self._trackers.remove(tracker)
 
     def __enter__(self) -> Self:
@@ -51,7 +51,7 @@ class Trackers:
             try:
                 tracker.close()
             except Exception as fault:
-                warn(f"{tracker.name}: could not be closed ({_get_reason(fault)}).")
+                warn(f"{tracker.name}: could not be closed ({describe_error(fault)}).")
 
 
 def start_trackers(
@@ -109,11 +109,7 @@ def _start_wandb(folder: Path, name: str, settings: dict[str, Any], first_step: 
         )
     except (wandb.Error, OSError) as error:
         raise RecipeError(
-            f"train.track: wandb cannot be started ({_get_reason(error)}). Log in with `wandb login`, set "
+            f"train.track: wandb cannot be started ({describe_error(error)}). Log in with `wandb login`, set "
             "WANDB_MODE=offline, or leave it out."
         ) from None
     return Tracker("wandb", lambda step, figures: run.log(figures, step=step), run.finish)
-
-
-def _get_reason(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -19,8 +19,6 @@ from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.resources import Resources
 
-VALIDATION_FIGURES = ("top_1_accuracy", "top_3_error", "recall@1", "map@r")
-
 
 @dataclass(frozen=True)
 class Validation:

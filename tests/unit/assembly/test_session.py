@@ -138,7 +138,7 @@ def test_what_validation_gives_must_be_finite(assemble):
 
 
 def test_near_classes_and_merged_centres_come_between_epochs(assemble):
-    loss = {"metric": "soft_triple", "soft_triple": {"centres_per_class": 2, "merge_every_epochs": 2}}
+    loss = {"metric": {"name": "soft_triple", "centres_per_class": 2, "merge_every_epochs": 2}}
     session = assemble({"hard_classes": 0.5, "sampler": "pk"}, loss=loss)
     assert run(session) is Ending.FINISHED
     assert [("centres_per_class" in epoch) for epoch in read_epochs(session)] == [False, False, True]

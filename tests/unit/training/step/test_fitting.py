@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from productrec.errors import TrainingError
+from productrec.losses.engine.module import MetricModule
 from productrec.training.step.fitting import find_fitting_size
 from productrec.training.step.trainer import Trainer
 from tests.unit.training.small_training import build, play
@@ -60,14 +61,14 @@ def test_the_message_names_what_fits(error):
     assert seen == [4, 2, 2, 2, 2, 2, 2]  # the batch, a part, the batch in chunks, twice, a batch of two
 
 
-class GreedyLoss(torch.nn.Module):
+class GreedyLoss(MetricModule):
     """A metric loss that has no memory for so many embeddings."""
 
     def __init__(self, inner, most):
         super().__init__()
         self.inner, self.most = inner, most
 
-    def forward(self, embeddings, labels):
+    def forward(self, embeddings, labels, keys=None):
         if len(embeddings) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self.inner(embeddings, labels)

@@ -7,6 +7,7 @@ import torch
 
 from productrec.errors import TrainingError
 from productrec.losses.engine.diagnostics import PairDiagnostics
+from productrec.losses.engine.module import MetricModule
 from productrec.losses.proxy.ada_cos import AdaCos
 from productrec.training.run.endings import Ending, describe_images
 from productrec.training.step.objective import JointLoss
@@ -33,7 +34,7 @@ def find_changes(before, after):
     }
 
 
-class SpoiltLoss(torch.nn.Module):
+class SpoiltLoss(MetricModule):
     """A metric loss that spoils its value, or only its gradient, at wish."""
 
     def __init__(self, inner):

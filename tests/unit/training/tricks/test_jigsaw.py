@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from productrec.errors import RecipeError, TrainingError
+from productrec.losses.engine.module import MetricModule
 from productrec.recipe import build_recipe
 from productrec.training.tricks.jigsaw import Jigsaw, shuffle_regions
 from tests.unit.training.small_training import PlainImages, build, copy_state, play
@@ -73,12 +74,12 @@ def build_with_jigsaw(**options):
     return trainer
 
 
-class Watcher(torch.nn.Module):
+class Watcher(MetricModule):
     def __init__(self, inner):
         super().__init__()
         self.inner, self.seen = inner, []
 
-    def forward(self, embeddings, labels):
+    def forward(self, embeddings, labels, keys=None):
         self.seen.append((len(embeddings), len(labels)))
         return self.inner(embeddings, labels)
 
