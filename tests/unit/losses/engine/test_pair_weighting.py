@@ -354,7 +354,7 @@ def test_original_lifted_structure_refuses_what_it_cannot_take() -> None:
 
 def test_pair_logistic_learns_its_affine() -> None:
     embeddings, labels = draw(9, 3)
-    module = PairLogistic(scale=4.0, bias=-2.0).build(None).double()
+    module = PairLogistic(scale=4.0, bias=-2.0).build(None, 3).double()
     similarities = 4 * embeddings @ embeddings.T - 2
     same = labels[:, None] == labels[None]
     terms = functional.softplus(torch.where(same, -similarities, similarities)).fill_diagonal_(0.0)
