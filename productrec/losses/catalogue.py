@@ -71,8 +71,8 @@ def list_similarities() -> dict[str, tuple[View, ...] | None]:
     By its default settings and the mining that ``auto`` means for it. A loss with centres is looked at between an
     anchor and centres; None for one that does not weigh pairs one by one.
     """
-    from productrec.losses.engine.weight_curves import find_similarities
     from productrec.losses.engine.weighing import PairWeighting
+    from productrec.losses.engine.weight_curves import find_similarities
 
     fixed = list_pair_losses()
     found: dict[str, tuple[View, ...] | None] = {}
@@ -84,6 +84,8 @@ def list_similarities() -> dict[str, tuple[View, ...] | None]:
         made = declared()
         assert isinstance(made, ProxyLoss), "a loss compares images with images or with centres"
         weighting = getattr(made.build(embedding_dim=2, class_count=13), "loss", None)
-        by_centres = isinstance(weighting, PairWeighting)
-        found[name] = find_similarities(weighting, positive_count=1) if by_centres else None
+        if isinstance(weighting, PairWeighting):
+            found[name] = find_similarities(weighting, positive_count=1)
+        else:
+            found[name] = None
     return found

@@ -112,7 +112,7 @@ class Comparison:
         swapped[own_rows] = torch.arange(len(own_rows), device=own_rows.device)
         if own_rows.device.type == "cpu":  # reading them would wait for the device
             known = own_rows[own_rows >= 0]
-            if len(known.unique()) < len(known):
+            if len(torch.unique(known)) < len(known):
                 raise TrainingError("pairs: both ways must have an own row of each anchor's alone; two have the same.")
         return swapped[:-1]
 

@@ -12,9 +12,7 @@ from productrec.losses.engine.weighing import Weighed
 Formula = Callable[..., Tensor | tuple[Tensor, Tensor]]
 
 
-def differentiate(
-    compute: Formula, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None
-) -> Weighed:
+def differentiate(compute: Formula, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> Weighed:
     """What a formula says of a block of anchors, with its derivative by every similarity.
 
     Memory is that of the formula's own steps for one block, whatever the batch. A derivative by an absent pair is 0,

@@ -41,7 +41,7 @@ def add_hardest_other_pairs(comparison: Comparison) -> Comparison:
             column = torch.where(second_counts[other], second.columns[other], best.columns[other])
             pairs.append((other, column, similarities[other]))
         rows, columns, seen = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-        chosen = (labels == of_row) + 2 * (labels == of_column)
+        chosen = torch.where(labels == of_row, 1, torch.where(labels == of_column, 2, 0))
     anchors = comparison.embeddings.to(walk.anchors.dtype)
     references = None if comparison.references is None else comparison.references.to(walk.anchors.dtype)
     similarities = (anchors[rows] * (anchors if references is None else references)[columns]).sum(dim=1)

@@ -38,8 +38,9 @@ def compute_pair_loss(
 
     The gradient is made in the forward pass, because a row's loss depends on its own row alone: with
     :math:`W_{ij} = \partial L / \partial S_{ij}` it is :math:`W r` for the anchors and :math:`W^\top e` for the
-    references; a threshold's is the sum of its anchor's own. Memory is O((N + M) D) and one block of similarities. Computed in float32 whatever autocast says
-    (float64 stays float64). There is no second derivative: asking for one raises.
+    references; a threshold's comes from its anchor alone. Memory is O((N + M) D) and one block of similarities.
+    Computed in float32 whatever autocast says (float64 stays float64). There is no second derivative: asking for one
+    raises.
 
     Args:
         comparison: anchors, and what they are compared with.

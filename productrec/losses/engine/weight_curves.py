@@ -116,9 +116,7 @@ def _weigh_negative(
     return _weigh_pair(loss, mining, near, far, of_positive=False)
 
 
-def _weigh_pair(
-    loss: PairWeighting, mining: Mining | None, near: Tensor, far: Tensor, *, of_positive: bool
-) -> Tensor:
+def _weigh_pair(loss: PairWeighting, mining: Mining | None, near: Tensor, far: Tensor, *, of_positive: bool) -> Tensor:
     """Weights (S,) of the first positive or negative of S anchors, with their positives and negatives."""
     if mining is not None:
         mining.drop(near, far)

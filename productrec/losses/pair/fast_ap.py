@@ -43,7 +43,7 @@ class FastAP(PairLoss):
         import torch
 
         present = positives < torch.inf
-        count = present.sum(dim=1)
+        count = present.sum(dim=1, dtype=positives.dtype)
         positives.masked_fill_(~present, -torch.inf)
         near = self._accumulate(positives)
         total = near + self._accumulate(negatives)

@@ -46,9 +46,7 @@ class Margin(PairLoss, ThresholdWeighting):
             return super().build(mining, class_count)
         return ThresholdPairModule(self, self.beta, class_count if self.beta_of == "class" else 1, mining)
 
-    def compute(
-        self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def compute(self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `ThresholdWeighting.compute`."""
         from productrec.losses.engine.distances import compute_distances
 

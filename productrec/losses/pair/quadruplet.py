@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from productrec.losses.declared import PairLoss
-from productrec.losses.engine.weighing import Mining, ThresholdWeighting, Weighed
+from productrec.losses.engine.weighing import Mining, ThresholdWeighting
 from productrec.settings.fields import setting
 
 if TYPE_CHECKING:
@@ -46,26 +46,10 @@ class Quadruplet(PairLoss, ThresholdWeighting):
 
         return comparison if comparison.thresholds is not None else add_hardest_other_pairs(comparison)
 
-    def compute(
-        self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def compute(self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `ThresholdWeighting.compute`; a threshold is the most similar negative pair of others."""
         hardest = negatives.max(dim=1, keepdim=True).values
         gaps = (hardest - positives + self.margin).clamp(min=0)
         if thresholds is not None:
             gaps = gaps + (thresholds[:, None] - positives + self.other_margin).clamp(min=0)
         return gaps.sum(dim=1), (positives < float("inf")).sum(dim=1)
-
-    def weigh(self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> Weighed:
-        """See `ThresholdWeighting.weigh`."""
-        hardest, column = negatives.max(dim=1, keepdim=True)
-        gaps = (hardest + self.margin - positives).clamp_(min=0)
-        counts = (positives < float("inf")).sum(dim=1)
-        losses, active = gaps.sum(dim=1), gaps.sign_()
-        pushed = negatives.zero_().scatter_(1, column, active.sum(dim=1, keepdim=True))
-        if thresholds is None:
-            return Weighed(losses, active.neg_(), pushed, counts)
-        others = (thresholds[:, None] + self.other_margin - positives).clamp_(min=0)
-        losses += others.sum(dim=1)
-        wrong = others.sign_()
-        return Weighed(losses, active.add_(wrong).neg_(), pushed, counts, thresholds=wrong.sum(dim=1))

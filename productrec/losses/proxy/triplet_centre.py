@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from productrec.losses.declared import ProxyLoss
+from productrec.losses.engine.weighing import PairWeighting
 from productrec.settings.fields import setting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from productrec.losses.centres.proxy_module import ProxyModule
 
 
-class TripletCentre(ProxyLoss):
+class TripletCentre(ProxyLoss, PairWeighting):
     r"""Triplet-centre loss (He et al., CVPR 2018), as a mean over the batch.
 
     .. math:: [\max_n n - p + margin]_+
@@ -31,6 +34,10 @@ class TripletCentre(ProxyLoss):
     def build(self, embedding_dim: int, class_count: int, class_sizes: Sequence[int] | None = None) -> ProxyModule:
         """See `ProxyLoss.build`."""
         from productrec.losses.centres.proxy_module import ProxyModule
-        from productrec.losses.pair.max_of_hinges import MaxOfHinges
 
-        return ProxyModule(MaxOfHinges(margin=self.margin), embedding_dim, class_count)
+        return ProxyModule(self, embedding_dim, class_count)
+
+    def compute(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """See `PairWeighting.compute`; the references are the centres, of which one is an anchor's own."""
+        nearest = negatives.max(dim=1, keepdim=True).values
+        return (nearest - positives + self.margin).clamp(min=0).sum(dim=1)
