@@ -38,7 +38,7 @@ def build_metric_loss(
         memory_weight: weight of the term against the memory.
         memory_momentum: above 0 the memory holds what a momentum encoder says.
         embedding_dim: D.
-        class_count: C, for losses with centres.
+        class_count: C, for losses with centres, or with numbers of each class.
         class_sizes: (C,) training images of each class, for margins that depend on them.
         allow_code: whether a loss of the user's own may be imported, which runs its code.
 
@@ -56,7 +56,7 @@ def build_metric_loss(
         mining = None if loss.mined_by is None else MINING_RULES[loss.mined_by]()
     if isinstance(loss, RelatedPairLoss):
         _refuse(name, "weighs a pair by both rows", "auto" if mining is None else mining, memory_rows)
-    module = loss.build(None if mining is None else mining.for_dimensions(embedding_dim))
+    module = loss.build(None if mining is None else mining.for_dimensions(embedding_dim), class_count)
     if not memory_rows:
         return module
     return CrossBatchMemory(

@@ -37,8 +37,13 @@ class PairLoss(MetricLoss, PairWeighting):
     needs_unit_norm: ClassVar[bool] = False
     mined_by: ClassVar[str | None] = None
 
-    def build(self, mining: Mining | None) -> PairModule:
-        """The module that computes it, with a mining."""
+    def build(self, mining: Mining | None, class_count: int) -> PairModule:
+        """The module that computes it.
+
+        Args:
+            mining: which pairs are weighed at all.
+            class_count: C, for what is learned of each class.
+        """
         from productrec.losses.engine.pair_module import PairModule
 
         return PairModule(self, mining)

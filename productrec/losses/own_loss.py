@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, model_serializer
 
 from productrec.errors import RecipeError
 from productrec.losses.declared import MetricLoss, PairLoss, RelatedPairLoss
-from productrec.losses.engine.weighing import PairWeighting, Weighed
+from productrec.losses.engine.weighing import Weighed
 from productrec.settings.text import NAME
 
 if TYPE_CHECKING:
@@ -89,11 +89,6 @@ class _Adapted(PairLoss):
             return super().weigh(positives, negatives)
         weighed: Weighed = self.own.weigh(positives, negatives)
         return weighed
-
-    def for_anchors(self, start: int, stop: int) -> PairWeighting:
-        if not hasattr(self.own, "for_anchors"):
-            return self
-        return _Adapted(own=self.own.for_anchors(start, stop))
 
     def __repr__(self) -> str:
         return repr(self.own)

@@ -56,4 +56,4 @@ class ArcFaceModule(ProxyModule):
         comparison, loss = super()._pose(embeddings, labels)
         if self.class_margins is None:
             return comparison, loss
-        return comparison, replace(self.loss, margin_rad=self.class_margins[labels.long()])
+        return replace(comparison, thresholds=self.class_margins[labels.long()]), loss

@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from productrec.errors import RecipeError
 from productrec.losses.engine.log_sums import compute_log_sum
-from productrec.losses.engine.weighing import PairWeighting, Weighed
+from productrec.losses.engine.weighing import ThresholdWeighting, Weighed
 
 
 @dataclass(frozen=True)
-class MarginSoftmax(PairWeighting):
+class MarginSoftmax(ThresholdWeighting):
     r"""Softmax over the cosine similarities to class centres, with a margin for the true class.
 
     .. math:: -\log \frac{e^{scale \, \phi(p)}}{e^{scale \, \phi(p)} + \sum_n e^{scale \, n}}
@@ -23,7 +23,8 @@ class MarginSoftmax(PairWeighting):
     with p the similarity to the true class's nearest centre, n those to the nearest centre of every other class, and
     :math:`\phi(p) = \cos(\arccos p + margin\_rad) - margin`. ``margin_rad`` is ArcFace's (Deng et al., CVPR 2019;
     with several centres a class: Deng et al., ECCV 2020), ``margin`` CosFace's (Wang et al., CVPR 2018); without either
-    it is the normalised softmax (Zhai and Wu, BMVC 2019). ``margin_rad`` may be a tensor (N,), one an anchor.
+    it is the normalised softmax (Zhai and Wu, BMVC 2019). Thresholds are margins of angle, one an anchor, in place of
+    ``margin_rad``; they learn nothing.
 
     Where the angle with its margin would pass pi, :math:`\phi` goes on as :math:`p - margin\_rad \sin(margin\_rad)`, as
     in the authors' code, and stays monotone. Its slope is infinite at p = 1; there and at -1, within rounding, the sine
@@ -49,14 +50,10 @@ class MarginSoftmax(PairWeighting):
                 f"1; got {self.scale}, {self.margin_rad} and {self.centres_per_class}. Angles are in radians."
             )
 
-    def for_anchors(self, start: int, stop: int) -> MarginSoftmax:
-        """The loss of a block of anchors, with their own margins."""
-        if not isinstance(self.margin_rad, Tensor):
-            return self
-        return replace(self, margin_rad=self.margin_rad[start:stop, None])
-
-    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
-        """See `PairWeighting.weigh`; the references are the centres, class by class."""
+    def weigh(self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> Weighed:
+        """See `ThresholdWeighting.weigh`; the references are the centres, class by class."""
+        if thresholds is not None:
+            return replace(self, margin_rad=thresholds[:, None]).weigh(positives, negatives)
         nearest, own = positives.masked_fill(positives == torch.inf, -torch.inf).max(dim=1, keepdim=True)
         turned, slope = self._turn(nearest)
         rows, columns = negatives.shape

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from productrec.errors import TrainingError
 from productrec.losses.engine.batch import check_batch
-from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting
+from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting, ThresholdWeighting
 
 # How far a length may be from 1: half precision rounds.
 _UNIT_TOLERANCE = 1e-2
@@ -27,6 +28,7 @@ class Comparison:
         references: (M, D): a gathered batch, a memory, the other modality; None for the anchors themselves.
         reference_labels: (M,), with ``references``.
         own_rows: (N,) integers, with ``references``: the row of each anchor among them, -1 where it is not there.
+        thresholds: (N,) a number an anchor, for losses that ask for one (`ThresholdWeighting`).
 
     Raises:
         TrainingError: shapes, types or devices do not fit, or, on the CPU, a row of ``own_rows`` is not among the
@@ -38,16 +40,21 @@ class Comparison:
     references: Tensor | None = None
     reference_labels: Tensor | None = None
     own_rows: Tensor | None = None
+    thresholds: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
         check_batch("pairs", self.embeddings, self.labels)
-        tensors = (self.embeddings, self.labels, self.references, self.reference_labels, self.own_rows)
-        devices = {tensor.device for tensor in tensors if tensor is not None}
+        devices = {tensor.device for tensor in vars(self).values() if tensor is not None}
         if len(devices) > 1:
             raise TrainingError(
                 "pairs: embeddings, references and labels must be on one device; got "
                 f"{', '.join(sorted(map(str, devices)))}. Move them with .to()."
+            )
+        if self.thresholds is not None and self.thresholds.shape != self.labels.shape:
+            raise TrainingError(
+                f"pairs: thresholds must be one number per embedding, shape ({len(self.labels)},); "
+                f"got {tuple(self.thresholds.shape)}."
             )
         if self.references is None:
             if self.reference_labels is not None or self.own_rows is not None:
@@ -84,13 +91,38 @@ class Comparison:
         """Labels (M,) of what anchors are compared with."""
         return self.labels if self.reference_labels is None else self.reference_labels
 
+    def swap(self) -> Comparison:
+        """The other direction: the references are the anchors, and the anchors what they are compared with.
 
-def check_fit(comparison: Comparison, loss: PairWeighting, mining: Mining | None) -> None:
-    """Refuse a comparison or a mining that this loss cannot take.
+        Raises:
+            TrainingError: there are no references, thresholds belong to the anchors, or, on the CPU, two anchors have
+                the same own row.
+        """
+        if self.references is None or self.reference_labels is None:
+            raise TrainingError("pairs: both ways must have references; got none. A batch alone has one direction.")
+        if self.thresholds is not None:
+            raise TrainingError("pairs: both ways must have no thresholds, which are numbers of the anchors alone.")
+        own_rows = None if self.own_rows is None else self._swap_own_rows(self.own_rows, len(self.references))
+        return Comparison(self.references, self.reference_labels, self.embeddings, self.labels, own_rows)
+
+    def _swap_own_rows(self, own_rows: Tensor, count: int) -> Tensor:
+        own_rows = own_rows.long()
+        # One place more, which anchors that are not among the references write to.
+        swapped = own_rows.new_full((count + 1,), -1)
+        swapped[own_rows] = torch.arange(len(own_rows), device=own_rows.device)
+        if own_rows.device.type == "cpu":  # reading them would wait for the device
+            known = own_rows[own_rows >= 0]
+            if len(torch.unique(known)) < len(known):
+                raise TrainingError("pairs: both ways must have an own row of each anchor's alone; two have the same.")
+        return swapped[:-1]
+
+
+def fit_comparison(comparison: Comparison, loss: PairWeighting, mining: Mining | None) -> Comparison:
+    """The comparison as the loss asks for it; one that it cannot take, or a mining, is refused.
 
     Raises:
-        TrainingError: it looks at both rows of a pair and there are references or a mining, or it needs unit norm and
-            (on the CPU) a row has another length.
+        TrainingError: it looks at both rows of a pair and there are references or a mining, it takes no thresholds and
+            there are some, or it needs unit norm and (on the CPU) a row has another length.
     """
     name = type(loss).__name__
     if isinstance(loss, RelatedPairWeighting):
@@ -100,10 +132,13 @@ def check_fit(comparison: Comparison, loss: PairWeighting, mining: Mining | None
             raise TrainingError(
                 f"{name}: takes no mining, because a pair is weighed by both rows; got {type(mining).__name__}."
             )
+    if comparison.thresholds is not None and not isinstance(loss, ThresholdWeighting):
+        raise TrainingError(f"{name}: takes no thresholds; got some. Leave them out of the comparison.")
     if loss.needs_unit_norm and comparison.embeddings.device.type == "cpu":
         for rows in (comparison.embeddings, comparison.references):
             if rows is not None:
                 _check_unit_norm(name, rows.detach())
+    return loss.complete(comparison, mining)
 
 
 def _check_unit_norm(name: str, rows: Tensor) -> None:

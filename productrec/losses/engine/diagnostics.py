@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from productrec.losses.engine.comparison import Comparison, check_fit
+from productrec.losses.engine.comparison import Comparison, fit_comparison
 from productrec.losses.engine.pair_weighting import PairWalk
 from productrec.losses.engine.weighing import Mining, PairWeighting
 
@@ -48,16 +48,15 @@ def diagnose_pairs(comparison: Comparison, loss: PairWeighting, *, mining: Minin
 
     It goes through the batch again and reads numbers from the device: for once in a while, not for every step.
     """
-    check_fit(comparison, loss, mining)
     with torch.no_grad(), torch.autocast(comparison.embeddings.device.type, enabled=False):
-        walk = PairWalk(comparison, loss, mining)
+        walk = PairWalk(fit_comparison(comparison, loss, mining), loss, mining)
         tally = PairTally()
         for start, stop in walk.blocks:
             near, far = walk.take(start, stop, mined=False)
             columns = walk.find_columns(start, stop)
             tally.look(start, near, far, columns)
-            _, weights, scales = walk.weigh(start, stop)
-            tally.weigh(weights if scales is None else weights * scales)
+            block = walk.weigh(start, stop)
+            tally.weigh(block.weights if block.scales is None else block.weights * block.scales)
         return tally.finish()
 
 
@@ -65,14 +64,13 @@ def list_driving_pairs(
     comparison: Comparison, loss: PairWeighting, *, count: int = 20, mining: Mining | None = None
 ) -> list[Pair]:
     """The ``count`` pairs of largest weight, largest first; other arguments and errors as for `compute_pair_loss`."""
-    check_fit(comparison, loss, mining)
     labels, classes = comparison.labels, comparison.compared_labels
     with torch.no_grad(), torch.autocast(comparison.embeddings.device.type, enabled=False):
-        walk = PairWalk(comparison, loss, mining)
+        walk = PairWalk(fit_comparison(comparison, loss, mining), loss, mining)
         pairs: list[Pair] = []
         for start, stop in walk.blocks:
-            _, weights, scales = walk.weigh(start, stop)
-            scaled = weights if scales is None else weights * scales
+            block = walk.weigh(start, stop)
+            scaled = block.weights if block.scales is None else block.weights * block.scales
             largest = scaled.abs().flatten().topk(min(count, scaled.numel()))
             rows, columns = largest.indices // scaled.shape[1], largest.indices % scaled.shape[1]
             similarities = (walk.anchors[start + rows] * walk.references[columns]).sum(dim=1)

@@ -18,9 +18,10 @@ _INF, _NAN = float("inf"), float("nan")
 
 
 class MiningRule(Choice):
-    """A rule with its settings, as a recipe chooses it by its ``name``."""
+    """A rule with its settings, as a recipe chooses it by its ``name``; ``is_random``: whether it draws by chance."""
 
     name: ClassVar[str]
+    is_random: ClassVar[bool] = False
 
     @classmethod
     def get_name(cls) -> str:
@@ -111,6 +112,7 @@ class DistanceWeightedMining(MiningRule):
     """
 
     name = "distance_weighted"
+    is_random = True
 
     dimension: Count = setting(0, "dimensions of the sphere, at least 3; 0: those of the embeddings")
     nearest: PositiveFloat = setting(0.5, "distance below which a negative counts as this far")

@@ -8,16 +8,16 @@ as what it does with the similarities of a few anchors (`PairWeighting`), and th
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from productrec.losses.engine.batch import choose_computing_dtype, leave_autocast
-from productrec.losses.engine.comparison import Comparison, check_fit, refuse_not_finite
+from productrec.losses.engine.comparison import Comparison, fit_comparison, refuse_not_finite
 from productrec.losses.engine.gradient import hand_over_gradients, keep_gradients
 from productrec.losses.engine.pairs import find_pairs
-from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting, Weighed
+from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPairWeighting, ThresholdWeighting, Weighed
 
 # Entries of a block of similarities: on a CPU one that stays in a core's cache is worth twice one that does not, while
 # an accelerator wants enough to fill all its cores.
@@ -27,19 +27,27 @@ _LEAST_BLOCK_ROWS = 64
 
 
 def compute_pair_loss(
-    comparison: Comparison, loss: PairWeighting, *, mining: Mining | None = None, block_rows: int | None = None
+    comparison: Comparison,
+    loss: PairWeighting,
+    *,
+    mining: Mining | None = None,
+    both_ways: bool = False,
+    block_rows: int | None = None,
 ) -> Tensor:
     r"""Mean over the anchors of a loss over pairs, with its gradient, in linear memory.
 
     The gradient is made in the forward pass, because a row's loss depends on its own row alone: with
     :math:`W_{ij} = \partial L / \partial S_{ij}` it is :math:`W r` for the anchors and :math:`W^\top e` for the
-    references. Memory is O((N + M) D) and one block of similarities. Computed in float32 whatever autocast says
-    (float64 stays float64). There is no second derivative: asking for one raises.
+    references; a threshold's comes from its anchor alone. Memory is O((N + M) D) and one block of similarities.
+    Computed in float32 whatever autocast says (float64 stays float64). There is no second derivative: asking for one
+    raises.
 
     Args:
         comparison: anchors, and what they are compared with.
         loss: how pairs are weighed.
         mining: which pairs are weighed at all; None for every one.
+        both_ways: add the loss of the references against the anchors (image to text and text to image, VSE++), a mean
+            over the references.
         block_rows: anchors at a time; None chooses.
 
     Returns:
@@ -47,12 +55,17 @@ def compute_pair_loss(
         counts (then 0 where nothing counts).
 
     Raises:
-        TrainingError: the loss cannot take this comparison or mining, or, on the CPU, an embedding is not finite.
+        TrainingError: the loss cannot take this comparison or mining, or has no other way (`Comparison.swap`), or, on
+            the CPU, an embedding is not finite.
     """
-    check_fit(comparison, loss, mining)
+    if both_ways:
+        ways = (comparison, comparison.swap())
+        there, back = (compute_pair_loss(way, loss, mining=mining, block_rows=block_rows) for way in ways)
+        return there + back
     with leave_autocast(comparison.embeddings.device.type):
+        comparison = fit_comparison(comparison, loss, mining)
         value: Tensor = _PairLossFunction.apply(
-            comparison.embeddings, comparison.references, comparison, loss, mining, block_rows
+            comparison.embeddings, comparison.references, comparison.thresholds, comparison, loss, mining, block_rows
         )
     return value
 
@@ -62,13 +75,13 @@ def compute_pair_weights(comparison: Comparison, loss: PairWeighting, *, mining:
 
     Arguments and errors as for `compute_pair_loss`. For looking at a batch: it holds the whole matrix.
     """
-    check_fit(comparison, loss, mining)
     with torch.no_grad(), leave_autocast(comparison.embeddings.device.type):
+        comparison = fit_comparison(comparison, loss, mining)
         walk = PairWalk(comparison, loss, mining)
         rows = []
         for start, stop in walk.blocks:
-            _, weights, scales = walk.weigh(start, stop)
-            rows.append(weights.clone() if scales is None else weights * scales)
+            block = walk.weigh(start, stop)
+            rows.append(block.weights.clone() if block.scales is None else block.weights * block.scales)
         return torch.cat(rows) / walk.get_divisor()
 
 
@@ -78,20 +91,22 @@ class _PairLossFunction(torch.autograd.Function):
         ctx: Any,
         embeddings: Tensor,
         references: Tensor | None,
+        thresholds: Tensor | None,
         comparison: Comparison,
         loss: PairWeighting,
         mining: Mining | None,
         block_rows: int | None,
     ) -> Tensor:
-        """``embeddings`` and ``references`` are the comparison's: autograd sees arguments alone."""
+        """``embeddings``, ``references`` and ``thresholds`` are the comparison's: autograd sees arguments alone."""
         walk = PairWalk(comparison, loss, mining, block_rows)
-        wants_anchors, wants_references = ctx.needs_input_grad[:2]
+        wants_anchors, wants_references, wants_thresholds = ctx.needs_input_grad[:3]
         anchors, compared = walk.anchors, walk.references
         gradient = torch.zeros_like(anchors) if wants_anchors else None
         reference_gradient = torch.zeros_like(compared) if wants_references else None
+        slopes = anchors.new_zeros(len(anchors)) if wants_thresholds else None
         total = anchors.new_zeros(())
         for start, stop in walk.blocks:
-            losses, weights, scales = walk.weigh(start, stop)
+            losses, weights, scales, moved = walk.weigh(start, stop)
             total += losses.sum()
             if gradient is not None:
                 mine = weights @ compared
@@ -100,20 +115,36 @@ class _PairLossFunction(torch.autograd.Function):
             if theirs is not None:
                 block = anchors[start:stop]
                 theirs.addmm_(weights.T, block if scales is None else block * scales)
+            if slopes is not None:
+                if moved is None:
+                    raise ValueError(f"{type(loss).__name__} gave no derivative by thresholds, which learn")
+                slopes[start:stop] = moved
         divisor = walk.get_divisor()
         total /= divisor
-        for made in (gradient, reference_gradient):
+        for made in (gradient, reference_gradient, slopes):
             if made is not None:
                 made /= divisor
         # Reading the number costs a tenth of asking the tensor.
         if total.device.type == "cpu" and not math.isfinite(total.item()):
             refuse_not_finite(comparison)
-        keep_gradients(ctx, total, (gradient, reference_gradient), (embeddings, references))
+        keep_gradients(ctx, total, (gradient, reference_gradient, slopes), (embeddings, references, thresholds))
         return total
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         return (*hand_over_gradients(ctx, outer), None, None, None, None)
+
+
+class BlockWeights(NamedTuple):
+    """A block of b anchors: their ``losses`` (b,), the ``weights`` (b, M) of their pairs, and what these are short of.
+
+    ``scales``: (b, 1), what to multiply the weights with; ``thresholds``: (b,), derivatives by the anchors' thresholds.
+    """
+
+    losses: Tensor
+    weights: Tensor
+    scales: Tensor | None
+    thresholds: Tensor | None
 
 
 class PairWalk:
@@ -129,6 +160,7 @@ class PairWalk:
         dtype = choose_computing_dtype(*(rows for rows in (embeddings, references) if rows is not None))
         self.anchors = embeddings.detach().to(dtype).contiguous()
         self.references = self.anchors if references is None else references.detach().to(dtype).contiguous()
+        self._thresholds = None if comparison.thresholds is None else comparison.thresholds.detach().to(dtype)
         count, compared = len(self.anchors), len(self.references)
         entries = _BLOCK_ENTRIES if self.anchors.device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
         rows = min(count, block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared)))
@@ -141,11 +173,8 @@ class PairWalk:
         self._taken: tuple[Tensor, Tensor] | None = None  # what the scratch still holds
         self._summaries = None if self._related is None else self._summarise(self._related)
 
-    def weigh(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Losses (b,) of a block of anchors, the weights (b, M) of its pairs, and what to multiply them with (b, 1).
-
-        The weights live in a scratch.
-        """
+    def weigh(self, start: int, stop: int) -> BlockWeights:
+        """What the loss says of a block of anchors; the weights live in a scratch."""
         near, similarities = self._taken or self.take(start, stop)
         self._taken = None
         weighed = self._weigh(start, stop, near, similarities)
@@ -155,7 +184,7 @@ class PairWalk:
         if weighed.counts is not None:
             counted = weighed.counts.sum()
             self._counted = counted if self._counted is None else self._counted + counted
-        return weighed.losses, similarities, weighed.scales
+        return BlockWeights(weighed.losses, similarities, weighed.scales, weighed.thresholds)
 
     def take(self, start: int, stop: int, *, mined: bool = True) -> tuple[Tensor, Tensor]:
         """Similarities of a block's positives (b, P) and negatives (b, M), in a scratch, after mining or before it."""
@@ -175,7 +204,9 @@ class PairWalk:
         if self._related is not None and self._summaries is not None:
             others = self._pairs.look_up(start, stop, self._summaries)
             return self._related.weigh_related(near, similarities, self._summaries[start:stop], others)
-        return self._loss.for_anchors(start, stop).weigh(near, similarities)
+        if self._thresholds is not None and isinstance(self._loss, ThresholdWeighting):
+            return self._loss.weigh(near, similarities, self._thresholds[start:stop])
+        return self._loss.weigh(near, similarities)
 
     def _summarise(self, related: RelatedPairWeighting) -> Tensor:
         if len(self.blocks) > 1:

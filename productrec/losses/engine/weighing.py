@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from productrec.losses.engine.comparison import Comparison
+
 
 class Weighed(NamedTuple):
     """What a loss says of a block of anchors.
 
     ``losses``: (b,), one an anchor; ``positives``: (b, P) and ``negatives``: (b, M), the derivative of an anchor's loss
     by each similarity; ``counts``: (b,), where the loss is a mean over counted pairs or triplets and not over anchors;
-    ``scales``: (b, 1), a factor of both derivatives, which costs less here than a pass over (b, M).
+    ``scales``: (b, 1), a factor of both derivatives, which costs less here than a pass over (b, M); ``thresholds``:
+    (b,), the derivative of an anchor's loss by its threshold, where it has one (``scales`` are no factor of it).
     """
 
     losses: Tensor
@@ -24,6 +27,7 @@ class Weighed(NamedTuple):
     negatives: Tensor
     counts: Tensor | None = None
     scales: Tensor | None = None
+    thresholds: Tensor | None = None
 
 
 class PairWeighting:
@@ -57,9 +61,28 @@ class PairWeighting:
 
         return differentiate(self.compute, positives, negatives)
 
-    def for_anchors(self, start: int, stop: int) -> PairWeighting:
-        """The loss of a block of anchors, where its settings differ by anchor."""
-        return self
+    def complete(self, comparison: Comparison, mining: Mining | None) -> Comparison:
+        """The comparison with what the loss finds in the whole batch before it is weighed, block by block."""
+        return comparison
+
+
+class ThresholdWeighting(PairWeighting):
+    """A loss with one more number an anchor than its pairs: `Comparison.thresholds`, learned or found in the batch.
+
+    Where there are none it is computed as the loss says of itself.
+    """
+
+    def compute(
+        self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As `PairWeighting.compute`, with the anchors' thresholds (b,)."""
+        raise NotImplementedError(f"{type(self).__name__} must have a method compute with thresholds, or weigh.")
+
+    def weigh(self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> Weighed:
+        """As `PairWeighting.weigh`, with the anchors' thresholds (b,)."""
+        from productrec.losses.engine.formula import differentiate
+
+        return differentiate(self.compute, positives, negatives, thresholds)
 
 
 class RelatedPairWeighting(PairWeighting):

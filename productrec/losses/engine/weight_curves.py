@@ -16,8 +16,9 @@ from productrec.losses.engine.weighing import Mining, PairWeighting, RelatedPair
 View = Literal["self", "negative relative", "positive relative"]
 VIEWS: tuple[View, ...] = ("self", "negative relative", "positive relative")
 # Of the pair looked at, the other positives and the other negatives, where they are not varied.
-_SITUATIONS = ((0.5, 0.7, 0.4), (0.4, 0.5, 0.5), (0.6, 0.2, 0.3))
-_COARSE_STEPS, _LEAST_CHANGE = 41, 1e-6
+# No two of them a round margin apart: on the border of a hinge, rounding would decide.
+_SITUATIONS = ((0.52, 0.73, 0.41), (0.43, 0.47, 0.55), (0.61, 0.23, 0.34))
+_NEGATIVES, _COARSE_STEPS, _LEAST_CHANGE = 12, 41, 1e-6
 
 
 class WeightCurve(NamedTuple):
@@ -63,42 +64,65 @@ def compute_weight_curve(
         far[:] = varied
     table = near if of_positive else far
     table[:, :1] = varied if view == "self" else pair
-    if mining is not None:
-        mining.drop(near, far)
-    weighed = _weigh(loss, near, far)
-    weights = (weighed.positives if of_positive else weighed.negatives)[:, 0].abs()
-    if weighed.scales is not None:
-        weights = weights * weighed.scales[:, 0].abs()
-    return WeightCurve(varied[:, 0], weights)
+    return WeightCurve(varied[:, 0], _weigh_pair(loss, mining, near, far, of_positive=of_positive))
 
 
-def find_similarities(loss: PairWeighting, mining: Mining | None = None) -> tuple[View, ...]:
+def find_similarities(
+    loss: PairWeighting, mining: Mining | None = None, *, positive_count: int = 3
+) -> tuple[View, ...]:
     """Which of General Pair Weighting's similarities move the weight of a pair, as in Table 1 of the paper.
 
-    Told by the weights: a positive's or a negative's changes while that similarity alone is varied.
+    As there, the pair is a negative. Its weight follows its own similarity (``self``) if it changes while all of the
+    anchor's similarities rise alike, so that how pairs stand to each other stays as it is; it follows a relative
+    similarity if it changes while that of the anchor's other negatives, or of its positives, alone is varied.
 
     Args:
         loss: how pairs are weighed.
         mining: which pairs are weighed at all.
+        positive_count: positives of the anchor; 1 where they are centres of classes.
     """
-    return tuple(view for view in VIEWS if any(_moves(loss, view, mining, kind) for kind in (True, False)))
+    return tuple(view for view in VIEWS if _moves(loss, view, mining, positive_count))
 
 
-def _moves(loss: PairWeighting, view: View, mining: Mining | None, of_positive: bool) -> bool:
+def _moves(loss: PairWeighting, view: View, mining: Mining | None, positive_count: int) -> bool:
     for pair, positives, negatives in _SITUATIONS:
-        weights = compute_weight_curve(
-            loss,
-            view,
-            of_positive=of_positive,
-            mining=mining,
-            pair=pair,
-            positives=positives,
-            negatives=negatives,
-            steps=_COARSE_STEPS,
-        ).weights
+        weights = _weigh_negative(loss, view, mining, positive_count, pair, positives, negatives)
         if float(weights.max() - weights.min()) > _LEAST_CHANGE * float(weights.max()):
             return True
     return False
+
+
+def _weigh_negative(
+    loss: PairWeighting,
+    view: View,
+    mining: Mining | None,
+    positive_count: int,
+    pair: float,
+    positives: float,
+    negatives: float,
+) -> Tensor:
+    """Weights (S,) of a negative while all similarities rise together, or while those of a view alone do."""
+    near = torch.full((_COARSE_STEPS, positive_count), positives, dtype=torch.float64)
+    far = torch.full((_COARSE_STEPS, _NEGATIVES), negatives, dtype=torch.float64)
+    far[:, 0] = pair
+    if view == "self":
+        room = 1.0 - max(pair, positives, negatives), 1.0 + min(pair, positives, negatives)
+        shifts = torch.linspace(-room[1], room[0], _COARSE_STEPS, dtype=torch.float64)[:, None]
+        near += shifts
+        far += shifts
+    else:
+        varied = torch.linspace(-1.0, 1.0, _COARSE_STEPS, dtype=torch.float64)[:, None]
+        (near if view == "positive relative" else far[:, 1:])[:] = varied
+    return _weigh_pair(loss, mining, near, far, of_positive=False)
+
+
+def _weigh_pair(loss: PairWeighting, mining: Mining | None, near: Tensor, far: Tensor, *, of_positive: bool) -> Tensor:
+    """Weights (S,) of the first positive or negative of S anchors, with their positives and negatives."""
+    if mining is not None:
+        mining.drop(near, far)
+    weighed = _weigh(loss, near, far)
+    weights = (weighed.positives if of_positive else weighed.negatives)[:, 0].abs()
+    return weights if weighed.scales is None else weights * weighed.scales[:, 0].abs()
 
 
 def _weigh(loss: PairWeighting, near: Tensor, far: Tensor) -> Weighed:

@@ -26,7 +26,7 @@ class PairLogistic(PairLoss):
     scale: PositiveFloat = setting(10.0, "a, the factor of similarities, at the start")
     bias: float = setting(-10.0, "b, added to scaled similarities, at the start; below 0, as most pairs are negatives")
 
-    def build(self, mining: Mining | None) -> PairModule:
+    def build(self, mining: Mining | None, class_count: int) -> PairModule:
         """See `PairLoss.build`."""
         from productrec.losses.engine.affine_module import AffinePairModule
 

@@ -35,7 +35,7 @@ class SupCon(PairLoss):
     def compute(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """See `PairWeighting.compute`."""
         present = positives < float("inf")
-        count = present.sum(dim=1).clamp(min=1)
+        count = present.sum(dim=1, dtype=positives.dtype).clamp(min=1)
         scaled = positives.masked_fill(~present, -float("inf")) / self.temperature
         among, against = scaled.logsumexp(dim=1), (negatives / self.temperature).logsumexp(dim=1)
         inside, outside = among - count.log(), scaled.masked_fill(~present, 0.0).sum(dim=1) / count

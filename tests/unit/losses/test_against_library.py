@@ -22,7 +22,9 @@ from productrec.losses.engine.weighing import Mining
 from productrec.losses.pair.circle import Circle
 from productrec.losses.pair.contrastive import Contrastive
 from productrec.losses.pair.euclidean_contrastive import EuclideanContrastive
+from productrec.losses.pair.fast_ap import FastAP
 from productrec.losses.pair.lifted_structure import LiftedStructure
+from productrec.losses.pair.margin import Margin
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.losses.pair.multi_similarity import MultiSimilarity
 from productrec.losses.pair.n_pair import NPair
@@ -128,6 +130,8 @@ CASES = {
         batches=("even", "duplicates"),
     ),
     "lifted, original": Case(losses.LiftedStructureLoss(1, 0), OriginalLiftedStructure(margin=1.0)),
+    "fast_ap": Case(losses.FastAPLoss(10), FastAP()),
+    "fast_ap, 7 bins": Case(losses.FastAPLoss(7), FastAP(bins=7)),
 }
 # Losses that the library takes references with.
 REFERENCE_CASES = {
@@ -213,6 +217,42 @@ def test_references_are_those_of_the_library(
     assert_equal(
         lambda leaf: theirs(leaf[:24], labels, None, leaf[24:], others), of_ours, torch.cat([anchors, references])
     )
+
+
+class FirstNegatives:
+    """Keeps as many negatives as an anchor has positives, the first ones of the batch: pairs that can be told."""
+
+    def drop(self, positives: Tensor, negatives: Tensor) -> None:
+        wanted = (positives < torch.inf).sum(dim=1, keepdim=True)
+        present = negatives > -torch.inf
+        negatives.masked_fill_(~present | (present.cumsum(dim=1) > wanted), -torch.inf)
+
+
+@pytest.mark.parametrize("beta_of", ["class", "all", "fixed"])
+@EACH_TYPE
+@EACH_SEED
+def test_the_margin_loss_is_that_of_the_library(beta_of: str, dtype: torch.dtype, seed: int) -> None:
+    """Over triplets in which every pair stands once; with all triplets the library weighs pairs by their number."""
+    rows, labels = draw("uneven", seed, dtype)
+    classes, nu = labels.tolist(), 0.0 if beta_of == "all" else 0.1  # the library's one boundary counts once, see docs
+    triplets = []
+    for anchor, mine in enumerate(classes):
+        near = [row for row, other in enumerate(classes) if other == mine and row != anchor]
+        far = [row for row, other in enumerate(classes) if other != mine]
+        triplets += [(anchor, p, n) for p, n in zip(near, far, strict=False)]
+        assert len(near) <= len(far)
+    miner = tuple(torch.tensor(triplets).T)
+    theirs = losses.MarginLoss(
+        0.2, nu, 1.2, learn_beta=beta_of != "fixed", num_classes=8 if beta_of == "class" else None
+    )
+    ours = Margin(nu=nu, beta_of=beta_of).build(FirstNegatives(), 8)
+    betas = torch.linspace(1.0, 1.3, 8) if beta_of == "class" else torch.tensor([1.2])
+    theirs.beta.data = betas.to(dtype)
+    if beta_of != "fixed":
+        ours.thresholds.data = betas.to(dtype)
+    assert_equal(lambda leaf: theirs(leaf, labels, miner), lambda leaf: ours(unit(leaf), labels), rows)
+    if beta_of != "fixed":
+        assert_close(ours.thresholds.grad, theirs.beta.grad)
 
 
 @EACH_TYPE

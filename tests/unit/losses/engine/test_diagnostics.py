@@ -87,7 +87,7 @@ def test_every_loss_tells_its_diagnostics(name: str) -> None:
 def test_pair_logistic_tells_similarities_and_not_logits() -> None:
     embeddings, labels = draw()
     plain = diagnose_pairs(Comparison(embeddings, labels), Contrastive())
-    seen = PairLogistic().build(None).double().diagnose(embeddings, labels)
+    seen = PairLogistic().build(None, 3).double().diagnose(embeddings, labels)
     assert seen.positive_similarity == pytest.approx(plain.positive_similarity)
     assert seen.hardest_positive.similarity == pytest.approx(plain.hardest_positive.similarity)
 

@@ -26,7 +26,9 @@ from productrec.losses.pair.binomial_deviance import BinomialDeviance
 from productrec.losses.pair.circle import Circle
 from productrec.losses.pair.contrastive import Contrastive
 from productrec.losses.pair.euclidean_contrastive import EuclideanContrastive
+from productrec.losses.pair.fast_ap import FastAP
 from productrec.losses.pair.lifted_structure import LiftedStructure
+from productrec.losses.pair.margin import Margin
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.losses.pair.multi_similarity import MultiSimilarity
 from productrec.losses.pair.n_pair import NPair
@@ -96,6 +98,30 @@ def nt_xent(p: list[float], n: list[float]) -> tuple[float, int]:
 def sup_con(p: list[float], n: list[float]) -> tuple[float, int]:
     total = sum(math.exp(s / 0.1) for s in p + n)
     return mean([-math.log(math.exp(s / 0.1) / total) for s in p]), 1
+
+
+def sup_con_inside(p: list[float], n: list[float]) -> tuple[float, int]:
+    """Equation (3)."""
+    total = sum(math.exp(s / 0.1) for s in p + n)
+    return -math.log(sum(math.exp(s / 0.1) / total for s in p) / len(p)) if p else 0.0, 1
+
+
+def margin(p: list[float], n: list[float]) -> tuple[float, int]:
+    hinges = [max(0, euclidean(s) - 1.1 + 0.3) for s in p] + [max(0, 1.1 - euclidean(s) + 0.3) for s in n]
+    return sum(hinges), sum(hinge > 0 for hinge in hinges)
+
+
+def fast_ap(p: list[float], n: list[float]) -> tuple[float, int]:
+    def fill(similarities: list[float]) -> list[float]:
+        """Triangles around the bin centres 0, 0.8, ..., 4 of squared distances."""
+        return [sum(max(0, 1 - abs(2 - 2 * s - 0.8 * bin) / 0.8) for s in similarities) for bin in range(6)]
+
+    near, far = fill(p), fill(n)
+    precision = 0.0
+    for bin in range(6):
+        if near[bin] > 0:
+            precision += near[bin] * sum(near[: bin + 1]) / (sum(near[: bin + 1]) + sum(far[: bin + 1]))
+    return (1 - precision / len(p), 1) if p else (0.0, 0)
 
 
 def circle(p: list[float], n: list[float]) -> tuple[float, int]:
@@ -171,6 +197,9 @@ CASES = {
     "n_pair": Case(NPair(), n_pair, counts=True),
     "nt_xent": Case(NTXent(temperature=0.1), nt_xent, counts=True),
     "sup_con": Case(SupCon(temperature=0.1), sup_con),
+    "sup_con_inside": Case(SupCon(temperature=0.1, mean="inside"), sup_con_inside),
+    "margin": Case(Margin(alpha=0.3, beta=1.1), margin, counts=True),
+    "fast_ap": Case(FastAP(bins=5), fast_ap, counts=True),
     "circle": Case(Circle(margin=0.3, gamma=20.0), circle, smooth=False),
 }
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -249,6 +278,42 @@ def test_circle_holds_its_paces_fixed() -> None:
     torch.testing.assert_close(mine, gradient)
 
 
+@pytest.mark.parametrize("rows", [17, 300])
+def test_both_forms_of_sup_con_are_what_torch_differentiates(rows: int) -> None:
+    embeddings, labels = draw(rows, 6)
+
+    def dense(leaf: Tensor, mean: str) -> Tensor:
+        same = labels[:, None] == labels
+        positive = same.clone().fill_diagonal_(False)
+        logits = (leaf @ leaf.T / 0.1).masked_fill(torch.eye(rows, dtype=torch.bool), -torch.inf)
+        log_shares = logits.log_softmax(dim=1)
+        count = positive.sum(dim=1).clamp(min=1).double()
+        if mean == "outside":
+            losses = -log_shares.masked_fill(~positive, 0.0).sum(dim=1) / count
+        else:
+            losses = count.log() - log_shares.masked_fill(~positive, -torch.inf).logsumexp(dim=1)
+        return losses[positive.any(dim=1)].sum() / rows
+
+    for mean in ("outside", "inside"):
+        expected, gradient = value_and_gradient(lambda leaf, mean=mean: dense(leaf, mean), embeddings)
+        loss = SupCon(temperature=0.1, mean=mean)
+        value, mine = value_and_gradient(
+            lambda r, loss=loss: compute_pair_loss(Comparison(r, labels), loss), embeddings
+        )
+        assert value == pytest.approx(expected, rel=1e-12)
+        torch.testing.assert_close(mine, gradient)
+
+
+def test_both_forms_of_sup_con_are_one_with_a_single_positive() -> None:
+    embeddings, _ = draw(10)
+    batch = Comparison(embeddings, torch.arange(10) // 2)
+    outside, inside = (compute_pair_loss(batch, SupCon(mean=mean)) for mean in ("outside", "inside"))
+    torch.testing.assert_close(outside, inside)
+    fours = Comparison(embeddings[:8], torch.arange(8) // 4)
+    outside, inside = (compute_pair_loss(fours, SupCon(mean=mean)) for mean in ("outside", "inside"))
+    assert inside < outside - 1e-3  # Jensen: the logarithm of the mean is above the mean of the logarithms
+
+
 @EACH
 @pytest.mark.parametrize("mining", [None, MultiSimilarityMining(epsilon=0.1), HardestMining(), EasyPositiveMining()])
 @pytest.mark.parametrize("block_rows", [1, 5, 22])
@@ -284,7 +349,7 @@ def test_weights_are_what_the_gradient_is_made_of(case: Case) -> None:
     )
     torch.testing.assert_close(weights @ embeddings + weights.T @ embeddings, gradient)
     same = labels[:, None] == labels[None]
-    if not isinstance(case.loss, SupCon):  # there the positives of an anchor compete with each other
+    if not isinstance(case.loss, SupCon | FastAP):  # there the positives of an anchor compete with each other
         assert (weights[same] <= 0).all()
     assert (weights[~same] >= 0).all()
     assert (weights.diagonal() == 0).all()
@@ -354,7 +419,7 @@ def test_original_lifted_structure_refuses_what_it_cannot_take() -> None:
 
 def test_pair_logistic_learns_its_affine() -> None:
     embeddings, labels = draw(9, 3)
-    module = PairLogistic(scale=4.0, bias=-2.0).build(None).double()
+    module = PairLogistic(scale=4.0, bias=-2.0).build(None, 3).double()
     similarities = 4 * embeddings @ embeddings.T - 2
     same = labels[:, None] == labels[None]
     terms = functional.softplus(torch.where(same, -similarities, similarities)).fill_diagonal_(0.0)

@@ -15,6 +15,7 @@ from productrec.losses.proxy.normalised_softmax import NormalisedSoftmax
 from productrec.losses.proxy.proxy_anchor import ProxyAnchor
 from productrec.losses.proxy.proxy_nca import ProxyNCA
 from productrec.losses.proxy.proxy_nca_pp import ProxyNCAPlusPlus
+from productrec.losses.proxy.triplet_centre import TripletCentre
 
 CLASSES = 5
 
@@ -34,11 +35,12 @@ def build(name: str, embedding_dim: int = 4, class_count: int = CLASSES) -> Prox
         "sub_centre": lambda: ArcFace(centres_per_class=3, scale=8.0, margin_rad=0.5).build(embedding_dim, class_count),
         "proxy_nca": lambda: ProxyNCA(scale=3.0).build(embedding_dim, class_count),
         "proxy_anchor": lambda: ProxyAnchor(alpha=6.0, margin=0.1).build(embedding_dim, class_count),
+        "triplet_centre": lambda: TripletCentre(margin=0.4).build(embedding_dim, class_count),
     }
     return losses[name]().double()
 
 
-NAMES = ("normalised_softmax", "cos_face", "arc_face", "sub_centre", "proxy_nca", "proxy_anchor")
+NAMES = ("normalised_softmax", "cos_face", "arc_face", "sub_centre", "proxy_nca", "proxy_anchor", "triplet_centre")
 
 
 def softmax_by_loops(
@@ -68,6 +70,13 @@ def by_loops(name: str, loss: ProxyModule, embeddings: Tensor, labels: Tensor) -
         return sum(
             -3 * row[label] + math.log(sum(math.exp(3 * s) for c, s in enumerate(row) if c != label))
             for row, label in zip(flat, classes, strict=True)
+        ) / len(classes)
+    if name == "triplet_centre":
+        # In distances, as the paper has them: half the squared Euclidean ones.
+        distances = (torch.cdist(embeddings, centres[:, 0]).square() / 2).tolist()
+        return sum(
+            max(0.0, row[label] + 0.4 - min(d for c, d in enumerate(row) if c != label))
+            for row, label in zip(distances, classes, strict=True)
         ) / len(classes)
     pulled = [
         math.log(1 + sum(math.exp(-6 * (row[c] - 0.1)) for row, label in zip(flat, classes, strict=True) if label == c))
@@ -195,6 +204,21 @@ def test_proxy_nca_pp_is_a_softmax_over_squared_distances() -> None:
     loss, (embeddings, labels) = ProxyNCAPlusPlus().build(4, CLASSES).double(), draw()
     squared = torch.cdist(embeddings, functional.normalize(loss.centres.detach()[:, 0], dim=1)).square()
     assert loss(embeddings, labels).item() == pytest.approx(functional.cross_entropy(-9 * squared, labels).item())
+
+
+def test_triplet_centre_leaves_alone_what_is_near_enough_to_its_own_centre() -> None:
+    loss = TripletCentre(margin=0.2).build(2, 3)
+    loss.centres.data = torch.tensor([[[2.0, 0.0]], [[0.0, 0.5]], [[-1.0, 0.0]]])
+    rows = functional.normalize(torch.tensor([[1.0, 0.1], [1.0, 0.9]]), dim=1).requires_grad_()
+    # The first is far nearer to its own centre than to any other; the second by 0.1 / 1.81^0.5 only.
+    value = loss(rows, torch.tensor([0, 0]))
+    assert value.item() == pytest.approx((0.2 - 0.1 / 1.81**0.5) / 2)
+    value.backward()
+    assert rows.grad is not None
+    assert (rows.grad.norm(dim=1) > 0).tolist() == [False, True]
+    assert loss.centres.grad is not None
+    assert (loss.centres.grad[:, 0].norm(dim=1) > 0).tolist() == [True, True, False]
+    assert [id(one) for one in loss.iterate_centres()] == [id(loss.centres)]
 
 
 def test_ada_cos_finds_its_scale_in_training_alone() -> None:
