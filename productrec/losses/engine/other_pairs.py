@@ -69,4 +69,8 @@ def _find_hardest_negatives(walk: PairWalk, comparison: Comparison) -> tuple[_Ha
             found.append(_Hardest(similarities, columns, classes[columns]))
             if found is best:
                 negatives.masked_fill_(classes == found[-1].classes[:, None], -torch.inf)
-    return tuple(_Hardest(*(torch.cat(parts) for parts in zip(*found, strict=True))) for found in (best, second))  # type: ignore[return-value]
+    return _join(best), _join(second)
+
+
+def _join(blocks: list[_Hardest]) -> _Hardest:
+    return _Hardest(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))

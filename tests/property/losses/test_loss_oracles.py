@@ -14,6 +14,7 @@ from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.mining import MultiSimilarityMining
 from productrec.losses.engine.pair_weighting import compute_pair_loss
 from productrec.losses.pair.multi_similarity import MultiSimilarity
+from productrec.losses.pair.quadruplet import Quadruplet
 
 SEEDS = st.integers(0, 2**31 - 1)
 # Ratios that no difference of similarities meets exactly, so that loop and library mine the same pairs.
@@ -136,6 +137,63 @@ def test_the_loops_notice_a_wrong_mean_and_wrong_mining() -> None:
     assert close(compute_multi_similarity_loss(embeddings, labels), expected, 1e-9)
     assert not close(compute_multi_similarity_loss(embeddings, labels) * 9 / 8, expected, 1e-4)  # mean of the eight
     assert not close(compute_multi_similarity_loss(embeddings, labels, epsilon=9.0), expected, 1e-4)  # no mining
+
+
+def quadruplet_by_loops(embeddings: Tensor, labels: Tensor, margin: float, other_margin: float) -> float:
+    """Each positive pair against the hardest negative of its anchor, and the hardest negative pair of other classes."""
+    rows, classes = embeddings.tolist(), labels.tolist()
+    everything = range(len(rows))
+    total, count = 0.0, 0
+    for i in everything:
+        mine = classes[i]
+        negatives = [dot(rows[i], rows[k]) for k in everything if classes[k] != mine]
+        others = [
+            dot(rows[k], rows[m])
+            for k in everything
+            for m in everything
+            if classes[k] != classes[m] and mine not in (classes[k], classes[m])
+        ]
+        for s in (dot(rows[i], rows[j]) for j in everything if j != i and classes[j] == mine):
+            total += max(0.0, max(negatives, default=-math.inf) - s + margin)
+            total += max(0.0, max(others, default=-math.inf) - s + other_margin)
+            count += 1
+    return total / max(1, count)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    seed=SEEDS,
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 5),
+    distinct=st.integers(1, 9),
+    classes=st.integers(1, 5),
+    block_rows=st.integers(1, 9),
+)
+def test_quadruplet(seed: int, rows: int, columns: int, distinct: int, classes: int, block_rows: int) -> None:
+    embeddings, labels = draw_rows(seed, rows, columns, distinct), draw_labels(seed, rows, classes)
+    loss = compute_pair_loss(
+        Comparison(embeddings.requires_grad_(), labels),
+        Quadruplet(margin=0.3, other_margin=0.15),
+        block_rows=block_rows,
+    )
+    assert close(loss.detach(), quadruplet_by_loops(embeddings.detach(), labels, 0.3, 0.15), 1e-9)
+    torch.autograd.backward(loss)
+    assert embeddings.grad is not None
+    assert embeddings.grad.isfinite().all()
+
+
+def test_the_loops_notice_a_pair_of_others_with_the_anchors_class() -> None:
+    embeddings, labels = draw_rows(2, 9, 4, 90), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3])
+    expected = quadruplet_by_loops(embeddings, labels, 0.3, 0.15)
+    assert close(
+        compute_pair_loss(Comparison(embeddings, labels), Quadruplet(margin=0.3, other_margin=0.15)), expected, 1e-9
+    )
+    similarities = embeddings @ embeddings.T
+    hardest = similarities[labels[:, None] != labels].max().expand(9)  # of the whole batch, whatever its classes
+    wrong = compute_pair_loss(
+        Comparison(embeddings, labels, thresholds=hardest), Quadruplet(margin=0.3, other_margin=0.15)
+    )
+    assert not close(wrong, expected, 1e-4)
 
 
 @settings(deadline=None, max_examples=60)

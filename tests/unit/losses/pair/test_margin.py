@@ -14,6 +14,7 @@ from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.engine.pair_weighting import compute_pair_loss, compute_pair_weights
 from productrec.losses.pair.euclidean_contrastive import EuclideanContrastive
 from productrec.losses.pair.margin import Margin
+from productrec.training.step.objective import JointLoss
 
 CLASSES = 5
 
@@ -98,6 +99,8 @@ def test_boundaries_learn_at_the_heads_rate_and_belong_to_the_state() -> None:
     module = build(Margin())
     assert [name for name, _ in module.named_parameters()] == ["thresholds"]
     assert not list(module.iterate_centres())
+    joint = JointLoss(module, metric_weight=1.0, classification_weight=1.0, label_smoothing=0.0)
+    assert [name for name, _ in joint.iterate_other_parameters()] == ["metric.thresholds"]  # what heads' rate is for
     assert "thresholds" in module.state_dict()
     default = build_metric_loss(Margin(), embedding_dim=6, class_count=CLASSES)
     assert isinstance(default, PairModule)
