@@ -498,12 +498,11 @@ def losses(
         say(f"weight curves: {plot}")
         return
 
-    from productrec.losses.catalogue import list_pair_losses
-    from productrec.losses.engine.weight_curves import find_similarities
+    from productrec.losses.catalogue import list_similarities
 
-    weighed = {name: ", ".join(find_similarities(*known)) or "none" for name, known in list_pair_losses().items()}
+    weighed = {name: "" if views is None else ", ".join(views) or "none" for name, views in list_similarities().items()}
     rows = [
-        (loss.name, weighed.get(loss.name, ""), "; ".join(filter(None, (loss.formula, loss.settings, loss.source))))
+        (loss.name, weighed[loss.name], "; ".join(filter(None, (loss.formula, loss.settings, loss.source))))
         for loss in describe_losses()
     ]
     title = "metric losses (p: an anchor's positives, n: its negatives)"
