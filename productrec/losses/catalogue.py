@@ -75,17 +75,17 @@ def list_similarities() -> dict[str, tuple[View, ...] | None]:
     from productrec.losses.engine.weight_curves import find_similarities
 
     fixed = list_pair_losses()
-    found: dict[str, tuple[View, ...] | None] = {}
+    similarities: dict[str, tuple[View, ...] | None] = {}
     for name, declared in list_losses().items():
         if name in fixed:
             loss, mining = fixed[name]
-            found[name] = find_similarities(loss, mining)
+            similarities[name] = find_similarities(loss, mining)
             continue
         made = declared()
         assert isinstance(made, ProxyLoss), "a loss compares images with images or with centres"
         weighting = getattr(made.build(embedding_dim=2, class_count=13), "loss", None)
         if isinstance(weighting, PairWeighting):
-            found[name] = find_similarities(weighting, positive_count=1)
+            similarities[name] = find_similarities(weighting, positive_count=1)
         else:
-            found[name] = None
-    return found
+            similarities[name] = None
+    return similarities

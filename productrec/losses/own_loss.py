@@ -111,7 +111,7 @@ class _AdaptedRelated(RelatedPairLoss):
 def _make(path: str, settings: Mapping[str, Any]) -> Any:
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        candidate = getattr(importlib.import_module(module), name)
     except Exception as error:  # a module's own lines raise anything
         where = _explain(path, error)
         raise RecipeError(
@@ -120,14 +120,14 @@ def _make(path: str, settings: Mapping[str, Any]) -> Any:
             else f"loss.metric: {path} cannot be imported ({type(error).__name__}: {error}). Its folder must be on "
             "PYTHONPATH, or installed."
         ) from error
-    if not inspect.isclass(found) or not _is_loss(found):
+    if not inspect.isclass(candidate) or not _is_loss(candidate):
         raise RecipeError(
             f"loss.metric: {path} must be a class with a method compute(positives, negatives) or weigh; got "
-            f"{'the class' if inspect.isclass(found) else type(found).__name__} {getattr(found, '__name__', name)}, "
-            "which was not called. See docs/losses.md."
+            f"{'the class' if inspect.isclass(candidate) else type(candidate).__name__} "
+            f"{getattr(candidate, '__name__', name)}, which was not called. See docs/losses.md."
         )
     try:
-        return found(**settings)
+        return candidate(**settings)
     except TypeError as error:
         where = _explain(path, error)
         raise RecipeError(f"loss.metric {path}: its settings do not fit ({where or error}).") from error
@@ -138,11 +138,11 @@ def _make(path: str, settings: Mapping[str, Any]) -> Any:
         raise RecipeError(f"loss.metric: {where or f'{path} cannot be made ({error!r}).'}") from error
 
 
-def _is_loss(found: type) -> bool:
+def _is_loss(candidate: type) -> bool:
     def has(*names: str) -> bool:
-        return all(callable(getattr(found, name, None)) for name in names)
+        return all(callable(getattr(candidate, name, None)) for name in names)
 
-    return issubclass(found, MetricLoss) or has("compute") or has("weigh") or has("summarise", "weigh_related")
+    return issubclass(candidate, MetricLoss) or has("compute") or has("weigh") or has("summarise", "weigh_related")
 
 
 def explain_own_error(loss: MetricLoss | None, error: BaseException) -> str | None:
@@ -156,12 +156,12 @@ def explain_own_error(loss: MetricLoss | None, error: BaseException) -> str | No
 
 
 def _explain(path: str, error: BaseException) -> str | None:
-    said = f"{type(error).__name__}: {error}".splitlines()[0][:300].rstrip(". :")
+    message = f"{type(error).__name__}: {error}".splitlines()[0][:300].rstrip(". :")
     file = getattr(sys.modules.get(path.partition(":")[0]), "__file__", None)
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file]
     if own:
-        return f"{path} failed at {own[-1].filename}:{own[-1].lineno} ({said})."
+        return f"{path} failed at {own[-1].filename}:{own[-1].lineno} ({message})."
     if any(_ENGINE in frame.filename and "own_loss" not in frame.filename for frame in frames):
-        return f"{path} gave back what the engine cannot use ({said}). See docs/losses.md for the shapes."
+        return f"{path} gave back what the engine cannot use ({message}). See docs/losses.md for the shapes."
     return None

@@ -43,13 +43,13 @@ def recognise_views(
             moved[number] = cuts[number].to(device, non_blocking=True)
         images = moved[number].flip(2) if mirrored else moved[number]
         with autocast(device, dtype):
-            one: Recognized = network(images)
+            recognized: Recognized = network(images)
         if embeddings is None or logits is None:
-            plain = one
-            embeddings, logits = one.embeddings.clone(), one.logits.clone()
+            plain = recognized
+            embeddings, logits = recognized.embeddings.clone(), recognized.logits.clone()
         else:
-            embeddings += one.embeddings
-            logits += one.logits
+            embeddings += recognized.embeddings
+            logits += recognized.logits
     if plain is None or embeddings is None or logits is None:
         raise ValueError("recognise_views: plan must name at least the plain view; got none.")
     together = Recognized(F.normalize(embeddings, dim=1).cpu(), (logits / len(plan)).cpu())

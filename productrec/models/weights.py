@@ -54,7 +54,7 @@ def find_weights(path: Path) -> Path:
     """
     file = path
     if path.is_dir():
-        file = next((one for one in (path / _FILE, path / "checkpoints" / "best" / _FILE) if one.is_file()), path)
+        file = next((file for file in (path / _FILE, path / "checkpoints" / "best" / _FILE) if file.is_file()), path)
     if not file.is_file():
         raise TrainingError(
             "model.pretrained: must be true, false, a weights file, or the folder of a run or of a checkpoint; "

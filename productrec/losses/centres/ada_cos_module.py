@@ -56,5 +56,5 @@ class AdaCosModule(ProxyModule):
         angles = similarities.gather(1, labels).clamp(-1.0, 1.0).arccos()
         others = similarities.mul_(self.scale).scatter_(1, labels, -torch.inf).logsumexp(dim=1)
         middle = others.logsumexp(dim=0) - math.log(len(others))
-        found = (middle / angles.median().clamp(max=math.pi / 4).cos()).clamp(min=1.0)
-        return torch.where(found.isfinite(), found, self.scale)  # of embeddings that are not; the loss will tell
+        scale = (middle / angles.median().clamp(max=math.pi / 4).cos()).clamp(min=1.0)
+        return torch.where(scale.isfinite(), scale, self.scale)  # of embeddings that are not; the loss will tell

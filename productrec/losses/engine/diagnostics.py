@@ -132,8 +132,8 @@ class _Side:
         present = table != (torch.inf if self._is_positive else -torch.inf)
         self.count += int(present.sum())
         self._sum += float(table.masked_fill(~present, 0.0).sum())
-        place = int(table.argmin() if self._is_positive else table.argmax())
-        row, column = divmod(place, table.shape[1])
+        position = int(table.argmin() if self._is_positive else table.argmax())
+        row, column = divmod(position, table.shape[1])
         similarity = float(table[row, column])
         sign = 1.0 if self._is_positive else -1.0
         is_harder = self.hardest is None or similarity * sign < self.hardest.similarity * sign

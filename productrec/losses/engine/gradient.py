@@ -24,7 +24,7 @@ def keep_gradients(
         inputs: whose types the handed-over gradients have.
     """
     ctx.made = list(gradients)
-    ctx.dtypes = [None if one is None else one.dtype for one in inputs]
+    ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in inputs]
     ctx.save_for_backward(value)  # the function's own output: what depends on it depends on all inputs
 
 
@@ -41,14 +41,21 @@ def hand_over_gradients(ctx: Any, outer: Tensor) -> list[Tensor | None]:
         raise RuntimeError("backward through this loss a second time: say retain_graph=True the first time.")
     if torch.is_grad_enabled():  # create_graph
         with torch.no_grad():
-            made = _cast([None if one is None else one * outer.to(one.dtype) for one in ctx.made], ctx.dtypes)
-        return [None if one is None else refuse_second_derivative(one, outer, *ctx.saved_tensors) for one in made]
+            made = _cast(
+                [None if gradient is None else gradient * outer.to(gradient.dtype) for gradient in ctx.made], ctx.dtypes
+            )
+        return [
+            None if gradient is None else refuse_second_derivative(gradient, outer, *ctx.saved_tensors)
+            for gradient in made
+        ]
     if _keeps_graph():
-        return _cast([None if one is None else one * outer.to(one.dtype) for one in ctx.made], ctx.dtypes)
+        return _cast(
+            [None if gradient is None else gradient * outer.to(gradient.dtype) for gradient in ctx.made], ctx.dtypes
+        )
     made, ctx.made = ctx.made, None
     is_one = outer.device.type == "cpu" and bool(outer == 1)  # elsewhere reading it would wait for the device
     if not is_one:
-        made = [None if one is None else one.mul_(outer.to(one.dtype)) for one in made]
+        made = [None if gradient is None else gradient.mul_(outer.to(gradient.dtype)) for gradient in made]
     return _cast(made, ctx.dtypes)
 
 
@@ -59,7 +66,7 @@ def refuse_second_derivative(gradient: Tensor, *causes: Tensor) -> Tensor:
 
 
 def _cast(gradients: Sequence[Tensor | None], dtypes: Sequence[torch.dtype | None]) -> list[Tensor | None]:
-    return [None if one is None else one.to(dtype) for one, dtype in zip(gradients, dtypes, strict=True)]
+    return [None if gradient is None else gradient.to(dtype) for gradient, dtype in zip(gradients, dtypes, strict=True)]
 
 
 class _Refusal(torch.autograd.Function):

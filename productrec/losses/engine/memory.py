@@ -66,7 +66,7 @@ class CrossBatchMemory(MetricModule):
         self.register_buffer("labels", torch.zeros(rows, dtype=torch.int64))
         # Plain numbers: on an accelerator reading them from tensors would wait for the device in every step.
         self._steps, self._next, self._filled = 0, 0, 0
-        self._before: tuple[Tensor, Tensor, Tensor] | None = None  # places of the newest batch, and what stood there
+        self._before: tuple[Tensor, Tensor, Tensor] | None = None  # slots of the newest batch, and what stood there
         self._counted = (0, 0, 0)
 
     def forward(self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -91,8 +91,8 @@ class CrossBatchMemory(MetricModule):
         self._steps += 1
         if self._steps <= self.start_step:
             return loss
-        places = self._remember((embeddings if keys is None else keys).detach(), labels)
-        own_rows = places if keys is None else None
+        slots = self._remember((embeddings if keys is None else keys).detach(), labels)
+        own_rows = slots if keys is None else None
         known = slice(0, self._filled)
         comparison = Comparison(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
         against = self.loss.compare(comparison)
@@ -106,8 +106,8 @@ class CrossBatchMemory(MetricModule):
         """Put back what the newest batch was written over: its step is not taken."""
         self._steps, self._next, self._filled = self._counted
         if self._before is not None:
-            places, embeddings, labels = self._before
-            self.embeddings[places], self.labels[places] = embeddings, labels
+            slots, embeddings, labels = self._before
+            self.embeddings[slots], self.labels[slots] = embeddings, labels
             self._before = None
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
@@ -121,13 +121,13 @@ class CrossBatchMemory(MetricModule):
                 f"memory: a batch must be at most {rows} embeddings of {self.embeddings.shape[1]} dimensions; "
                 f"got {tuple(embeddings.shape)}. Raise loss.memory.rows above the batch size."
             )
-        places = (torch.arange(count, device=embeddings.device) + self._next) % rows
-        self._before = (places, self.embeddings[places], self.labels[places])
-        self.embeddings[places] = embeddings.to(self.embeddings.dtype)
-        self.labels[places] = labels.to(self.labels.dtype)
+        slots = (torch.arange(count, device=embeddings.device) + self._next) % rows
+        self._before = (slots, self.embeddings[slots], self.labels[slots])
+        self.embeddings[slots] = embeddings.to(self.embeddings.dtype)
+        self.labels[slots] = labels.to(self.labels.dtype)
         self._next = (self._next + count) % rows
         self._filled = min(rows, self._filled + count)
-        return places
+        return slots
 
     def get_extra_state(self) -> dict[str, int]:
         """The counters, for the state dict."""

@@ -97,8 +97,8 @@ class SemiHardMining(MiningRule):
     def drop(self, positives: Tensor, negatives: Tensor) -> None:
         """See `Mining.drop`."""
         kept = negatives.isnan()  # a NaN is kept and spoils the loss where everyone sees it
-        for place in range(positives.shape[1]):
-            positive = positives[:, place : place + 1]
+        for column in range(positives.shape[1]):
+            positive = positives[:, column : column + 1]
             kept |= ~((negatives >= positive) | (negatives <= positive - self.margin))
         negatives.masked_fill_(~kept, -_INF)
 

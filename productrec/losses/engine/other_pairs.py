@@ -64,11 +64,11 @@ def _find_hardest_negatives(walk: PairWalk, comparison: Comparison) -> tuple[_Ha
     second: list[_Hardest] = []
     for start, stop in walk.blocks:
         _, negatives = walk.take(start, stop)
-        for found in (best, second):
+        for hardest in (best, second):
             similarities, columns = negatives.max(dim=1)
-            found.append(_Hardest(similarities, columns, classes[columns]))
-            if found is best:
-                negatives.masked_fill_(classes == found[-1].classes[:, None], -torch.inf)
+            hardest.append(_Hardest(similarities, columns, classes[columns]))
+            if hardest is best:
+                negatives.masked_fill_(classes == hardest[-1].classes[:, None], -torch.inf)
     return _join(best), _join(second)
 
 

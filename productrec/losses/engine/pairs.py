@@ -1,7 +1,7 @@
 """Which references are the positives of which anchor, and how a block of similarities is taken apart by that.
 
 Two ways that give the same: masks over all pairs for small batches, where every operation costs its start, and tables
-of places for large ones, where a comparison or a choice over all pairs costs as much as their products.
+of positions for large ones, where a comparison or a choice over all pairs costs as much as their products.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from productrec.losses.engine.comparison import Comparison
 
 # Pairs up to which masks are faster.
 _MASKED_PAIRS = 1 << 14
-# Entries of the tables of places, made for many blocks together where classes are small.
+# Entries of the tables of positions, made for many blocks together where classes are small.
 _TABLE_ENTRIES = 1 << 18
 
 
@@ -92,9 +92,9 @@ class _TabledPairs:
         self._count = torch.searchsorted(ordered, labels, right=True).sub_(self._first)
         self._passed: Tensor | None = None
         if own_rows is not None:
-            places = torch.empty_like(self._order)
-            places[self._order] = torch.arange(len(places), device=places.device)
-            passed = places[own_rows] - self._first
+            positions = torch.empty_like(self._order)
+            positions[self._order] = torch.arange(len(positions), device=positions.device)
+            passed = positions[own_rows] - self._first
             # Not there (-1 wraps around to any row), or there under another label: no positive stands behind it.
             inside = (own_rows >= 0) & (passed >= 0) & (passed < self._count)
             self._passed = passed.masked_fill_(~inside, torch.iinfo(torch.int64).max)
@@ -105,7 +105,7 @@ class _TabledPairs:
         self._positives, self._owns = self._order, own_rows
 
     def take(self, start: int, stop: int, scratch: Tensor) -> Tensor:
-        positives, owns = self._find_places(start, stop)
+        positives, owns = self._find_positions(start, stop)
         scratch[-1] = torch.inf
         taken = scratch[positives]
         scratch.index_fill_(0, positives.view(-1), -torch.inf)
@@ -114,13 +114,13 @@ class _TabledPairs:
         return taken
 
     def put(self, start: int, stop: int, scratch: Tensor, positives: Tensor) -> None:
-        scratch[self._find_places(start, stop)[0]] = positives
+        scratch[self._find_positions(start, stop)[0]] = positives
 
     def look_up(self, start: int, stop: int, values: Tensor) -> Tensor:
-        return values[self._find_places(start, stop)[0] % self._compared]
+        return values[self._find_positions(start, stop)[0] % self._compared]
 
-    def _find_places(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        """Places of the positives (b, P) and of the anchors (b,) in the scratch; its last entry for none."""
+    def _find_positions(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """Positions of the positives (b, P) and of the anchors (b,) in the scratch; its last entry for none."""
         if not self._tabled[0] <= start < self._tabled[1]:
             rows = max(1, _TABLE_ENTRIES // (self._width * self._block_rows)) * self._block_rows
             self._tabled = (start, min(start + rows, len(self._first)))
@@ -133,10 +133,10 @@ class _TabledPairs:
         device = self._order.device
         row_starts = (torch.arange(stop - start, device=device) % self._block_rows).mul_(self._compared)
         steps = torch.arange(self._width, device=device)
-        places = self._first[start:stop, None] + steps
+        positions = self._first[start:stop, None] + steps
         if self._passed is not None:  # behind the anchor's own place the positives move up by one
-            places += steps >= self._passed[start:stop, None]
-        self._positives = self._order[places.clamp_(max=self._compared - 1)].add_(row_starts[:, None])
+            positions += steps >= self._passed[start:stop, None]
+        self._positives = self._order[positions.clamp_(max=self._compared - 1)].add_(row_starts[:, None])
         self._positives.masked_fill_(steps >= self._count[start:stop, None], nowhere)
         if self._own is not None:
             own = self._own[start:stop]

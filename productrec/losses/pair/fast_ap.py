@@ -66,6 +66,6 @@ class FastAP(PairLoss):
         """How many of (b, K) lie up to each bin centre, (b, L + 1): one fades out from its bin's centre to the next."""
         import torch
 
-        places = (1.0 - similarities) * (self.bins / 2)
-        counted = [(edge - places).clamp(0.0, 1.0).sum(dim=1) for edge in range(1, self.bins + 2)]
+        positions = (1.0 - similarities) * (self.bins / 2)
+        counted = [(edge - positions).clamp(0.0, 1.0).sum(dim=1) for edge in range(1, self.bins + 2)]
         return torch.stack(counted, dim=1)

@@ -73,19 +73,21 @@ class Ranks:
         """
         if self.size == 1:
             return
-        wanted = [one for one in parameters if one.requires_grad]
-        has = torch.tensor([one.grad is not None for one in wanted], dtype=torch.float32, device=_get_device(wanted))
+        wanted = [parameter for parameter in parameters if parameter.requires_grad]
+        has = torch.tensor(
+            [parameter.grad is not None for parameter in wanted], dtype=torch.float32, device=_get_device(wanted)
+        )
         distributed.all_reduce(has)
-        present = [one for one, count in zip(wanted, has.tolist(), strict=True) if count]
+        present = [parameter for parameter, count in zip(wanted, has.tolist(), strict=True) if count]
         if not present:
             return
-        parts = [torch.zeros_like(one) if one.grad is None else one.grad for one in present]
+        parts = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in present]
         flat = torch.cat([part.flatten() for part in parts])
         distributed.all_reduce(flat)
         flat /= self.size
-        for one, part in zip(present, torch.split(flat, [part.numel() for part in parts]), strict=True):
+        for parameter, part in zip(present, torch.split(flat, [part.numel() for part in parts]), strict=True):
             # In the memory order of the weights: fused optimisers refuse another.
-            one.grad = torch.empty_like(one).copy_(part.view_as(one))
+            parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
     @torch.no_grad()
     def average_statistics(self, module: nn.Module) -> None:
@@ -97,18 +99,20 @@ class Ranks:
         if self.size == 1:
             return
         kept = module.state_dict(keep_vars=True)
-        resting = {id(one) for part in module.modules() if not part.training for one in part.buffers(recurse=False)}
+        resting = {
+            id(buffer) for part in module.modules() if not part.training for buffer in part.buffers(recurse=False)
+        }
         buffers = [
-            one
-            for name, one in module.named_buffers()
-            if name in kept and id(one) not in resting and one.is_floating_point()
+            buffer
+            for name, buffer in module.named_buffers()
+            if name in kept and id(buffer) not in resting and buffer.is_floating_point()
         ]
         if buffers:
-            flat = torch.cat([one.flatten() for one in buffers])
+            flat = torch.cat([buffer.flatten() for buffer in buffers])
             distributed.all_reduce(flat)
             flat /= self.size
-            for one, part in zip(buffers, torch.split(flat, [one.numel() for one in buffers]), strict=True):
-                one.copy_(part.view_as(one))
+            for buffer, part in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
+                buffer.copy_(part.view_as(buffer))
 
     def agree(self, flags: list[bool], device: torch.device) -> list[bool]:
         """Each flag, true where it is true on any rank."""

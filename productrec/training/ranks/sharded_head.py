@@ -80,34 +80,34 @@ class ShardedHead(nn.Module):
         check_batch("classification loss", features, labels)
         check_label_range("classification loss", labels, self._class_count)
         everyone = self._ranks.gather_rows(features, is_partial=True)
-        places = self._ranks.gather_rows(labels.long()) - self._start
+        columns = self._ranks.gather_rows(labels.long()) - self._start
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         compared = self._class_count
         if self._negative_share < 1:
-            chosen, places = self._choose(places)
+            chosen, columns = self._choose(columns)
             weight, bias = weight[chosen], bias[chosen]
             compared = sum(self._count_chosen(rank, len(everyone)) for rank in range(self._ranks.size))
         else:
             own = self._count_classes(self._ranks.rank)
             weight, bias = weight[:own], bias[:own]
-            places = torch.where((places >= 0) & (places < own), places, -1)
+            columns = torch.where((columns >= 0) & (columns < own), columns, -1)
         with autocast(everyone.device, self._dtype):
             logits = F.linear(everyone, weight, bias).float()
-        loss: Tensor = _ShardedCrossEntropy.apply(logits, places, self._ranks, label_smoothing, compared)
+        loss: Tensor = _ShardedCrossEntropy.apply(logits, columns, self._ranks, label_smoothing, compared)
         return loss
 
-    def _choose(self, places: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Own classes that a step compares with, ascending, and where in them each label is, -1 for others' labels."""
         own = self._count_classes(self._ranks.rank)
-        is_own = (places >= 0) & (places < own)
-        chance = torch.rand(self._rows + 1, device=places.device)
-        chance[torch.where(is_own, places, own)] = 2.0  # labels come first; those of others land beyond the own ones
+        is_own = (columns >= 0) & (columns < own)
+        chance = torch.rand(self._rows + 1, device=columns.device)
+        chance[torch.where(is_own, columns, own)] = 2.0  # labels come first; those of others land beyond the own ones
         chance = chance[:own]
-        count = self._count_chosen(self._ranks.rank, len(places))
+        count = self._count_chosen(self._ranks.rank, len(columns))
         chosen = chance.topk(count).indices.sort().values
-        found = torch.searchsorted(chosen, places.contiguous())
-        return chosen, torch.where(is_own, found, -1)
+        positions = torch.searchsorted(chosen, columns.contiguous())
+        return chosen, torch.where(is_own, positions, -1)
 
     def _count_classes(self, rank: int) -> int:
         return max(0, min(self._rows, self._class_count - rank * self._rows))
@@ -172,23 +172,23 @@ def gather_shards(own: dict[str, Tensor], ranks: Ranks) -> list[dict[str, Tensor
 
 
 class _ShardedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of logits (N, K) whose other columns other ranks hold; ``places`` -1 where the label does."""
+    """Mean cross-entropy of logits (N, K) whose other columns other ranks hold; ``columns`` -1 where the label does."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, places: Tensor, ranks: Ranks, smoothing: float, compared: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, columns: Tensor, ranks: Ranks, smoothing: float, compared: int) -> Tensor:
         count, own = logits.shape
         tops = logits.amax(dim=1) if own else logits.new_full((count,), -torch.inf)
         tops = ranks.reduce(tops, "max")
         exponentials = (logits - tops[:, None]).exp_()
-        is_own = places >= 0
-        given = logits.gather(1, places.clamp(min=0)[:, None])[:, 0] if own else logits.new_zeros(count)
+        is_own = columns >= 0
+        given = logits.gather(1, columns.clamp(min=0)[:, None])[:, 0] if own else logits.new_zeros(count)
         given = torch.where(is_own, given, 0.0)
         totals, given, sums = ranks.reduce(torch.stack([exponentials.sum(dim=1), given, logits.sum(dim=1)]), "sum")
         losses = totals.log() + tops - (1 - smoothing) * given - smoothing / compared * sums
         gradient = exponentials.div_(totals[:, None] * count).sub_(smoothing / compared / count)  # no copy: it is large
         if own:
             share = (smoothing - 1) / count * is_own[:, None].to(logits.dtype)
-            gradient.scatter_add_(1, places.clamp(min=0)[:, None], share)
+            gradient.scatter_add_(1, columns.clamp(min=0)[:, None], share)
         loss: Tensor = losses.mean()
         keep_gradients(ctx, loss, (gradient,), (logits,))
         return loss

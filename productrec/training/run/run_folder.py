@@ -56,7 +56,7 @@ def check_run_folder(
         ArtifactError: another run stands there (its differing settings are named), or this one was stopped and
             ``resume`` is false.
     """
-    if not folder.exists() or (folder.is_dir() and all(one.name == _LOCK for one in folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(entry.name == _LOCK for entry in folder.iterdir())):
         return False
     started = folder / _STARTED
     if not started.exists():

@@ -72,7 +72,7 @@ def start_trackers(
         RecipeError: it is not installed, or cannot be started.
     """
     start = {"tensorboard": _start_tensorboard, "wandb": _start_wandb}
-    return Trackers([start[one](folder, name, settings, first_step) for one in names])
+    return Trackers([start[tracker](folder, name, settings, first_step) for tracker in names])
 
 
 def _start_tensorboard(folder: Path, name: str, settings: dict[str, Any], first_step: int) -> Tracker:

@@ -90,8 +90,8 @@ def validate_network(
     known = labels[seen.rows]
     figures = {}
     if np.isin(labels, class_ids).any():  # else, as in SOP, the head cannot be judged
-        figures["top_1_accuracy"] = float(np.mean(seen.places == 0))
-        figures["top_3_error"] = float(np.mean(seen.places >= min(3, len(class_ids))))
+        figures["top_1_accuracy"] = float(np.mean(seen.label_ranks == 0))
+        figures["top_3_error"] = float(np.mean(seen.label_ranks >= min(3, len(class_ids))))
     roles = None if is_query is None else is_query[seen.rows]
     if not can_retrieve(known, roles):
         return figures
@@ -121,12 +121,12 @@ def slice_of_rank(count: int, ranks: Ranks) -> slice:
 class RecognisedImages(NamedTuple):
     """Rows (N,) of the images that can be read, their embeddings (N, D), and how many classes rank before their label.
 
-    ``places`` (N,) are C where the label is not among the classes, and empty where no labels were asked for.
+    ``label_ranks`` (N,) are C where the label is not among the classes, and empty where no labels were asked for.
     """
 
     rows: list[int]
     embeddings: np.ndarray
-    places: np.ndarray
+    label_ranks: np.ndarray
 
 
 def recognise_images(
@@ -146,25 +146,29 @@ def recognise_images(
     was_training = network.training
     network.eval()
     embeddings: list[Tensor] = []
-    places: list[np.ndarray] = [np.empty(0, np.int64)]
+    label_ranks: list[np.ndarray] = [np.empty(0, np.int64)]
     kept: list[int] = []
     for batch in loader:
         plain, _ = recognise_views(network, batch.cuts, [(0, False)], device=device, dtype=dtype)
-        good = [place for place, row in enumerate(batch.rows.tolist()) if row not in batch.broken]
+        good = [position for position, row in enumerate(batch.rows.tolist()) if row not in batch.broken]
         rows = batch.rows[good].tolist()
         embeddings.append(plain.embeddings[good])
         if labels is not None and class_ids is not None and rows:
-            places.append(compute_label_ranks(plain.logits[good].numpy(), class_ids, labels[rows], where="validation"))
+            label_ranks.append(
+                compute_label_ranks(plain.logits[good].numpy(), class_ids, labels[rows], where="validation")
+            )
         kept += rows
     network.train(was_training)
     together = torch.cat(embeddings).numpy() if kept else np.empty((0, 0), np.float32)
-    return RecognisedImages(kept, together, np.concatenate(places))
+    return RecognisedImages(kept, together, np.concatenate(label_ranks))
 
 
 def gather_images(own: RecognisedImages, count: int, ranks: Ranks) -> RecognisedImages:
     """What all ranks recognised, each its `slice_of_rank` of ``count`` images, in their order."""
     start = slice_of_rank(count, ranks).start
-    gathered = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.places))
+    gathered = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.label_ranks))
     parts = [part for part in gathered if part[0]] or gathered[:1]  # a rank may have had no image to read
-    rows, embeddings, places = zip(*parts, strict=True)
-    return RecognisedImages([row for some in rows for row in some], np.concatenate(embeddings), np.concatenate(places))
+    rows, embeddings, label_ranks = zip(*parts, strict=True)
+    return RecognisedImages(
+        [row for some in rows for row in some], np.concatenate(embeddings), np.concatenate(label_ranks)
+    )

@@ -66,8 +66,10 @@ def check_step_fits(
     if kept is None:
         return
     share = torch.finfo(dtype).bits / 32
-    frozen = {id(one) for one in trainer.recognizer.backbone.parameters()} if is_frozen else set()
-    learned = sum(one.numel() for one in trainer.parameters if one.requires_grad and id(one) not in frozen)
+    frozen = {id(parameter) for parameter in trainer.recognizer.backbone.parameters()} if is_frozen else set()
+    learned = sum(
+        parameter.numel() for parameter in trainer.parameters if parameter.requires_grad and id(parameter) not in frozen
+    )
     fixed = learned * _NUMBER_BYTES * (1 + count_moments(trainer.optimizer, unknown=0))
     each = copies * (round(kept * share) + pixels)
     wanted = fixed + seen * each + (images - seen) * side_px**2 * 3
@@ -93,7 +95,7 @@ class _FusedAttention(TorchFunctionMode):
     """Lets attention keep what its fused kernels keep (queries, keys, values, result) and not the whole matrix."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is functional.scaled_dot_product_attention and len({one.shape for one in args[:3]}) == 1:
+        if func is functional.scaled_dot_product_attention and len({tensor.shape for tensor in args[:3]}) == 1:
             query, key, value = args[:3]
             return query * key * value
         return func(*args, **(kwargs or {}))
@@ -106,10 +108,10 @@ def estimate_kept_bytes(network: nn.Module, side_px: int) -> int | None:
     """
     kept: dict[int, int] = {}
     state = {
-        name: torch.empty_like(one, device="meta", requires_grad=one.requires_grad)
-        for name, one in [*network.named_parameters(), *network.named_buffers()]
+        name: torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
-    own = {one.untyped_storage()._cdata for one in state.values()}
+    own = {tensor.untyped_storage()._cdata for tensor in state.values()}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -51,8 +51,8 @@ class JointLoss(nn.Module):
         total, terms = recognized.logits.new_zeros(()), dict[str, Tensor]()
         if mixture is None:
             total, terms = self.compare(recognized.embeddings, labels)
-        classification, said = self.classify(recognized.logits, labels, mixture)
-        return total + classification, terms | said
+        classification, classification_terms = self.classify(recognized.logits, labels, mixture)
+        return total + classification, terms | classification_terms
 
     def compare(
         self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None
@@ -108,4 +108,4 @@ class JointLoss(nn.Module):
     def iterate_other_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What else the objective learns."""
         centres = {id(parameter) for parameter in self.iterate_centres()}
-        return ((name, one) for name, one in self.named_parameters() if id(one) not in centres)
+        return ((name, parameter) for name, parameter in self.named_parameters() if id(parameter) not in centres)

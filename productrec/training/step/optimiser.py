@@ -129,7 +129,7 @@ def _find_stages(network: nn.Module) -> dict[str, int]:
 def _build_timm_optimizer(name: str, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:
     from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers  # type: ignore[attr-defined]
 
-    known = [str(one) for one in list_optimizers()]
+    known = [str(optimizer) for optimizer in list_optimizers()]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         raise RecipeError(

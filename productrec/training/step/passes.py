@@ -95,7 +95,9 @@ class Passes:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         network = self._recognizer
         statistics = list(network.backbone.buffers())
-        learns = any(one.requires_grad for part in (network.backbone, network.pooling) for one in part.parameters())
+        learns = any(
+            parameter.requires_grad for part in (network.backbone, network.pooling) for parameter in part.parameters()
+        )
         chunks = Chunks(self.chunk_size, self._extract, statistics, self._cast, self._device, learns=learns)
         heads = {"neck": network.neck, "head": network.head}
         if mixture is not None or self._objective.metric is None:
@@ -166,7 +168,8 @@ class Passes:
         images = images.to(self._device)
         with self._cast():
             recognized = self._network(images if self._objective.jigsaw is None else torch.cat([images, images]))
-        learned = [one.sum() for one in recognized if one.requires_grad]  # a frozen backbone leaves some without
+        # A frozen backbone leaves some without a gradient.
+        learned = [output.sum() for output in recognized if output.requires_grad]
         if learned:
             torch.autograd.backward(learned)
         self._recognizer.zero_grad(set_to_none=True)

@@ -19,7 +19,7 @@ class WeightAverage:
         self._decay = decay
         mine, theirs = self.network.state_dict(), network.state_dict()
         # Tied weights stand under several names, and move once.
-        apart = {(one.data_ptr(), one.shape): name for name, one in mine.items()}.values()
+        apart = {(tensor.data_ptr(), tensor.shape): name for name, tensor in mine.items()}.values()
         pairs = [(mine[name], theirs[name].detach()) for name in apart]
         self._floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
         self._counters = [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]

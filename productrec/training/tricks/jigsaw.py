@@ -63,11 +63,11 @@ class Jigsaw(nn.Module):
                     f"{maps.shape[2]} x {maps.shape[3]}. Give a larger train.side_px, or "
                     "train.jigsaw.alignment_weight=0."
                 )
-            found = F.adaptive_avg_pool2d(self.locate(maps), self._parts).flatten(2)  # (2 B, 2, parts ** 2)
+            located = F.adaptive_avg_pool2d(self.locate(maps), self._parts).flatten(2)  # (2 B, 2, parts ** 2)
             in_place = torch.arange(self._parts**2, device=maps.device).expand(count, -1)
             wanted = torch.cat([in_place, origins])
-            places = torch.stack([wanted // self._parts, wanted % self._parts], dim=1)
-            alignment = (found - (places + 0.5) / self._parts).abs().mean()
+            cells = torch.stack([wanted // self._parts, wanted % self._parts], dim=1)
+            alignment = (located - (cells + 0.5) / self._parts).abs().mean()
             total = total + self._alignment_weight * alignment
             terms["jigsaw_alignment"] = alignment.detach()
         return total, terms

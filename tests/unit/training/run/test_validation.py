@@ -65,7 +65,7 @@ class SaidRanks(Ranks):
 def test_a_rank_without_an_image_to_read_is_left_out():
     nothing = RecognisedImages([], np.empty((0, 0), np.float32), np.empty(0, np.int64))
     seen = gather_images(nothing, 4, SaidRanks(0, 2))
-    assert seen.rows == [3] and seen.embeddings.tolist() == [[7.0, 7.0]] and seen.places.tolist() == [5]
+    assert seen.rows == [3] and seen.embeddings.tolist() == [[7.0, 7.0]] and seen.label_ranks.tolist() == [5]
     some = RecognisedImages([1], np.zeros((1, 2), np.float32), np.array([0]))
     assert gather_images(some, 4, SaidRanks(0, 2)).rows == [1, 3]
     assert gather_images(some, 4, Ranks()).rows == [1]
