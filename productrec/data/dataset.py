@@ -62,8 +62,8 @@ class Piece(NamedTuple):
     batch_size: int
 
 
-class Travelling(NamedTuple):
-    """A piece on its way: squares, or their slot. No other tensor, since each would be a file of its own."""
+class LoadedPiece(NamedTuple):
+    """A piece with its images: squares, or their slot. No other tensor, since each would be a file of its own."""
 
     images: torch.Tensor | Slotted
     labels: list[int]
@@ -99,7 +99,7 @@ class TrainingImages(Dataset[TrainingItem]):
     @property
     def image_bytes(self) -> int:
         """Size of one image in a batch at most."""
-        return 3 * max(one.side_px for one in self._augmentations) ** 2
+        return 3 * max(augmentation.side_px for augmentation in self._augmentations) ** 2
 
     def __len__(self) -> int:
         return len(self._images)
@@ -115,11 +115,11 @@ class TrainingImages(Dataset[TrainingItem]):
         seed = int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "little")
         return TrainingItem(augmentation(pixels, seed), int(self._labels[row]), row, problem)
 
-    def __getitems__(self, piece: Piece) -> Travelling:
+    def __getitems__(self, piece: Piece) -> LoadedPiece:
         """A piece as it travels from a loader process to the main one, each image written while it is in the cache."""
         draws = piece.draws
         worker = get_worker_info()
-        place: Slotted | None = None
+        slot: Slotted | None = None
         squares = np.empty(0, np.uint8)
         labels, rows, broken = [], [], []
         for number, draw in enumerate(draws):
@@ -127,7 +127,7 @@ class TrainingImages(Dataset[TrainingItem]):
             if number == 0:
                 shape = (len(draws), *item.pixels.shape)
                 if worker is not None and self.slots is not None:
-                    place, squares = self.slots.open(worker.id, shape)
+                    slot, squares = self.slots.open(worker.id, shape)
                 else:
                     squares = np.empty(shape, np.uint8)
             squares[number] = item.pixels
@@ -135,8 +135,8 @@ class TrainingImages(Dataset[TrainingItem]):
             rows.append(item.row)
             if item.problem is not None:
                 broken.append(item.problem)
-        images = torch.from_numpy(squares) if place is None else place
-        return Travelling(images, labels, rows, broken, piece.batch_size)
+        images = torch.from_numpy(squares) if slot is None else slot
+        return LoadedPiece(images, labels, rows, broken, piece.batch_size)
 
 
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
@@ -164,7 +164,7 @@ class TrainingLoader:
     """Gives the `TrainingBatch`es of an epoch each time it is gone through."""
 
     def __init__(
-        self, pieces: Iterable[Travelling], sampler: EpochSampler, slots: Slots | None, *, pin_memory: bool
+        self, pieces: Iterable[LoadedPiece], sampler: EpochSampler, slots: Slots | None, *, pin_memory: bool
     ) -> None:
         self._pieces, self._sampler, self._slots, self._pin_memory = pieces, sampler, slots, pin_memory
 
@@ -178,12 +178,12 @@ class TrainingLoader:
             if not labels:
                 shape = (piece.batch_size, *piece.images.shape[1:])
                 images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
-            place = images[len(labels) : len(labels) + len(piece.labels)]
+            target = images[len(labels) : len(labels) + len(piece.labels)]
             if isinstance(piece.images, Slotted):
                 assert self._slots is not None
-                self._slots.take(piece.images, place)
+                self._slots.take(piece.images, target)
             else:
-                place.copy_(piece.images)
+                target.copy_(piece.images)
             labels, rows, broken = labels + piece.labels, rows + piece.rows, broken + piece.broken
             if len(labels) == piece.batch_size:
                 yield TrainingBatch(images, torch.tensor(labels), broken, torch.tensor(rows))
@@ -253,7 +253,7 @@ def build_view_loader(
     )
 
 
-def check_shared_memory(workers: int, batch_bytes: int, *, place: Path = Path("/dev/shm")) -> None:
+def check_shared_memory(workers: int, batch_bytes: int, *, folder: Path = Path("/dev/shm")) -> None:
     """Refuse loader processes whose batches do not fit the shared memory they travel in: they would wait for ever.
 
     Args:
@@ -264,12 +264,12 @@ def check_shared_memory(workers: int, batch_bytes: int, *, place: Path = Path("/
     Raises:
         StorageError: too little is free, as in a container that was given the usual 64 MB.
     """
-    if not workers or not place.is_dir():
+    if not workers or not folder.is_dir():
         return
-    needed, free = workers * (_PREFETCH_BATCHES + 1) * batch_bytes, shutil.disk_usage(place).free
+    needed, free = workers * (_PREFETCH_BATCHES + 1) * batch_bytes, shutil.disk_usage(folder).free
     if needed > free:
         raise StorageError(
-            f"{place}: must have {needed >> 20} MB free for {workers} loader processes; got {free >> 20} MB. "
+            f"{folder}: must have {needed >> 20} MB free for {workers} loader processes; got {free >> 20} MB. "
             "Start the container with a larger --shm-size, or lower train.workers or the batch size."
         )
 

@@ -180,11 +180,11 @@ class PackedImages:
         """
         if not 0 <= row < self._rows:
             raise IndexError(f"row must be from 0 to {self._rows - 1}; got {row}")
-        number, place = divmod(row, self._rows_per_batch)
+        number, position = divmod(row, self._rows_per_batch)
         batch = self._batches.get(number) or self._open_shard(row // self._rows_per_shard)[number]
-        image = batch.images[batch.offsets[place] : batch.offsets[place + 1]]
+        image = batch.images[batch.offsets[position] : batch.offsets[position + 1]]
         if not len(image):
-            image_id, reason = (batch.columns.column(name)[place].as_py() for name in ("image_id", "reason"))
+            image_id, reason = (batch.columns.column(name)[position].as_py() for name in ("image_id", "reason"))
             raise DataError(f"{self.folder}: image {image_id}: {reason}")
         return image
 
@@ -273,10 +273,10 @@ def _run_ahead(work: Iterator[Callable[[], _Encoded]], workers: int) -> Generato
     pool = ThreadPoolExecutor(max(1, workers))  # threads suffice: OpenCV and Pillow leave the interpreter's lock
     try:
         cv2.setNumThreads(1)  # OpenCV's own would fight with them
-        waiting = deque(pool.submit(one) for one in islice(work, _AHEAD_IMAGES))
+        waiting = deque(pool.submit(task) for task in islice(work, _AHEAD_IMAGES))
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(pool.submit(one) for one in islice(work, 1))
+            waiting.extend(pool.submit(task) for task in islice(work, 1))
             yield result
     finally:
         pool.shutdown(cancel_futures=True)

@@ -176,12 +176,12 @@ class EpochSampler:
 
 
 def _count_earlier(rows: np.ndarray) -> np.ndarray:
-    """How often each of some row numbers (M,) stands before its place."""
+    """How often each of some row numbers (M,) stands before its position."""
     order = np.argsort(rows, kind="stable")
-    places = np.arange(len(rows))
+    positions = np.arange(len(rows))
     is_new = np.diff(rows[order], prepend=-1) != 0
-    earlier = np.empty_like(places)
-    earlier[order] = places - np.maximum.accumulate(np.where(is_new, places, 0))
+    earlier = np.empty_like(positions)
+    earlier[order] = positions - np.maximum.accumulate(np.where(is_new, positions, 0))
     return earlier
 
 

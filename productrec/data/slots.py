@@ -34,15 +34,15 @@ class Slots:
 
     def open(self, worker: int, shape: tuple[int, ...]) -> tuple[Slotted, np.ndarray]:
         """The next slot of this loader process, and the uint8 array (B, S, S, 3) in it to fill."""
-        place = Slotted(worker, self._taken % self._memory.shape[1], shape)
+        slot = Slotted(worker, self._taken % self._memory.shape[1], shape)
         self._taken += 1
-        return place, self._view(place).numpy()
+        return slot, self._view(slot).numpy()
 
-    def take(self, place: Slotted, into: Tensor) -> None:
+    def take(self, slot: Slotted, into: Tensor) -> None:
         """Copy what lies in a slot, which is free from then on."""
         # By NumPy: torch would wake threads for it, which the loader processes need more.
-        np.copyto(into.numpy(), self._view(place).numpy())
+        np.copyto(into.numpy(), self._view(slot).numpy())
 
-    def _view(self, place: Slotted) -> Tensor:
-        size = int(np.prod(place.shape))
-        return self._memory[place.worker, place.number, :size].view(place.shape)
+    def _view(self, slot: Slotted) -> Tensor:
+        size = int(np.prod(slot.shape))
+        return self._memory[slot.worker, slot.number, :size].view(slot.shape)

@@ -27,8 +27,8 @@ def cluster_embeddings(embeddings: NDArray[np.float32], clusters: int, *, seed: 
     engine = KMeans(clusters, init="random", n_init=1, max_iter=_MOST_STEPS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # among equal rows there may be fewer clusters than asked
-        found: NDArray[np.int64] = engine.fit(embeddings).labels_.astype(np.int64)
-    return found
+        assigned: NDArray[np.int64] = engine.fit(embeddings).labels_.astype(np.int64)
+    return assigned
 
 
 def compute_clustering(labels: NDArray[np.integer], clusters: NDArray[np.integer]) -> dict[str, float]:
@@ -41,12 +41,12 @@ def compute_clustering(labels: NDArray[np.integer], clusters: NDArray[np.integer
     """
     sizes, others = (np.unique(which, return_counts=True)[1] for which in (labels, clusters))
     entropy = (_compute_entropy(sizes) + _compute_entropy(others)) / 2
-    found = float(mutual_info_score(labels, clusters))
+    information = float(mutual_info_score(labels, clusters))
     if len(sizes) == len(others) and len(sizes) in (1, len(labels)):
         return {"nmi": 1.0, "ami": 1.0}  # nothing is divided, or everything: they agree
     by_chance = _compute_expected_information(sizes, others)
-    ami = (found - by_chance) / max(entropy - by_chance, float(np.finfo(np.float64).eps))
-    return {"nmi": found / entropy if entropy else 0.0, "ami": ami}
+    ami = (information - by_chance) / max(entropy - by_chance, float(np.finfo(np.float64).eps))
+    return {"nmi": information / entropy if entropy else 0.0, "ami": ami}
 
 
 def _compute_entropy(sizes: NDArray[np.integer]) -> float:

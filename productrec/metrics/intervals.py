@@ -53,8 +53,8 @@ def compute_intervals(
 
 
 def _cut_tails(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
-    told = values[~np.isnan(values)]
-    if not len(told):
+    known = values[~np.isnan(values)]
+    if not len(known):
         return float("nan"), float("nan")
-    low, high = np.quantile(told, (tail, 1 - tail))
+    low, high = np.quantile(known, (tail, 1 - tail))
     return float(low), float(high)

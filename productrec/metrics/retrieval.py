@@ -142,9 +142,9 @@ class Retrieval:
         means = {name: float(asked @ values / total) for name, values in self._values.items()}
         order = self._by_similarity
         counted, right = times[order], (times * (self.first_ranks == 1))[order]
-        found = np.cumsum(right)
+        hits = np.cumsum(right)
         # A query that counts w times makes w predictions in a row, of one precision to within rounding of its own w.
-        precisions = found / np.maximum(np.cumsum(counted), 1e-300)
+        precisions = hits / np.maximum(np.cumsum(counted), 1e-300)
         return means | {"gap": float(right @ precisions / total)}
 
     @cached_property
@@ -258,20 +258,20 @@ def compute_self_retrieval(
     """
     where = "self retrieval"
     if is_query is None:
-        found = compute_retrieval(embeddings, labels, cutoffs=(1,), tile=tile)
+        retrieval = compute_retrieval(embeddings, labels, cutoffs=(1,), tile=tile)
     else:
         _check_embeddings(where, embeddings, labels)
         check_roles(where, is_query, len(embeddings))
         rest = ~is_query
-        found = compute_retrieval(
+        retrieval = compute_retrieval(
             embeddings[is_query], labels[is_query], embeddings[rest], labels[rest], cutoffs=(1,), tile=tile
         )
-    if found.without_positives == len(found.positives):
+    if retrieval.without_positives == len(retrieval.positives):
         raise DataError(
             f"{where}: at least one query must have another row of its class; got {len(labels)} rows of "
             f"{len(np.unique(labels))} classes. Evaluate on a set with several images a class."
         )
-    figures = found.measure()
+    figures = retrieval.measure()
     return {name: figures[name] for name in RETRIEVAL_FIGURES}
 
 

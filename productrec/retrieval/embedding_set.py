@@ -150,18 +150,18 @@ def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> E
     """
     if len(sets) == 1:
         return sets[0]
-    if len({one.weights_digest for one in sets}) > 1:
+    if len({part.weights_digest for part in sets}) > 1:
         raise ArtifactError("gallery: its parts must come from one network; they do not. Embed them again.")
-    logits = [one.logits for one in sets if one.logits is not None]
+    logits = [part.logits for part in sets if part.logits is not None]
     return EmbeddingSet(
-        ids=[image_id for one in sets for image_id in one.ids],
-        embeddings=np.concatenate([one.embeddings for one in sets]),
+        ids=[image_id for part in sets for image_id in part.ids],
+        embeddings=np.concatenate([part.embeddings for part in sets]),
         logits=np.concatenate(logits) if keep_logits and len(logits) == len(sets) else None,
         class_ids=sets[0].class_ids,
         views=sets[0].views,
         weights_digest=sets[0].weights_digest,
-        broken={image_id: reason for one in sets for image_id, reason in one.broken.items()},
-        fingerprint=compute_digest([one.fingerprint for one in sets]),
+        broken={image_id: reason for part in sets for image_id, reason in part.broken.items()},
+        fingerprint=compute_digest([part.fingerprint for part in sets]),
     )
 
 

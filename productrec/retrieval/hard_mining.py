@@ -40,7 +40,7 @@ def find_hard_negatives(embeddings: np.ndarray, labels: np.ndarray, count: int) 
         Rows (N, K) int64, -1 where there are fewer, and their similarities (N, K) float32, -inf there.
     """
     embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
-    found = np.full((len(labels), count), -1, dtype=np.int64)
+    negatives = np.full((len(labels), count), -1, dtype=np.int64)
     similarities = np.full((len(labels), count), -np.inf, dtype=np.float32)
     engine = move_to_gpu(build_engine(embeddings))
     _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -56,6 +56,6 @@ def find_hard_negatives(embeddings: np.ndarray, labels: np.ndarray, count: int) 
             order = np.argsort(~is_other, axis=1, kind="stable")[:, :count]
             kept = np.take_along_axis(is_other, order, axis=1)
             width = order.shape[1]
-            found[queries, :width] = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
+            negatives[queries, :width] = np.where(kept, np.take_along_axis(rows, order, axis=1), -1)
             similarities[queries, :width] = np.where(kept, np.take_along_axis(near, order, axis=1), -np.inf)
-    return found, similarities
+    return negatives, similarities

@@ -139,10 +139,10 @@ def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarra
             "Embed both with one checkpoint."
         )
     check_embeddings(queries.embeddings, queries.ids, "queries")
-    found = min(k, len(index.labels))
+    count = min(k, len(index.labels))
     if not len(queries.ids):
-        return np.empty((0, found), np.int64), np.empty((0, found), np.float32)
-    similarities, rows = index.engine.search(np.ascontiguousarray(queries.embeddings, dtype=np.float32), found)
+        return np.empty((0, count), np.int64), np.empty((0, count), np.float32)
+    similarities, rows = index.engine.search(np.ascontiguousarray(queries.embeddings, dtype=np.float32), count)
     if (rows < 0).any():
         raise ArtifactError(
             "index: the search gave rows that are not in the gallery; the index is damaged. Build it again."
@@ -192,10 +192,10 @@ def search_close_pairs(embeddings: np.ndarray, least_similarity: float, *, most:
     engine = build_engine(rows)
     pairs, similarities = np.empty((0, 2), np.int64), np.empty(0, np.float32)
     for start in range(0, len(rows), _QUERIES_AT_A_TIME):
-        limits, near, found = engine.range_search(rows[start : start + _QUERIES_AT_A_TIME], least_similarity)
+        limits, near, neighbours = engine.range_search(rows[start : start + _QUERIES_AT_A_TIME], least_similarity)
         queries = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits).astype(np.int64))
-        upper = found > queries
-        pairs = np.concatenate([pairs, np.stack([queries[upper], found[upper]], axis=1)])
+        upper = neighbours > queries
+        pairs = np.concatenate([pairs, np.stack([queries[upper], neighbours[upper]], axis=1)])
         similarities = np.concatenate([similarities, near[upper]])
         if len(pairs) > most:
             order = np.argsort(-similarities, kind="stable")[:most]

@@ -27,14 +27,14 @@ def find_class_anomalies(images: pd.DataFrame, class_ids: list[int]) -> list[Fin
     rows = images[(images["split"] == "train") & (images["status"] == "ok") & images["label"].notna()]
     counts = rows["label"].value_counts().reindex(class_ids, fill_value=0)
     median = float(counts[counts > 0].median()) if (counts > 0).any() else 0.0
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for class_id, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
         if count < TINY_CLASS:
-            found.append({"kind": "tiny_class", "label": class_id, "score": count, "detail": f"{count} images"})
+            findings.append({"kind": "tiny_class", "label": class_id, "score": count, "detail": f"{count} images"})
         elif count > DOMINATING * median:
             detail = f"{count} images, {count / median:.1f} times the median class"
-            found.append({"kind": "dominating_class", "label": class_id, "score": count, "detail": detail})
-    return found
+            findings.append({"kind": "dominating_class", "label": class_id, "score": count, "detail": detail})
+    return findings
 
 
 def find_shape_outliers(images: pd.DataFrame) -> list[Finding]:
@@ -46,34 +46,34 @@ def find_shape_outliers(images: pd.DataFrame) -> list[Finding]:
     if not len(rows):
         return []
     width, height = (rows[name].to_numpy(dtype=np.float64) for name in ("width", "height"))
-    found: list[Finding] = []
+    findings: list[Finding] = []
     measures = {"size_outlier": 0.5 * np.log(width * height), "aspect_outlier": np.log(width / height)}
     for kind, values in measures.items():
         apart = np.abs(values - np.median(values))
         spread = max(1.4826 * float(np.median(apart)), np.log(_LEAST_FACTOR) / _LEAST_DEVIATIONS)
         deviations = apart / spread
-        for place in np.argsort(-deviations, kind="stable").tolist():
-            if deviations[place] <= _LEAST_DEVIATIONS:
+        for row in np.argsort(-deviations, kind="stable").tolist():
+            if deviations[row] <= _LEAST_DEVIATIONS:
                 break
-            found.append(
+            findings.append(
                 {
-                    "image_id": rows["image_id"].iloc[place],
+                    "image_id": rows["image_id"].iloc[row],
                     "kind": kind,
-                    "score": round(float(deviations[place]), 2),
-                    "detail": f"{int(width[place])} x {int(height[place])} px",
+                    "score": round(float(deviations[row]), 2),
+                    "detail": f"{int(width[row])} x {int(height[row])} px",
                 }
             )
-    return found
+    return findings
 
 
 def find_label_conflicts(report: DuplicateReport) -> list[Finding]:
     """Every member of the clusters of near-duplicates that carry different labels."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for cluster in report.clusters:
         if cluster.labels_conflict:
             labels = ", ".join(str(label) for label in cluster.labels)
             for image_id in cluster.image_ids:
                 others = ", ".join(other for other in cluster.image_ids if other != image_id)
                 detail = f"near-duplicate of {others}; together they carry the labels {labels}"
-                found.append({"image_id": image_id, "kind": "label_conflict", "detail": detail})
-    return found
+                findings.append({"image_id": image_id, "kind": "label_conflict", "detail": detail})
+    return findings

@@ -31,15 +31,15 @@ class Differences:
     @property
     def is_empty(self) -> bool:
         """Whether nothing changed."""
-        return not any(getattr(self, one.name) for one in fields(self))
+        return not any(getattr(self, kind.name) for kind in fields(self))
 
     def describe(self, most: int = 5) -> list[str]:
         """A line each for images, labels and classes, of those that changed; the first ``most`` of each list."""
         lines: dict[str, list[str]] = {}
-        for one in fields(self):
-            listed = getattr(self, one.name)
+        for kind in fields(self):
+            listed = getattr(self, kind.name)
             if listed:
-                subject, _, what = one.name.partition("_")
+                subject, _, what = kind.name.partition("_")
                 lines.setdefault(subject, []).append(f"{what} {describe_offenders(listed, most)}")
         return [f"{subject}: {', '.join(parts)}" for subject, parts in lines.items()]
 
@@ -59,34 +59,34 @@ def compare_tables(
     """
     old, new = (images.set_index("image_id") for images, _ in (before, after))
     old_names, new_names = (_name_labels(images, classes) for images, classes in (before, after))
-    found = Differences()
+    differences = Differences()
     removed = [image_id for image_id in old.index if image_id not in new.index]
     added = [image_id for image_id in new.index if image_id not in old.index]
     moved = _match_contents(old["digest"].loc[removed], new["digest"].loc[added])
-    found.images_moved = [f"{one} to {other}" for one, other in moved.items()]
-    found.images_removed = [image_id for image_id in removed if image_id not in moved]
+    differences.images_moved = [f"{old_id} to {new_id}" for old_id, new_id in moved.items()]
+    differences.images_removed = [image_id for image_id in removed if image_id not in moved]
     arrived = set(moved.values())
-    found.images_added = [image_id for image_id in added if image_id not in arrived]
+    differences.images_added = [image_id for image_id in added if image_id not in arrived]
     common = [image_id for image_id in old.index if image_id in new.index]
     pairs = {image_id: image_id for image_id in common} | moved
-    renamed = _compare_classes(found, before[1], after[1], pairs, old_names, new_names)
-    for image_id, other in pairs.items():
-        label, later = old_names[image_id], new_names[other]
+    renamed = _compare_classes(differences, before[1], after[1], pairs, old_names, new_names)
+    for old_id, new_id in pairs.items():
+        label, later = old_names[old_id], new_names[new_id]
         if label != later and renamed.get(label or "") != later:
-            found.labels_changed.append(f"{other}: {label or 'none'} to {later or 'none'}")
-    one, two = old.loc[common], new.loc[common]
-    for image_id, was, now in zip(common, one["digest"], two["digest"], strict=True):
+            differences.labels_changed.append(f"{new_id}: {label or 'none'} to {later or 'none'}")
+    old, new = old.loc[common], new.loc[common]
+    for image_id, was, now in zip(common, old["digest"], new["digest"], strict=True):
         if isinstance(was, str) and isinstance(now, str) and was != now:
-            found.images_changed.append(image_id)
-    for image_id, was, now in zip(common, one["status"], two["status"], strict=True):
+            differences.images_changed.append(image_id)
+    for image_id, was, now in zip(common, old["status"], new["status"], strict=True):
         was, now = ("ok" if state == "dropped" else state for state in (was, now))
         if isinstance(was, str) and isinstance(now, str) and was != now:
-            found.states_changed.append(f"{image_id}: {was} to {now}")
-    for image_id, was, now in zip(common, one["split"], two["split"], strict=True):
+            differences.states_changed.append(f"{image_id}: {was} to {now}")
+    for image_id, was, now in zip(common, old["split"], new["split"], strict=True):
         was, now = (split if splits or split == "test" else "train" for split in (was, now))
         if was != now:
-            found.splits_changed.append(f"{image_id}: {was} to {now}")
-    return found
+            differences.splits_changed.append(f"{image_id}: {was} to {now}")
+    return differences
 
 
 def _name_labels(images: pd.DataFrame, classes: pd.DataFrame) -> dict[str, str | None]:
@@ -99,19 +99,19 @@ def _name_labels(images: pd.DataFrame, classes: pd.DataFrame) -> dict[str, str |
 
 def _match_contents(removed: pd.Series, added: pd.Series) -> dict[str, str]:
     """New id by old id, of images that are the same to the byte."""
-    places: dict[str, list[str]] = {}
+    new_ids: dict[str, list[str]] = {}
     for image_id, digest in added.items():
         if isinstance(digest, str):
-            places.setdefault(digest, []).append(str(image_id))
+            new_ids.setdefault(digest, []).append(str(image_id))
     matched = {}
     for image_id, digest in removed.items():
-        if isinstance(digest, str) and places.get(digest):
-            matched[str(image_id)] = places[digest].pop(0)
+        if isinstance(digest, str) and new_ids.get(digest):
+            matched[str(image_id)] = new_ids[digest].pop(0)
     return matched
 
 
 def _compare_classes(
-    found: Differences,
+    differences: Differences,
     before: pd.DataFrame,
     after: pd.DataFrame,
     pairs: dict[str, str],
@@ -123,10 +123,10 @@ def _compare_classes(
     new = {name: number for number, name in identify_classes(after).items()}
     removed, added = _subtract(old, new), _subtract(new, old)
     became: dict[str, Counter[str | None]] = {}
-    for one, other in pairs.items():
-        name = old_names[one]
+    for old_id, new_id in pairs.items():
+        name = old_names[old_id]
         if name is not None and name in removed:
-            became.setdefault(name, Counter())[new_names[other]] += 1
+            became.setdefault(name, Counter())[new_names[new_id]] += 1
     sizes = Counter(old_names.values())
     renamed: dict[str, str] = {}
     for name in removed:
@@ -136,11 +136,11 @@ def _compare_classes(
             count = 1
         if target is not None and target in added and 2 * count > sizes[name] and target not in renamed.values():
             renamed[name] = target
-    found.classes_renamed = [f"{name} to {target}" for name, target in renamed.items()]
-    found.classes_removed = [name for name in removed if name not in renamed]
-    found.classes_added = [name for name in added if name not in renamed.values()]
+    differences.classes_renamed = [f"{name} to {target}" for name, target in renamed.items()]
+    differences.classes_removed = [name for name in removed if name not in renamed]
+    differences.classes_added = [name for name in added if name not in renamed.values()]
     kept = {name: name for name in old if name in new} | renamed
-    found.classes_renumbered = [
+    differences.classes_renumbered = [
         f"{target} from {old[name]} to {new[target]}" for name, target in kept.items() if old[name] != new[target]
     ]
     return renamed

@@ -207,14 +207,14 @@ def find_duplicates(
     order = order[agreement[order] >= least_agreement]
     groups = cluster_duplicates(len(images), rows[order], _get_digests(images))
     shared = np.bincount(groups, minlength=len(images))[groups] > 1
-    found = images[shared].groupby(groups[shared], sort=True)
+    members = images[shared].groupby(groups[shared], sort=True)
     clusters = (
         DuplicateCluster(
             tuple(cluster["image_id"]),
             tuple(split for split in SPLITS if split in set(cluster["split"])),
             tuple(sorted(int(label) for label in cluster["label"].dropna().unique())),
         )
-        for _, cluster in found
+        for _, cluster in members
     )
     return DuplicateReport(groups, tuple(clusters), rows[order], agreement[order], skipped)
 

@@ -100,8 +100,8 @@ def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     Raises:
         DataError: an id or a class is not in the table, or an image without a label would get one.
     """
-    places = {image_id: place for place, image_id in enumerate(images["image_id"])}
-    unknown = [image_id for image_id in findings["image_id"] if image_id not in places]
+    row_of = {image_id: row for row, image_id in enumerate(images["image_id"])}
+    unknown = [image_id for image_id in findings["image_id"] if image_id not in row_of]
     if unknown:
         raise DataError(
             f"findings: ids must be in the image table; {describe_offenders(unknown)} are not. "
@@ -112,14 +112,14 @@ def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     strange = [label for label in relabelled["new_label"] if label not in known]
     if strange:
         raise DataError(f"findings: new labels must be among the classes; {describe_offenders(strange)} are not.")
-    rows = images.iloc[[places[image_id] for image_id in relabelled["image_id"]]]
+    rows = images.iloc[[row_of[image_id] for image_id in relabelled["image_id"]]]
     tests = rows.loc[(rows["split"] == "test") & rows["label"].isna(), "image_id"]
     if len(tests):
         raise DataError(
             f"findings: test images without a label have none to change; got {describe_offenders(tests)}. "
             "Empty the action of their rows."
         )
-    return places
+    return row_of
 
 
 def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequence[int]) -> pd.DataFrame:
@@ -127,20 +127,20 @@ def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
 
     Arguments and errors as for `check_findings`.
     """
-    places = check_findings(images, findings, class_ids)
+    row_of = check_findings(images, findings, class_ids)
     changed = images.copy()
     for action, column, values in (("relabel", "label", "new_label"), ("weight", "weight", "weight")):
-        said = findings[findings["action"] == action]
-        changed.loc[_find_rows(changed, said, places), column] = said[values].to_numpy()
-    rows = _find_rows(changed, findings[findings["action"] == "drop"], places)
+        selected = findings[findings["action"] == action]
+        changed.loc[_find_rows(changed, selected, row_of), column] = selected[values].to_numpy()
+    rows = _find_rows(changed, findings[findings["action"] == "drop"], row_of)
     dropped = rows[(changed.loc[rows, "status"] == "ok").to_numpy()]
     changed.loc[dropped, "status"] = "dropped"
     changed.loc[dropped, "reason"] = "dropped by a finding of an audit"
     return changed
 
 
-def _find_rows(images: pd.DataFrame, findings: pd.DataFrame, places: dict[str, int]) -> pd.Index:
-    return images.index[[places[image_id] for image_id in findings["image_id"]]]
+def _find_rows(images: pd.DataFrame, findings: pd.DataFrame, row_of: dict[str, int]) -> pd.Index:
+    return images.index[[row_of[image_id] for image_id in findings["image_id"]]]
 
 
 def describe_applied(findings: pd.DataFrame) -> str:

@@ -64,15 +64,15 @@ def _find_near(hashes: np.ndarray, most_bits: int) -> tuple[np.ndarray, np.ndarr
     plan = min(costs, key=lambda bands: costs[bands])
     if costs[plan] * _CANDIDATE_COST >= len(hashes) ** 2 / 2:
         plan = 0
-    found, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
+    pairs, distances = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
     for left, right in _walk_buckets(bits, plan, most_bits) if plan else _walk_all(len(hashes)):
         apart = np.zeros(np.broadcast_shapes(left.shape, right.shape), np.uint16)
         for word in hashes.T:
             apart += _count_bits(word[left] ^ word[right])
         close = np.nonzero((apart <= most_bits) & (left != right))
-        found.append(np.stack([np.broadcast_to(side, apart.shape)[close] for side in (left, right)], axis=1))
+        pairs.append(np.stack([np.broadcast_to(side, apart.shape)[close] for side in (left, right)], axis=1))
         distances.append(apart[close].astype(np.int64))
-    rows = np.sort(np.concatenate(found), axis=1)
+    rows = np.sort(np.concatenate(pairs), axis=1)
     # A pair that is close in several bands is met in each.
     _, once = np.unique(rows[:, 0] * len(hashes) + rows[:, 1], return_index=True)
     return rows[once], np.concatenate(distances)[once]

@@ -76,23 +76,23 @@ class DaemonResolver(AbstractResolver):
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Any]] = loop.create_future()
 
-        def settle(found: list[Any], error: Exception | None) -> None:
+        def settle(addresses: list[Any], error: Exception | None) -> None:
             if answer.done():  # nobody waits any more
                 return
             if error is None:
-                answer.set_result(found)
+                answer.set_result(addresses)
             else:
                 answer.set_exception(error)
 
         def look_up() -> None:
-            found: list[Any] = []
+            addresses: list[Any] = []
             problem: Exception | None = None
             try:
-                found = list(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))
+                addresses = list(socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))
             except Exception as error:
                 problem = error
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(settle, found, problem)
+                loop.call_soon_threadsafe(settle, addresses, problem)
 
         threading.Thread(target=look_up, daemon=True, name=f"look up {host}").start()
         return [

@@ -193,7 +193,7 @@ async def _store(
         decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
     except ValueError as error:
         raise _FailureError(str(error)) from None
-    digest, size, received, head, found = hashlib.sha256(), 0, 0, b"", None
+    digest, size, received, head, image_format = hashlib.sha256(), 0, 0, b"", None
     with explain_disk(part.parent):
         file = part.open("wb")
     try:
@@ -204,9 +204,9 @@ async def _store(
                     size += len(piece)
                     if max(size, received) > limits.most_bytes:
                         raise too_large
-                    if found is None and len(head) < HEAD_BYTES:
+                    if image_format is None and len(head) < HEAD_BYTES:
                         head += piece[:HEAD_BYTES]
-                        if len(head) >= HEAD_BYTES and (found := find_format(head)) is None:
+                        if len(head) >= HEAD_BYTES and (image_format := find_format(head)) is None:
                             raise _FailureError("not an image")
                     digest.update(piece)
                     with explain_disk(part.parent):
@@ -217,9 +217,9 @@ async def _store(
             raise _FailureError("connection dropped", may_pass=True)
         if size == 0:
             raise _FailureError("empty")
-        if (found := found or find_format(head)) is None:
+        if (image_format := image_format or find_format(head)) is None:
             raise _FailureError("not an image")
     finally:
         with explain_disk(part.parent):
             file.close()
-    return Outcome(image_id, given, format=found, size=size, sha256=digest.hexdigest())
+    return Outcome(image_id, given, format=image_format, size=size, sha256=digest.hexdigest())

@@ -291,11 +291,11 @@ def test_workers_are_chosen_by_cores_and_device(wanted: int, cores: int, on_gpu:
 
 def test_too_little_shared_memory_is_refused_before_anything_waits(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
-    check_shared_memory(2, free // 100, place=tmp_path)
-    check_shared_memory(0, free * 10, place=tmp_path)
-    check_shared_memory(2, free * 10, place=tmp_path / "nowhere")
+    check_shared_memory(2, free // 100, folder=tmp_path)
+    check_shared_memory(0, free * 10, folder=tmp_path)
+    check_shared_memory(2, free * 10, folder=tmp_path / "nowhere")
     with pytest.raises(StorageError, match="--shm-size"):
-        check_shared_memory(2, free, place=tmp_path)
+        check_shared_memory(2, free, folder=tmp_path)
 
 
 def test_slots_are_used_again_and_what_was_taken_stays(paths: list[str]) -> None:
