@@ -84,7 +84,7 @@ def explain_storage_errors(where: Path) -> Iterator[None]:
         raise
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number in _FULL or (number is None and any(os.strerror(one) in str(error) for one in _FULL)):
+        if number in _FULL or (number is None and any(os.strerror(code) in str(error) for code in _FULL)):
             raise StorageError(
                 f"{where}: no space left while writing; what stood there before is untouched. "
                 "Free some disk, or choose another place, and run the same command again."
@@ -296,7 +296,7 @@ def _tidy(path: Path) -> None:
     """
     for why in ("old", "tmp"):
         start = f".{path.name}.{why}-{socket.gethostname()}-"
-        for left in [one for one in path.parent.iterdir() if one.name.startswith(start)]:
+        for left in [entry for entry in path.parent.iterdir() if entry.name.startswith(start)]:
             number = left.name.removeprefix(start)
             # Aside under our own number is what an earlier process left: in a container every first one is number 1.
             earlier = why == "old" and number == str(os.getpid())

@@ -359,7 +359,7 @@ def evaluate(
     if views is not None:
         get_views(views)
     wanted = Wanted(_parse_numbers(k), _parse_numbers(map_k), bootstrap, clustering)
-    found = evaluate_target(
+    evaluations = evaluate_target(
         target,
         overrides or [],
         split=split,
@@ -368,10 +368,10 @@ def evaluate(
         wanted=wanted,
         labels=labels,
     )
-    for name, evaluation in found.items():
+    for name, evaluation in evaluations.items():
         report(evaluation, name)
     if json is not None:
-        write_json(json, {name: asdict(evaluation) for name, evaluation in found.items()})
+        write_json(json, {name: asdict(evaluation) for name, evaluation in evaluations.items()})
 
 
 @app.command()
@@ -518,10 +518,11 @@ def doctor() -> None:
 
     findings = run_doctor(Path.cwd())
     rows = [
-        (one.what, one.state, f"{one.seen}. {one.mend}".rstrip(". ") + ("." if one.mend else "")) for one in findings
+        (finding.what, finding.state, f"{finding.seen}. {finding.mend}".rstrip(". ") + ("." if finding.mend else ""))
+        for finding in findings
     ]
     print_table("doctor", ("", "state", "seen"), rows, wrap_last=True)
-    if any(one.state == "fault" for one in findings):
+    if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)
 
 

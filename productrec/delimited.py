@@ -25,8 +25,8 @@ class Delimited:
 
     def get_column(self, name: str) -> list[str]:
         """The fields of a column, by row; empty where a row is too short."""
-        place = self.columns.index(name)
-        return [row[place] if place < len(row) else "" for row in self.rows]
+        column = self.columns.index(name)
+        return [row[column] if column < len(row) else "" for row in self.rows]
 
 
 def read_delimited(path: Path, *, error: type[ProductrecError] = DataError) -> Delimited:

@@ -151,8 +151,8 @@ def measure_free_memory() -> int | None:
     """Bytes that this machine, or the container's limit, has left for this process; None where Linux does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            said = {line.partition(":")[0]: line.split()[1] for line in file}
-        free = (int(said["MemAvailable"]) + int(said.get("SwapFree", 0))) << 10
+            sizes = {line.partition(":")[0]: line.split()[1] for line in file}
+        free = (int(sizes["MemAvailable"]) + int(sizes.get("SwapFree", 0))) << 10
     except (OSError, KeyError, ValueError, IndexError):
         return None
     for limit, used, statistics, reclaimable in _list_limits():
@@ -205,11 +205,11 @@ def get_random_state(device: torch.device) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    _, numbers, place, has_normal, normal = np.random.get_state()
+    _, numbers, position, has_normal, normal = np.random.get_state()
     version, words, second = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": (torch.from_numpy(np.asarray(numbers, dtype=np.int64)), place, has_normal, normal),
+        "numpy": (torch.from_numpy(np.asarray(numbers, dtype=np.int64)), position, has_normal, normal),
         "python": (version, torch.tensor(words), second),
     }
     if device.type == "cuda":

@@ -161,19 +161,19 @@ def find_misfits(
             f"{where} has {len(sample.columns)} columns ({_shorten(sample.columns)}); productrec writes two, an id and "
             "its labels."
         ]
-    found = []
+    misfits = []
     header = [contract.id_column, contract.prediction_column]
     if sample.columns != header:
-        found.append(f"the header of {where} is {','.join(sample.columns)}; the contract writes {','.join(header)}.")
+        misfits.append(f"the header of {where} is {','.join(sample.columns)}; the contract writes {','.join(header)}.")
     if sample.separator != contract.column_separator:
-        found.append(f"the fields of {where} stand between {sample.separator!r}, not {contract.column_separator!r}.")
+        misfits.append(f"the fields of {where} stand between {sample.separator!r}, not {contract.column_separator!r}.")
     form = find_label_form(sample.predictions, {*names, *class_ids})
     if form.least != form.most:
-        found.append(
+        misfits.append(
             f"rows of {where} hold from {form.least} to {form.most} labels; productrec writes the same number in each."
         )
     elif form.most > 1 and (form.most, form.separator) != (contract.labels_per_image, contract.label_separator):
-        found.append(
+        misfits.append(
             f"rows of {where} hold {form.most} labels with {form.separator!r} between them; the contract writes "
             f"{contract.labels_per_image}, with {contract.label_separator!r}."
         )
@@ -181,24 +181,24 @@ def find_misfits(
     shown = _list_labels(sample, form)
     if shown and shown <= set(other) and not shown & set(written):
         kinds = ("names", "id") if contract.label_as == "name" else ("ids", "name")
-        found.append(f"labels of {where} are not the classes' {kinds[0]}; label_as must be {kinds[1]}.")
+        misfits.append(f"labels of {where} are not the classes' {kinds[0]}; label_as must be {kinds[1]}.")
     if len(names) and contract.labels_per_image > len(names):
-        found.append(f"a row holds {contract.labels_per_image} labels, but there are only {len(names)} classes.")
+        misfits.append(f"a row holds {contract.labels_per_image} labels, but there are only {len(names)} classes.")
     joined = [label for label in written if contract.labels_per_image > 1 and contract.label_separator in label]
     if joined:
-        found.append(f"classes hold the separator {contract.label_separator!r}: {describe_offenders(joined)}.")
+        misfits.append(f"classes hold the separator {contract.label_separator!r}: {describe_offenders(joined)}.")
     if len(set(sample.ids)) < len(sample.ids):
-        found.append(f"ids stand more than once in {where}.")
+        misfits.append(f"ids stand more than once in {where}.")
     if test_ids is not None:
         known = set(sample.ids)
         extra = [image_id for image_id in test_ids if image_id not in known]
         if extra:
-            found.append(f"test images that {where} does not list: {describe_offenders(extra)}.")
+            misfits.append(f"test images that {where} does not list: {describe_offenders(extra)}.")
         tests = set(test_ids)
         missing = [image_id for image_id in sample.ids if image_id not in tests]
         if missing:
-            found.append(f"ids of {where} are not test images: {describe_offenders(missing)}.")
-    return found
+            misfits.append(f"ids of {where} are not test images: {describe_offenders(missing)}.")
+    return misfits
 
 
 def build_contract(sample: Sample, *, name: str, labels_per_image: int | None = None) -> Contract:

@@ -73,9 +73,9 @@ def choose_top_labels(
         bad = (keys.max(axis=1) >= infinity) | (keys.min(axis=1) <= ~infinity)
         broken.extend((start + np.flatnonzero(bad)).tolist())
         every = np.arange(len(keys))
-        for place in range(count):
+        for rank in range(count):
             best = keys.argmax(axis=1)  # the first of equals, hence the lower position
-            top[start : start + len(keys), place] = best
+            top[start : start + len(keys), rank] = best
             keys[every, best] = lowest
     if broken:
         raise SubmissionError(
@@ -130,7 +130,7 @@ def write_submission(
         missing, extra = _compare_ids(order, ids)
         if missing or extra:
             kinds = (("missing", missing), ("extra", extra))
-            got = " and ".join(f"{kind} {describe_offenders(found)}" for kind, found in kinds if found)
+            got = " and ".join(f"{kind} {describe_offenders(offenders)}" for kind, offenders in kinds if offenders)
             raise SubmissionError(
                 f"{out}: images must be exactly those of {sample.name}; got {got}. "
                 "Predict the whole test split, with ids as the source writes them."

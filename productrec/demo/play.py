@@ -58,8 +58,8 @@ def run_demo(
         ArtifactError: ``out`` holds something else.
     """
     with resources.as_file(resources.files("productrec.demo") / "demo.yaml") as path:
-        places = [f"data.source={out / 'competition'}", f"data.table={out / 'table'}", f"runs={out / 'runs'}"]
-        recipe = load_recipe(path, [*places, f"submit.out={out / 'submission.csv'}", f"seed={seed}", *overrides])
+        folders = [f"data.source={out / 'competition'}", f"data.table={out / 'table'}", f"runs={out / 'runs'}"]
+        recipe = load_recipe(path, [*folders, f"submit.out={out / 'submission.csv'}", f"seed={seed}", *overrides])
     options = {
         "skus": skus,
         "train_images": train_images,

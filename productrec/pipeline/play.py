@@ -80,16 +80,18 @@ def train_recipe(
     check_recipe_code(recipe, allow_code=allow_code)
     trained = []
     for member in recipe.resolve_members().values():
-        one = run_train(member, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
+        outcome = run_train(member, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
         if recipe.members:
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
-        what = _describe_ending(one)
-        figures = ", ".join(f"{name} {one.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in one.figures)
-        say(
-            f"run {one.folder} {what}; best checkpoint: {figures or 'no validation'}"
-            + (f". {one.warning}" if one.warning else "")
+        what = _describe_ending(outcome)
+        figures = ", ".join(
+            f"{name} {outcome.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in outcome.figures
         )
-        trained.append(one)
+        say(
+            f"run {outcome.folder} {what}; best checkpoint: {figures or 'no validation'}"
+            + (f". {outcome.warning}" if outcome.warning else "")
+        )
+        trained.append(outcome)
     return trained
 
 

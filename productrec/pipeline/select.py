@@ -73,26 +73,26 @@ def load_runs(
     for target in targets:
         check_run(target)
     changes = list(overrides) if views is None else [*overrides, f"predict.tta={views}"]
-    found = []
+    selections = []
     for target in targets:
         recipe = load_recipe(target / "recipe.yaml" if target.is_dir() else target, changes)
         if some_views and recipe.predict.tta == "plain":
             recipe = look_through(recipe, DEFAULT_VIEWS)
-        found.append(select_runs(recipe, target if target.is_dir() else None))
+        selections.append(select_runs(recipe, target if target.is_dir() else None))
     check_overrides(overrides, command=command, run_folders=all(target.is_dir() for target in targets))
-    first = found[0]
+    first = selections[0]
     if any(override.partition("=")[0].strip() == "data.images" for override in overrides):
         _check_images(first.recipe)
-    if len(found) == 1 and out is None:
+    if len(selections) == 1 and out is None:
         return first
     # What an ensemble's recipe says of views is what its first run's says, not what this one command was given.
     own = load_recipe(targets[0] / "recipe.yaml" if targets[0].is_dir() else targets[0], overrides)
     lasting = look_through(first.recipe, own.predict.tta)
-    if len(found) == 1:
+    if len(selections) == 1:
         assert out is not None
         return Selected(first.runs, out, name_ensemble(lasting, out))
-    runs = {folder: recipe for one in found for folder, recipe in one.runs.items()}
-    folder = out or next(iter(runs)).parent / "+".join(one.folder.name for one in found)
+    runs = {folder: recipe for selection in selections for folder, recipe in selection.runs.items()}
+    folder = out or next(iter(runs)).parent / "+".join(selection.folder.name for selection in selections)
     return Selected(runs, folder, name_ensemble(lasting, folder))
 
 
@@ -143,9 +143,9 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
     shown = "predict --images" if command == "photos" else command
     for override in overrides:
         key = override.partition("=")[0].strip()
-        found = find_settings(key)
-        commands = {name for info in found for name in info.commands}
-        outcomes = {info.decides for info in found}
+        infos = find_settings(key)
+        commands = {name for info in infos for name in info.commands}
+        outcomes = {info.decides for info in infos}
         if command in commands or (key in _WHERE_RUNS_LIE and not run_folders):
             continue
         if command == "photos" and "predict" in commands:

@@ -83,7 +83,7 @@ def evaluate_target(
             )
         }
     _refuse_idle(target, {"--labels": labels}, "the image table has them")
-    split, views, found = split or "val", views or "plain", {}
+    split, views, evaluations = split or "val", views or "plain", {}
     for run, recipe in load_runs([target], overrides).runs.items():
         table = load_table(recipe.table, root=recipe.data.images)
         chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
@@ -93,8 +93,8 @@ def evaluate_target(
                 EmbeddingRequest(other, seen, False) for other, seen in list_gallery(recipe, split, views).items()
             ]
         run_embed(run, recipe, requests)
-        found[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
-    return found
+        evaluations[run.name] = run_evaluate(run, recipe, split=split, views=views, protocol=chosen, wanted=wanted)
+    return evaluations
 
 
 def _refuse_idle(target: Path, given: Mapping[str, object], reason: str) -> None:
@@ -172,12 +172,12 @@ def submit_target(
 
             check_run(source)
         folder = source
-        found = find_recipe(source)
-        if found is None:
+        own_recipe = find_recipe(source)
+        if own_recipe is None:
             if competition is None:
                 raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
-            found = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
-        recipe = found
+            own_recipe = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
+        recipe = own_recipe
     if competition is not None:
         recipe = recipe.model_copy(update={"competition": competition})
     return submit_recipe(recipe, folder, out=out, sample=sample)

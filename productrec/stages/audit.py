@@ -189,9 +189,9 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
     if unjudged:
         warn(f"{unjudged} images are of a class that only stands in the fold they were left out with; not judged.")
     found_rows = []
-    for image_id, said in doubts.items():
-        doubt = sum(judgement[0] for judgement in said) / len(said)
-        _, suggested, words = max(said)
+    for image_id, judgements in doubts.items():
+        doubt = sum(judgement[0] for judgement in judgements) / len(judgements)
+        _, suggested, words = max(judgements)
         if doubt > 0.5:
             finding = {"image_id": image_id, "kind": "wrong_label", "new_label": suggested, "detail": words}
             found_rows.append(finding | {"weight": round(1.0 - doubt, 3), "score": round(doubt, 4)})

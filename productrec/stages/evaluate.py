@@ -242,9 +242,11 @@ def evaluate_material(material: Material, protocol: str, wanted: Wanted) -> Eval
 
         clusters = cluster_embeddings(np.asarray(material.queries, dtype=np.float32), classes, seed=wanted.seed)
         figures |= compute_clustering(labels, clusters)
-    told = {name: value for name, value in figures.items() if value == value}  # without mistakes there is no severity
-    ends = {name: intervals[name] for name in told if name in intervals}
-    return Evaluation(PROTOCOLS[protocol], len(labels), retrieval.gallery_rows, retrieval.without_positives, told, ends)
+    known = {name: value for name, value in figures.items() if value == value}  # without mistakes there is no severity
+    ends = {name: intervals[name] for name in known if name in intervals}
+    return Evaluation(
+        PROTOCOLS[protocol], len(labels), retrieval.gallery_rows, retrieval.without_positives, known, ends
+    )
 
 
 def report(evaluation: Evaluation, title: str) -> None:

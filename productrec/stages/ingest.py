@@ -231,15 +231,15 @@ def _load_summary(folder: Path, *, skipped: bool, contents: SourceContents, chan
     images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
     order = {"train": 0, "val": 1, "test": 2}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
-    told = list(contents.warnings)
+    warnings = list(contents.warnings)
     if contents.misfits:
-        told.append(describe_misfits(contents))
+        warnings.append(describe_misfits(contents))
     return Ingested(
         folder=folder,
         by_split={str(split): int(count) for split, count in by_split.items()},
         by_status={str(status): int(count) for status, count in images["status"].value_counts().items()},
         classes=int(load_manifest(folder, kind=KIND).notes["classes"]),
-        findings=[*told, *find_findings(images), *load_manifest(folder, kind=KIND).notes.get("findings", [])],
+        findings=[*warnings, *find_findings(images), *load_manifest(folder, kind=KIND).notes.get("findings", [])],
         skipped=skipped,
         changes=list(changes),
     )

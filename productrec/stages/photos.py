@@ -125,8 +125,8 @@ def run_photos(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for name in files:
-            said = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
-            writer.writerow([guard_cell(cell) for cell in (name, *said, reasons.get(name, ""))])
+            answer = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
+            writer.writerow([guard_cell(cell) for cell in (name, *answer, reasons.get(name, ""))])
     ways = [f"{classifier.run}: {classifier.way}" for classifier in classifiers]
     return Photographed(out, len(files) - len(reasons), reasons, ways)
 

@@ -153,7 +153,7 @@ def _explain(error: Exception, metric: MetricLoss | None, stop: StopRequest, ran
     """What to raise for an error of `run_training`: another process's death, and a user's own loss, are told."""
     if isinstance(error, ProductrecError):
         return error
-    told = explain_death(error, stop, ranks) if isinstance(error, RuntimeError) else error
-    if told is error and (own := explain_own_error(metric, error)):  # a death is raised in whatever line runs
+    explained = explain_death(error, stop, ranks) if isinstance(error, RuntimeError) else error
+    if explained is error and (own := explain_own_error(metric, error)):  # a death is raised in whatever line runs
         return TrainingError(f"training: {own}")
-    return told
+    return explained

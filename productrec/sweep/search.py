@@ -181,7 +181,7 @@ def _run_workers(job: Job, stop: StopRequest) -> None:
     """Start the workers and wait for them; a stop is handed on, once."""
     context = multiprocessing.get_context("spawn")  # CUDA outlives no fork
     processes = [context.Process(target=_start_worker, args=(job, number)) for number in range(job.workers)]
-    told = False
+    is_stopping = False
     try:
         # They inherit that Ctrl-C is held back, and would else die of it with a traceback while they import.
         # The tracker that comes with the first of them lets it through again, so it is started before.
@@ -192,8 +192,8 @@ def _run_workers(job: Job, stop: StopRequest) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         while alive := [process for process in processes if process.is_alive()]:
             connection.wait([process.sentinel for process in alive], timeout=0.5)
-            if stop.wanted and not told:
-                told = True
+            if stop.wanted and not is_stopping:
+                is_stopping = True
                 for process in alive:
                     process.terminate()
     finally:

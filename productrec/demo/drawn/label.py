@@ -125,14 +125,14 @@ def draw_front(sku: Sku, width: int, height: int) -> Pixels:
     layout = (_WIDE if family.aspect > 1.1 else _TALL)[family.layout]
     short = float(min(large_width, large_height))
 
-    def place(x: float, y: float) -> Point:
+    def to_pixels(x: float, y: float) -> Point:
         return x * large_width, y * large_height
 
     canvas = _draw_ground(sku, large_width, large_height)
     _draw_band(canvas, sku, layout.band)
     # Inks are chosen before pictures cover the ground, so that siblings print the same word in the same colour.
-    kind_ink, size_ink = (choose_ink(_sample(canvas, place(*spot))) for spot in (layout.kind[:2], layout.size))
-    centre = place(*layout.mark[:2])
+    kind_ink, size_ink = (choose_ink(_sample(canvas, to_pixels(*spot))) for spot in (layout.kind[:2], layout.size))
+    centre = to_pixels(*layout.mark[:2])
     radius = min(layout.mark[2] * large_width, layout.mark[3] * large_height)
     if family.seed % 3 == 0:  # a pale window behind the picture, as many packages have
         pale = blend_colours(sku.flavour_colour, WHITE, 0.78)
@@ -140,13 +140,18 @@ def draw_front(sku: Sku, width: int, height: int) -> Pixels:
     _draw_marks(canvas, sku, layout, centre, radius)
     _draw_logo(canvas, sku, layout, short)
     draw_text(
-        canvas, family.kind, place(*layout.kind[:2]), place(*layout.kind[2:]), kind_ink, font=(brand.font + 1) % 6
+        canvas,
+        family.kind,
+        to_pixels(*layout.kind[:2]),
+        to_pixels(*layout.kind[2:]),
+        kind_ink,
+        font=(brand.font + 1) % 6,
     )
     ink = choose_ink(sku.flavour_colour)
-    draw_text(canvas, sku.flavour, place(*layout.flavour[:2]), place(*layout.flavour[2:]), ink, font=3)
-    draw_text(canvas, sku.size, place(*layout.size), (0.42 * short, 0.06 * large_height), size_ink, font=3)
+    draw_text(canvas, sku.flavour, to_pixels(*layout.flavour[:2]), to_pixels(*layout.flavour[2:]), ink, font=3)
+    draw_text(canvas, sku.size, to_pixels(*layout.size), (0.42 * short, 0.06 * large_height), size_ink, font=3)
     if sku.badge:
-        _draw_badge(canvas, sku, place(*layout.badge), 0.17 * short)
+        _draw_badge(canvas, sku, to_pixels(*layout.badge), 0.17 * short)
     return np.asarray(cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA))
 
 
