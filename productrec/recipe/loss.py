@@ -41,8 +41,8 @@ class LossSettings(Settings):
     )
     mining: SerializeAsAny[MiningRule] | Literal["auto"] | None = setting(
         AUTO,
-        f"which pairs are weighed: {', '.join(MINING_RULES)}, none, or auto, the mining of the loss's own paper, such as "
-        "multi_similarity for multi_similarity, and none for most; alone, or with settings as {name: semi_hard, "
+        f"which pairs are weighed: {', '.join(MINING_RULES)}, none, or auto, the mining of the loss's own paper, such "
+        "as multi_similarity for multi_similarity, and none for most; alone, or with settings as {name: semi_hard, "
         "margin: 0.2}",
     )
     memory: MemorySettings = MemorySettings()

@@ -155,7 +155,7 @@ from productrec.data.dataset import TrainingImages, ViewedImages, build_training
 from productrec.data.images import FileImages
 from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.transforms import build_augmentation
-from productrec.data.views import get_views
+from productrec.data.view_presets import get_views
 
 gc.disable()
 images = FileImages(sys.argv[1:])

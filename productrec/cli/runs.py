@@ -1,0 +1,228 @@
+"""Commands on runs: train, sweep, predict, evaluate, ensemble, submit, centres, and run, which plays them all."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from productrec.cli.options import AllowCode, Overrides, RecipePath, parse_numbers, parse_weights, split_overrides
+from productrec.data.view_presets import PRESETS
+
+
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop each model after so long, with a usable checkpoint.")
+    ] = None,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one a GPU.")] = 1,
+    max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
+    allow_code: AllowCode = False,
+) -> None:
+    """Train a recipe's model (or each of its members) on its image table."""
+    from productrec.launch import STARTED
+    from productrec.pipeline.select import check_overrides
+    from productrec.recipe import load_recipe
+
+    started = float(os.environ.get(STARTED, time.time()))  # set where several processes are launched
+    loaded = load_recipe(recipe, overrides or [])
+    check_overrides(overrides or [], command="train", run_folders=False)
+    if nproc > 1:
+        from productrec.launch import launch_ranks
+
+        raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc, max_restarts=max_restarts))
+    from productrec.pipeline.play import train_recipe
+
+    if max_minutes is not None:  # importing took some of it
+        max_minutes -= (time.time() - started) / 60
+    train_recipe(loaded, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
+
+
+def sweep(
+    recipe: RecipePath,
+    space: Annotated[Path, typer.Argument(metavar="SPACE", help="YAML file of the settings to search.")],
+    overrides: Overrides = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all; default 20, or no end where there are --minutes.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a trial of its own.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default runs/NAME.sweep.")] = None,
+    allow_code: AllowCode = False,
+) -> None:
+    """Search settings of a recipe: train it with many, give up hopeless ones early, write the best as best.yaml.
+
+    SPACE holds a line a setting: a list of values, or a range.
+
+    \b
+    loss.metric: [soft_triple, multi_similarity]
+    train.learning_rate: {low: 1e-4, high: 1e-2, log: true}
+    train.images_per_class: {low: 4, high: 16, step: 4}
+
+    Trials are compared by train.keep_best_by on the validation images. Weights of a trial that has ended and is not
+    the best are deleted; its metrics.jsonl and recipe.yaml stay. The same command goes on with a sweep that was
+    stopped; several commands on one folder work together.
+    """
+    from productrec.recipe import load_recipe
+    from productrec.sweep.search import report, run_sweep
+
+    loaded = load_recipe(recipe, overrides or [])
+    swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out, allow_code=allow_code)
+    report(swept, loaded.train.keep_best_by)
+
+
+def predict(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN|RECIPE... [KEY=VALUE]...", help="Run folders, or a recipe.")
+    ],
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over several views: the recipe's, or zoom where it has none.")
+    ] = False,
+    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Classify the photos in this folder instead, into the CSV --out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the ensemble of several runs; with --images, the CSV.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="With --images: write over a CSV that is there.")] = False,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes that embed together, one a GPU.")] = 1,
+) -> None:
+    """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble.
+
+    With --images the photos of a folder get a line each in a CSV instead; that needs nothing but the run.
+    """
+    if images is None and replace:
+        raise typer.BadParameter("goes with --images", param_hint="--replace")
+    if images is not None and out is None:
+        raise typer.BadParameter("name the CSV with --out", param_hint="--images")
+    if images is not None and nproc > 1:
+        raise typer.BadParameter("must be 1 with --images", param_hint="--nproc")
+    if nproc > 1:
+        from productrec.launch import launch_ranks
+
+        raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
+    from productrec.pipeline.predict import embed_together, predict_runs
+    from productrec.pipeline.score_table import print_scores
+    from productrec.pipeline.select import load_runs
+
+    targets, overrides = split_overrides(runs)
+    if images is not None and out is not None:
+        from productrec.stages.photos import report, run_photos
+
+        selected = load_runs(targets, overrides, views=views, some_views=tta, command="photos")
+        weighted = selected.weigh(parse_weights(weights))
+        report(run_photos(selected.runs, images, out, weights=weighted, replace=replace))
+        return
+    selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
+    if embed_together(selected):
+        print_scores(predict_runs(selected, weights=parse_weights(weights)))
+
+
+def evaluate(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN|EMBEDDINGS", help="Run, recipe, embedding set, or .npz of arrays.")
+    ],
+    overrides: Overrides = None,
+    split: Annotated[str | None, typer.Option(help="Whose images ask: train, val or test.", show_default="val")] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET", help="Views of the images, as `predict --views` has them.", show_default="plain"
+        ),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Who asks whom: auto, self (each all others), roles, or gallery.")
+    ] = "auto",
+    k: Annotated[str, typer.Option(help="K of Recall@K.")] = "1,2,4,8,10,100,1000",
+    map_k: Annotated[str, typer.Option(help="K of MAP@K; large ones take time.")] = "10",
+    bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
+    clustering: Annotated[bool, typer.Option(help="NMI and AMI with k-means.")] = True,
+    labels: Annotated[Path | None, typer.Option(help=".npy of labels, beside one of embeddings.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File to write the figures to.")] = None,
+) -> None:
+    """Recall@K, MAP@R and other exact figures of embeddings, with intervals."""
+    from dataclasses import asdict
+
+    from productrec.artifacts import write_json
+    from productrec.data.table import SPLITS
+    from productrec.data.view_presets import get_views
+    from productrec.pipeline.targets import evaluate_target
+    from productrec.stages.evaluate import PROTOCOLS, Wanted, report
+
+    if protocol != "auto" and protocol not in PROTOCOLS:
+        raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
+    if split is not None and split not in SPLITS:
+        raise typer.BadParameter(f"must be {', '.join(SPLITS)}; got {split!r}", param_hint="--split")
+    if views is not None:
+        get_views(views)
+    wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
+    found = evaluate_target(
+        target,
+        overrides or [],
+        split=split,
+        views=views,
+        protocol=protocol,  # type: ignore[arg-type]
+        wanted=wanted,
+        labels=labels,
+    )
+    for name, evaluation in found.items():
+        report(evaluation, name)
+    if json is not None:
+        write_json(json, {name: asdict(evaluation) for name, evaluation in found.items()})
+
+
+def ensemble(
+    members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
+    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1.")] = None,
+) -> None:
+    """Blend predictions that are there already."""
+    from productrec.pipeline.predict import ensemble_predictions
+    from productrec.pipeline.score_table import print_scores
+
+    print_scores(ensemble_predictions(members, out, weights=parse_weights(weights)))
+
+
+def submit(
+    source: Annotated[Path, typer.Argument(metavar="RUN|PROBABILITIES|RECIPE", help="What to submit.")],
+    competition: Annotated[str | None, typer.Option(help="Contract: a bundled name or a YAML file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to write; default submissions/NAME.csv.")] = None,
+    sample: Annotated[
+        Path | None, typer.Option(help="Sample submission to agree with; default the source's; none: none.")
+    ] = None,
+) -> None:
+    """Write the CSV that a competition accepts, checked against its sample submission."""
+    from productrec.pipeline.targets import submit_target
+
+    submit_target(source, competition=competition, out=out, sample=sample)
+
+
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    replace_table: Annotated[
+        bool, typer.Option("--replace-table", help="Ingest a source that has changed again, over its image table.")
+    ] = False,
+    allow_code: AllowCode = False,
+) -> None:
+    """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
+    from productrec.pipeline.play import run_recipe
+    from productrec.recipe import load_recipe
+
+    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, allow_code=allow_code)
+
+
+def centres(
+    run: Annotated[Path, typer.Argument(help="Run folder, after predict.")],
+    distance: Annotated[float, typer.Option(help="Centres of a class this near to each other become one.")] = 0.2,
+) -> None:
+    """Merge the learned centres of a run that came together; accuracy by centres before and after."""
+    from productrec.stages.centres import report, run_centres
+
+    report(run_centres(run, distance=distance))
