@@ -90,8 +90,9 @@ def doctor() -> None:
 
     findings = run_doctor(Path.cwd())
     rows = [
-        (one.what, one.state, f"{one.seen}. {one.mend}".rstrip(". ") + ("." if one.mend else "")) for one in findings
+        (finding.what, finding.state, f"{finding.seen}. {finding.mend}".rstrip(". ") + ("." if finding.mend else ""))
+        for finding in findings
     ]
     print_table("doctor", ("", "state", "seen"), rows, wrap_last=True)
-    if any(one.state == "fault" for one in findings):
+    if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)

@@ -162,7 +162,7 @@ def evaluate(
     if views is not None:
         get_views(views)
     wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
-    found = evaluate_target(
+    evaluations = evaluate_target(
         target,
         overrides or [],
         split=split,
@@ -171,10 +171,10 @@ def evaluate(
         wanted=wanted,
         labels=labels,
     )
-    for name, evaluation in found.items():
+    for name, evaluation in evaluations.items():
         report(evaluation, name)
     if json is not None:
-        write_json(json, {name: asdict(evaluation) for name, evaluation in found.items()})
+        write_json(json, {name: asdict(evaluation) for name, evaluation in evaluations.items()})
 
 
 def ensemble(

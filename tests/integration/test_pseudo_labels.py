@@ -20,7 +20,7 @@ def test_the_rules_decide_and_what_was_predicted_is_trained_on(finished, product
     assert "pseudo-labels: 18 of 18 images" in done.err and "on 66 images of 6 classes" in done.err
     manifest = json.loads((finished / "runs/tiny/predictions/plain/test/manifest.json").read_text())
     started = json.loads((finished / "runs/again/started.json").read_text())
-    assert len(started["train"]["pseudo_labels"]) == 64 and manifest["kind"] == "class probabilities"
+    assert len(started["train.pseudo_labels"]) == 64 and manifest["kind"] == "class probabilities"
     done = productrec("predict", "runs/again")
     assert done.code == 0, done.err
 

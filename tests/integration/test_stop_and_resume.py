@@ -15,24 +15,22 @@ import pytest
 
 from productrec.artifacts import compute_file_digest
 from tests.integration.conftest import TINY, write_recipe
+from tests.warm import WarmProcess, start_command, wait_for
 
 SETTINGS = [*TINY, "train.epochs=3", "train.workers=1", "train.ema_decay=0.9"]
 
 
-def start(place: Path, *arguments: str) -> subprocess.Popen:
+def start(place: Path, *arguments: str) -> WarmProcess:
+    return start_command(["train", place / "tiny.yaml", *SETTINGS, *arguments], cwd=place)
+
+
+def start_launcher(place: Path, *arguments: str) -> subprocess.Popen:
+    """A command that starts processes of its own."""
     command = [sys.executable, "-m", "productrec", "train", str(place / "tiny.yaml"), *SETTINGS, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 200
-    while not path.exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("how", ["kill", "ctrl-c", "terminate"])
@@ -88,11 +86,7 @@ def test_what_an_epoch_begins_with_outlives_a_stop(place, drawn, productrec, own
     settings = [*TINY, "train.epochs=3", *own]
     whole = productrec("train", recipe, *settings, "name=whole", "data.table=data/tiny")
     assert whole.code == 0, whole.err
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "productrec", "train", str(recipe), *settings]
-    process = subprocess.Popen(
-        command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = start_command(["train", recipe, *settings], cwd=place)
     wait_for(place / "runs/tiny/checkpoints/last/manifest.json", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
@@ -120,30 +114,30 @@ def test_a_resume_with_other_settings_is_refused_by_name(place, drawn, productre
     assert "train.learning_rate" in outcome.err
 
 
-def test_a_broken_image_of_one_process_ends_both_at_once(place, drawn):
+def test_a_broken_image_of_one_process_ends_both_at_once(place, drawn, productrec):
     shutil.copytree(drawn, place / "source")
     recipe = write_recipe(place, place / "source")
-    command = [sys.executable, "-m", "productrec"]
-    subprocess.run([*command, "ingest", "source", "--out", "data/tiny"], check=True, timeout=120)
+    assert productrec("ingest", "source", "--out", "data/tiny").code == 0
     broken = sorted((place / "source").rglob("*.jpg"))
     train = {image["id"] for image in json.loads((place / "source/train.json").read_text())["images"]}
     victim = next(path for path in broken if path.name in train)
     victim.write_bytes(victim.read_bytes()[:40])
     started = time.monotonic()
-    command += ["train", str(recipe), *TINY, "train.timeout_minutes=5", "--nproc", "2"]
+    command = [sys.executable, "-m", "productrec", "train", str(recipe), *TINY]
+    command += ["train.timeout_minutes=5", "--nproc", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 3, done.stderr
     assert victim.name in done.stderr and "another process met an image that cannot be read" in done.stderr
     assert time.monotonic() - started < 120
 
 
-def test_two_processes_save_at_sigterm_and_one_that_is_killed_is_replaced(place, drawn):
+@pytest.mark.exhaustive
+def test_two_processes_save_at_sigterm_and_one_that_is_killed_is_replaced(place, drawn, productrec):
     recipe = write_recipe(place, drawn)
-    ingest = [sys.executable, "-m", "productrec", "ingest", str(drawn), "--out", "data/tiny"]
-    subprocess.run(ingest, check=True, cwd=place, timeout=120, capture_output=True)
+    assert productrec("ingest", drawn, "--out", "data/tiny").code == 0
     for name, action in (("whole", None), ("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)):
         more = ["--nproc", "2", "--max-restarts", "1"] if name == "killed" else ["--nproc", "2"]
-        process = start(place, f"name={name}", "data.table=data/tiny", *more)
+        process = start_launcher(place, f"name={name}", "data.table=data/tiny", *more)
         if action is not None:
             wait_for(place / f"runs/{name}/checkpoints/last/manifest.json", process)
             ranks = list_ranks(process)
@@ -153,7 +147,7 @@ def test_two_processes_save_at_sigterm_and_one_that_is_killed_is_replaced(place,
         assert process.returncode == (143 if name == "stopped" else 0), said
         if name == "stopped":
             assert "the state is saved" in said
-            again = start(place, "name=stopped", "data.table=data/tiny", "--nproc", "2", "--resume")
+            again = start_launcher(place, "name=stopped", "data.table=data/tiny", "--nproc", "2", "--resume")
             again.communicate(timeout=300)
             assert again.returncode == 0
         if name == "killed":
@@ -186,7 +180,7 @@ def list_ranks(launcher: subprocess.Popen) -> list[int]:
     return [found[rank] for rank in sorted(found)]
 
 
-def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finished):
+def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finished, productrec):
     def train(*settings):
         command = [sys.executable, "-m", "productrec", "train", "tiny.yaml", *TINY, "data.table=data/tiny", *settings]
         return subprocess.run([*command, "--nproc", "2"], capture_output=True, text=True, timeout=240, check=False)
@@ -202,11 +196,14 @@ def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finis
     assert (finished / "runs/two/checkpoints/best/weights.safetensors").exists()
     assert len((finished / "runs/two/metrics.jsonl").read_text().splitlines()) == 2
 
-    def predict(*options):
-        command = [sys.executable, "-m", "productrec", "predict", "runs/two", "--views", "zoom", "predict.batch_size=4"]
-        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=240, check=False)
-
-    together = predict("--nproc", "2")
+    command = ["predict", "runs/two", "--views", "zoom", "predict.batch_size=4"]
+    together = subprocess.run(
+        [sys.executable, "-m", "productrec", *command, "--nproc", "2"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert together.returncode == 0, together.stderr
     assert together.stderr.count("class probabilities") == 1
     arrays = [path for path in (finished / "runs/two").rglob("*.npy") if "neighbours" not in path.parts]
@@ -214,6 +211,6 @@ def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finis
     assert {path.name for path in seen} >= {"embeddings.npy", "logits.npy", "probabilities.npy"}
     for name in ("embeddings", "neighbours", "predictions"):
         shutil.rmtree(finished / "runs/two" / name)
-    assert predict().returncode == 0
+    assert productrec(*command).code == 0
     for path, values in seen.items():
         assert np.abs(values - np.load(path).astype(np.float32)).max() < 5e-3, path

@@ -5,9 +5,7 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import optuna
@@ -17,6 +15,7 @@ import yaml
 from productrec.data.table import load_table, save_table
 from productrec.sweep import study as sweep_study
 from tests.integration.conftest import TINY, write_recipe
+from tests.warm import start_command, wait_for
 
 SPACE = "train.learning_rate: {low: 1e-4, high: 1e-1, log: true}\nloss.metric: [soft_triple, multi_similarity]\n"
 FOLDER = Path("runs/tiny.sweep")
@@ -69,15 +68,8 @@ def test_a_killed_sweep_ends_like_a_whole_one_with_a_recipe_to_train(begun, prod
     assert Path("runs/tiny-best/manifest.json").exists()
 
     FOLDER.rename("whole")
-    command = [sys.executable, "-m", "productrec", "sweep", "tiny.yaml", "space.yaml", *TINY, "--trials=3"]
-    process = subprocess.Popen(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 200
-    while not (FOLDER / "tiny-002/checkpoints/last/manifest.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    process = start_command(["sweep", "tiny.yaml", "space.yaml", *TINY, "--trials=3"], cwd=Path.cwd())
+    wait_for(FOLDER / "tiny-002/checkpoints/last/manifest.json", process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     resumed = begun("--trials", "3")

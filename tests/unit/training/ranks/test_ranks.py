@@ -1,10 +1,6 @@
 """Ranks: two processes are one with the whole batch; a dead one ends the other; options of the launch."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +8,8 @@ import torch
 from productrec.launch import drop_own_options
 from productrec.training.ranks.group import Ranks
 from productrec.training.run.validation import slice_of_rank
+from tests.warm import ROOT, start_code
 
-ROOT = Path(__file__).resolve().parents[4]
 STEPS = """
 import os, sys, torch
 sys.path.insert(0, os.getcwd())
@@ -87,15 +83,10 @@ def run_ranks(size, code, *arguments, timeout=240):
         port = free.getsockname()[1]
     started = []
     for rank in range(size):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
-        environment = os.environ | place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, "-c", code, *map(str, arguments)]
-        started.append(
-            subprocess.Popen(
-                command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
-        )
-    said = [process.communicate(timeout=timeout)[0] for process in started]
+        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        started.append(start_code(code, arguments, cwd=ROOT, environment=environment))
+    said = ["".join(process.communicate(timeout=timeout)) for process in started]
     return [process.returncode for process in started], said
 
 

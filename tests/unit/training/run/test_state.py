@@ -93,6 +93,7 @@ def test_a_state_without_an_item_makes_another(stopped, item):
     assert not equal(whole, resume(saved, 2, [item], **OPTIONS))
 
 
+@pytest.mark.exhaustive
 def test_a_state_without_the_scale_of_half_precision_makes_another():
     options, saved = {"dtype": torch.float16}, {}
     with pytest.raises(Interrupted):

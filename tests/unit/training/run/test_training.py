@@ -224,7 +224,14 @@ def test_a_run_folder_is_taken_up_only_by_its_own_run(tmp_path):
     assert check_run_folder(folder, settings, resume=False) is True
 
 
-@pytest.mark.parametrize("options", [{}, {"chunk_size": 3}, {"jigsaw": PUZZLE}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"chunk_size": 3}, marks=pytest.mark.exhaustive),
+        pytest.param({"jigsaw": PUZZLE}, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_compiled_network_trains_as_the_plain_one(options, monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # needs no C++ compiler
     images, labels = PlainImages(None).images[:8], PlainImages(None).labels[:8]
