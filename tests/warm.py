@@ -4,12 +4,14 @@ They are as real as others: with a session and a group of their own, with signal
 what a cold start itself does is not in them.
 """
 
+import atexit
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -99,7 +101,19 @@ def _play(target, arguments, cwd: str, environment: dict[str, str], out: str, er
         os.close(file)
     os.environ.update(environment)
     os.chdir(cwd)
-    target(*arguments)
+    code = 0
+    try:
+        target(*arguments)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # As an interpreter ends, which a process of multiprocessing does not: loader processes are let go here.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run_command(arguments: list[str]) -> None:
