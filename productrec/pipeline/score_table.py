@@ -8,13 +8,13 @@ from pathlib import Path
 
 from productrec.console import print_table, say
 from productrec.metrics.figures import VALIDATION_FIGURES
-from productrec.recognition.fusion import PARTS
+from productrec.recognition.fusion import PART_TITLES, PARTS
 from productrec.recognition.scores import Scores
 from productrec.stages.ensemble import Ensembled
 from productrec.stages.evaluate import Evaluation
 from productrec.stages.evaluate import report as report_evaluation
 
-TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused", "tta": "with TTA"}
+TITLES = PART_TITLES | {"tta": "with TTA"}
 _ACCURACY, _ERROR = VALIDATION_FIGURES["top_1_accuracy"], VALIDATION_FIGURES["top_3_error"]
 COLUMNS = ("", f"{_ACCURACY.title} %", "95 % interval", f"{_ERROR.title} %")
 

@@ -54,6 +54,8 @@ class Parts(NamedTuple):
 
 
 PARTS = Parts._fields
+# How a person reads them.
+PART_TITLES = {"head": "head alone", "nearest": "nearest neighbour", "vote": "vote", "fused": "fused"}
 
 
 def compute_parts(evidence: Evidence, fusion: Fusion) -> Parts:
