@@ -96,3 +96,6 @@ def doctor() -> None:
     print_table("doctor", ("", "state", "seen"), rows, wrap_last=True)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)
+
+
+COMMANDS = (demo, settings, losses, doctor)

@@ -24,25 +24,6 @@ app = typer.Typer(
 )
 
 
-_COMMANDS = (
-    looks.demo,
-    tables.ingest,
-    tables.audit,
-    tables.preview,
-    runs.train,
-    runs.predict,
-    runs.evaluate,
-    runs.ensemble,
-    runs.submit,
-    runs.run,
-    runs.sweep,
-    looks.settings,
-    runs.centres,
-    looks.losses,
-    looks.doctor,
-)  # in the order that --help lists them
-
-
 @app.callback(invoke_without_command=True)
 def start(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
@@ -55,7 +36,7 @@ def start(
         os.environ["PRODUCTREC_TRACEBACK"] = "1"
 
 
-for _command in _COMMANDS:
+for _command in (*tables.COMMANDS, *runs.COMMANDS, *looks.COMMANDS):  # in the order that --help lists them
     app.command()(_command)
 app.add_typer(competitions.app, name="competitions")
 

@@ -226,3 +226,6 @@ def centres(
     from productrec.stages.centres import report, run_centres
 
     report(run_centres(run, distance=distance))
+
+
+COMMANDS = (train, predict, evaluate, ensemble, submit, run, sweep, centres)

@@ -159,3 +159,6 @@ def preview(
 
     written = run_preview(load_recipe(recipe, overrides or []), out, images=images, epochs=epochs)
     say(f"preview: {written}")
+
+
+COMMANDS = (ingest, audit, preview)
