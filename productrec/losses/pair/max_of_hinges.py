@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from productrec.losses.declared import PairLoss
-from productrec.losses.engine.weighing import Weighed
 from productrec.settings.fields import setting
 
 if TYPE_CHECKING:
@@ -27,11 +26,3 @@ class MaxOfHinges(PairLoss):
         """See `PairWeighting.compute`."""
         hardest = negatives.max(dim=1, keepdim=True).values
         return (hardest - positives + self.margin).clamp(min=0).sum(dim=1)
-
-    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
-        """See `PairWeighting.weigh`."""
-        hardest, column = negatives.max(dim=1, keepdim=True)
-        gaps = (hardest + self.margin - positives).clamp_(min=0)
-        active = gaps.sign()
-        pushed = negatives.zero_().scatter_(1, column, active.sum(dim=1, keepdim=True))
-        return Weighed(gaps.sum(dim=1), active.neg_(), pushed)
