@@ -62,7 +62,7 @@ def measure_step(recipe_path: Path, *, backbone: str, overrides: Sequence[str], 
     ratio = compute_ratios(seen["as the recipe says"], seen["bare"])
     setting = (
         f"{recipe.model.backbone}, {recipe.train.side_px} px, batch {recipe.train.batch_size}, "
-        f"{recipe.loss.metric}, {device.type} {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+        f"{recipe.loss.metric and recipe.loss.metric.get_name()}, {device.type} {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
     )
     rows = [Row("step", f"ours / bare ({setting})", ratio.show(3), f"<= {MOST_RATIO:.2f}", ratio.middle <= MOST_RATIO)]
     for what, upper, lower in (
