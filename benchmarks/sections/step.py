@@ -62,7 +62,8 @@ def measure_step(recipe_path: Path, *, backbone: str, overrides: Sequence[str], 
     ratio = compute_ratios(seen["as the recipe says"], seen["bare"])
     setting = (
         f"{recipe.model.backbone}, {recipe.train.side_px} px, batch {recipe.train.batch_size}, "
-        f"{recipe.loss.metric and recipe.loss.metric.get_name()}, {device.type} {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+        f"{'none' if recipe.loss.metric is None else recipe.loss.metric.get_name()}, {device.type} "
+        f"{str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
     )
     rows = [Row("step", f"ours / bare ({setting})", ratio.show(3), f"<= {MOST_RATIO:.2f}", ratio.middle <= MOST_RATIO)]
     for what, upper, lower in (

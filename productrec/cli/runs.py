@@ -198,7 +198,7 @@ def submit(
     ] = None,
 ) -> None:
     """Write the CSV that a competition accepts, checked against its sample submission."""
-    from productrec.pipeline.targets import submit_target
+    from productrec.pipeline.submit import submit_target
 
     submit_target(source, competition=competition, out=out, sample=sample)
 

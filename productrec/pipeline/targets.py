@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from productrec.competitions.writer import Submission
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.pipeline.select import load_runs
 from productrec.recipe import load_recipe
-from productrec.recipe.whole import build_recipe
 from productrec.stages.audit import Audited, Judge, run_audit
 from productrec.stages.embed import EmbeddingRequest, run_embed
 from productrec.stages.evaluate import (
@@ -24,7 +22,6 @@ from productrec.stages.evaluate import (
     load_material,
     run_evaluate,
 )
-from productrec.stages.submit import find_recipe, submit_recipe
 
 
 def evaluate_target(
@@ -152,32 +149,3 @@ def _read_root(overrides: Sequence[str]) -> Path | None:
 
 def _name_audit(table: Path) -> Path:
     return table.with_name(f"{table.name}.audit")
-
-
-def submit_target(
-    source: Path, *, competition: str | None = None, out: Path | None = None, sample: Path | None = None
-) -> Submission:
-    """Submit a run folder, a folder of class probabilities, or what a recipe has predicted.
-
-    Raises:
-        ArtifactError: no predictions there.
-        RecipeError: no such run, or neither a recipe above the folder nor ``competition`` says what is wanted.
-    """
-    if source.is_file():
-        recipe = load_recipe(source)
-        folder = recipe.run_folder
-    else:
-        if not source.exists():
-            from productrec.pipeline.select import check_run  # takes pandas
-
-            check_run(source)
-        folder = source
-        own_recipe = find_recipe(source)
-        if own_recipe is None:
-            if competition is None:
-                raise RecipeError(f"{source}: lies in no run folder; name the contract with --competition.")
-            own_recipe = build_recipe({"name": source.name, "submit": {"sample": sample}, "data": {"table": "none"}})
-        recipe = own_recipe
-    if competition is not None:
-        recipe = recipe.model_copy(update={"competition": competition})
-    return submit_recipe(recipe, folder, out=out, sample=sample)
