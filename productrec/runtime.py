@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from productrec.errors import RecipeError
+from productrec.settings.names import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def prepare_process() -> None:

@@ -19,6 +19,7 @@ from productrec.settings.fields import (
     ShareBelowOne,
     setting,
 )
+from productrec.settings.names import Precision, Sampler, Schedule
 
 
 class JigsawSettings(Settings):
@@ -55,7 +56,7 @@ class TrainSettings(Settings):
     chunk_size: Count = setting(
         0, "images a network sees at a time at most, while losses see the whole batch; 0: all of them"
     )
-    sampler: Literal["auto", "pk", "shuffle", "balanced", "square_root", "mixed"] = setting(
+    sampler: Sampler = setting(
         "auto",
         "pk: P classes times K images (auto takes it for pair losses); shuffle: each image once; "
         "balanced: each class equally often; square_root: by the root of its size; mixed: pk and shuffle",
@@ -99,7 +100,7 @@ class TrainSettings(Settings):
     centre_rate_factor: PositiveFloat = setting(100.0, "rate of a metric loss's centres, times the backbone's")
     weight_decay: NonNegative = setting(0.05, "decoupled for AdamW; not on norms, biases and centres")
     warmup_epochs: NonNegative = setting(1.0, "linear warm-up before the schedule")
-    schedule: Literal["cosine", "flat", "step"] = setting(
+    schedule: Schedule = setting(
         "cosine", "course of the learning rate: half a cosine to zero; flat, then linear to zero; or steps down"
     )
     cooldown: Fraction = setting(0.25, "share of the training that the flat schedule's way to zero takes")
@@ -136,7 +137,7 @@ class TrainSettings(Settings):
         decides="nothing",
         commands=("train", "predict", "audit"),
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+    precision: Precision = setting(
         "auto", "number type of activations; losses stay float32", commands=("train", "predict", "photos", "audit")
     )
     compile: bool = setting(False, "compile the network with torch.compile")

@@ -1,11 +1,15 @@
-"""Names that settings may have and that files give: told by the files' names, importing none of them."""
+"""Names that settings choose from and that more than the recipe knows; those that files give, by their names alone."""
 
 from __future__ import annotations
 
 import pkgutil
 from functools import cache
 from importlib import import_module
+from typing import Literal
 
+Schedule = Literal["cosine", "flat", "step"]  # of the learning rate
+Sampler = Literal["auto", "pk", "shuffle", "balanced", "square_root", "mixed"]  # of training batches
+Precision = Literal["auto", "float32", "bfloat16", "float16"]  # of activations
 AUTO = "auto"  # of a source's format: whichever its files show
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import get_args
 
 import torch
 
 from productrec.errors import RecipeError
-
-Schedule = Literal["cosine", "flat", "step"]
+from productrec.settings.names import Schedule
 
 
 def compute_rate_factor(
@@ -44,8 +43,8 @@ def compute_rate_factor(
     Raises:
         RecipeError: no such schedule.
     """
-    if schedule not in ("cosine", "flat", "step"):
-        raise RecipeError(f"train.schedule: must be cosine, flat or step; got {schedule!r}.")
+    if schedule not in get_args(Schedule):
+        raise RecipeError(f"train.schedule: must be one of {', '.join(get_args(Schedule))}; got {schedule!r}.")
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "cosine":
