@@ -6,6 +6,7 @@ torch. A file in `losses.pair` or `losses.proxy` holds one class; its name is th
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -58,6 +59,7 @@ class ProxyLoss(MetricLoss):
 
     kind = "proxy"
 
+    @abstractmethod
     def build(self, embedding_dim: int, class_count: int, class_sizes: Sequence[int] | None = None) -> MetricModule:
         """The module that computes it and holds the centres.
 
@@ -66,4 +68,3 @@ class ProxyLoss(MetricLoss):
             class_count: C.
             class_sizes: (C,) training images of each class, for margins that depend on them.
         """
-        raise NotImplementedError

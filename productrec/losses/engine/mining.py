@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
@@ -28,9 +29,9 @@ class MiningRule(Choice):
         """What a recipe calls it."""
         return cls.name
 
+    @abstractmethod
     def drop(self, positives: Tensor, negatives: Tensor) -> None:
         """See `Mining.drop`."""
-        raise NotImplementedError
 
     def for_dimensions(self, embedding_dim: int) -> MiningRule:
         """The rule for embeddings of so many dimensions, where it asks for them."""

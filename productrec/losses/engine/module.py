@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from productrec.losses.engine.diagnostics import PairDiagnostics
 
 
-class MetricModule(nn.Module):
+class MetricModule(nn.Module, ABC):
     """A metric loss as training uses it; a loss says otherwise where it differs from what stands here.
 
     ``momentum``: decay per step of the momentum encoder whose keys it wants; 0 for none. ``needs_positives``: whether
@@ -19,6 +20,7 @@ class MetricModule(nn.Module):
     momentum: float = 0.0
     needs_positives: bool = True
 
+    @abstractmethod
     def forward(self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Scalar loss of embeddings (N, D) and labels (N,).
 
@@ -27,7 +29,6 @@ class MetricModule(nn.Module):
             labels: class positions, integers.
             keys: (N, D) what the momentum encoder says of the same images, where there is one.
         """
-        raise NotImplementedError
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics | None:
         """Which pairs of a batch (N, D) with labels (N,) are active; None where the loss looks at none."""

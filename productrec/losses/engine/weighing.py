@@ -5,6 +5,7 @@ Nothing heavy is imported here: a recipe knows the losses without torch.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class PairWeighting:
 
         What is absent or not mined is infinitely right, so that exponentials and hinges leave it out by themselves.
         """
-        raise NotImplementedError(f"{type(self).__name__} must have a method compute(positives, negatives) or weigh.")
+        raise TypeError(f"{type(self).__name__} must have a method compute(positives, negatives) or weigh.")
 
     def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
         """The losses of b anchors with their derivatives; arguments as for `compute`.
@@ -76,7 +77,7 @@ class ThresholdWeighting(PairWeighting):
         self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As `PairWeighting.compute`, with the anchors' thresholds (b,)."""
-        raise NotImplementedError(f"{type(self).__name__} must have a method compute with thresholds, or weigh.")
+        raise TypeError(f"{type(self).__name__} must have a method compute with thresholds, or weigh.")
 
     def weigh(self, positives: Tensor, negatives: Tensor, thresholds: Tensor | None = None) -> Weighed:
         """As `PairWeighting.weigh`, with the anchors' thresholds (b,)."""
@@ -85,16 +86,16 @@ class ThresholdWeighting(PairWeighting):
         return differentiate(self.compute, positives, negatives, thresholds)
 
 
-class RelatedPairWeighting(PairWeighting):
+class RelatedPairWeighting(PairWeighting, ABC):
     """A loss in which a pair also looks at the other row's pairs; among the anchors themselves only."""
 
+    @abstractmethod
     def summarise(self, positives: Tensor, negatives: Tensor) -> Tensor:
         """What other rows need of an anchor, (b,), of its pairs as in `PairWeighting.compute`; writes over nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weigh_related(self, positives: Tensor, negatives: Tensor, own: Tensor, others: Tensor) -> Weighed:
         """As `PairWeighting.weigh`, with the anchors' summaries (b,), and those of their positives (b, P)."""
-        raise NotImplementedError
 
 
 class Mining(Protocol):
