@@ -86,8 +86,8 @@ def take_own_device(device: torch.device) -> torch.device:
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The type activations are computed in; weights, losses and embeddings stay float32.
 
-    ``auto``: on CUDA bfloat16 where the card has it, else float16; on a CPU bfloat16 where it has the instructions
-    (AVX512-BF16 or AMX, about 1.9 times as fast as float32 in training), else float32.
+    ``auto``: on CUDA bfloat16 where the card has it, else float16; elsewhere float32. Whether a CPU is faster in
+    bfloat16 depends on the network; who has one times it.
     """
     import torch
 
@@ -96,12 +96,11 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         return named
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "cpu" and _cpu_computes_bfloat16():
-        return torch.bfloat16
     return torch.float32
 
 
-def _cpu_computes_bfloat16() -> bool:
+def computes_bfloat16() -> bool:
+    """Whether this machine's CPU has instructions for bfloat16 (AVX512-BF16 or AMX)."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = next((line for line in file if line.startswith("flags")), "").split()
@@ -123,13 +122,14 @@ def keep_freed_memory(device: torch.device) -> None:
     """On a CPU, let the allocator keep what a step frees for the next one, where it is glibc's.
 
     Else it gives every large activation back to the system and takes it again, page by page: a tenth of a training
-    step. On other systems, and where activations live on another device, nothing is changed.
+    step, and half of a prediction whose activations are beyond 2 GB. On other systems, and where activations live on
+    another device, nothing is changed.
     """
     if device.type != "cpu" or not sys.platform.startswith("linux"):
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 256 << 20)):
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 256 << 20)):
             mallopt(option, value)
 
 

@@ -17,7 +17,7 @@ from productrec.losses.engine.mining import MultiSimilarityMining
 from productrec.losses.engine.pair_module import PairModule
 from productrec.losses.pair.multi_similarity import MultiSimilarity
 from productrec.losses.proxy.soft_triple import SoftTriple
-from productrec.models.inference import recognise_views
+from productrec.models.inference import ViewRecognizer
 from productrec.recipe import Recipe, build_recipe
 from productrec.retrieval.index import build_engine, count_gpus, move_to_gpu
 from productrec.runtime import set_seed
@@ -82,7 +82,8 @@ def _compare_inference(device: torch.device) -> list[Row]:
     seen = []
     for place in (device, _CPU):
         network = build_ready_trainer(recipe, _CLASSES, place, torch.float32).recognizer.eval()
-        seen.append(recognise_views(network, [images], [(0, False), (0, True)], device=place, dtype=torch.float32)[1])
+        recognise = ViewRecognizer(network, [(0, False), (0, True)], device=place, dtype=torch.float32)
+        seen.append(recognise([images])[1])
     ours, reference = seen
     return [
         _build_row("embeddings, two views", compute_difference(ours.embeddings, reference.embeddings), 5e-5),

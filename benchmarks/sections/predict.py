@@ -20,7 +20,7 @@ from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import FileImages
 from productrec.data.view_presets import get_views
 from productrec.demo.drawn.competition import draw_competition
-from productrec.models.inference import recognise_views
+from productrec.models.inference import ViewRecognizer
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
 from productrec.runtime import autocast, choose_device, choose_dtype, set_seed
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
@@ -146,9 +146,10 @@ def embed_images(
         inputs={},
         settings={},
     ) as writer:
+        recognise = ViewRecognizer(network, plan, device=device, dtype=dtype)
         batch: ViewBatch
         for batch in loader:
-            _, together = recognise_views(network, batch.cuts, plan, device=device, dtype=dtype)
+            _, together = recognise(batch.cuts)
             writer.write(batch.rows.numpy(), together.embeddings.numpy(), together.logits.numpy())
 
 

@@ -39,6 +39,7 @@ def build_network(
         class_count=class_count,
         drop_path=recipe.model.drop_path,
         dropout=recipe.model.dropout,
+        weights_folder=recipe.model.weights_folder,
         build_head=build_head,
     )
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from productrec.assembly.precision import choose_precision, keep_precision
 from productrec.console import silence
 from productrec.data.dataset import choose_workers
 from productrec.recipe import Recipe
-from productrec.runtime import choose_device, choose_dtype, count_cores, keep_freed_memory, take_own_device
+from productrec.runtime import choose_device, count_cores, keep_freed_memory, take_own_device
 from productrec.training.ranks.group import Ranks, join_ranks
 from productrec.training.ranks.resources import Resources
 
 
-def claim_resources(recipe: Recipe, ranks: Ranks | None = None) -> Resources:
-    """Device, precision and loader processes as a recipe says, for this process alone or as one of ``ranks``.
+def claim_resources(recipe: Recipe, run: Path, ranks: Ranks | None = None) -> Resources:
+    """Device, precision and loader processes to predict with, for this process alone or as one of ``ranks``.
+
+    What ``train.precision: auto`` comes to is kept in the folder of the ``run``.
 
     Raises:
+        ArtifactError: what the run has kept is damaged.
         RecipeError: the device is not there, or cannot compute in that precision.
     """
     device = take_own_device(choose_device(recipe.device))
-    return _share_machine(recipe, device, ranks or Ranks())
+    resources = _share_machine(recipe, device, ranks or Ranks(), run, use="predict")
+    if resources.ranks.is_first and recipe.train.precision == "auto":
+        keep_precision(run, "predict", resources.dtype)
+    return resources
 
 
 def join_training(recipe: Recipe) -> Resources:
     """Join the other processes that torchrun started, where it did; all but the first print nothing from then on.
 
     Raises:
+        ArtifactError: what the run has kept is damaged.
         RecipeError: see `claim_resources`.
         TrainingError: the others cannot be joined.
     """
@@ -33,7 +43,7 @@ def join_training(recipe: Recipe) -> Resources:
     ranks = join_ranks(device, timeout_minutes=recipe.train.timeout_minutes)
     if not ranks.is_first:
         silence()
-    return _share_machine(recipe, device, ranks)
+    return _share_machine(recipe, device, ranks, recipe.run_folder, use="train")
 
 
 def choose_loader_workers(recipe: Recipe, device: torch.device, *, processes: int = 1) -> int:
@@ -42,8 +52,9 @@ def choose_loader_workers(recipe: Recipe, device: torch.device, *, processes: in
     return choose_workers(recipe.train.workers, cores=cores, on_gpu=device.type == "cuda")
 
 
-def _share_machine(recipe: Recipe, device: torch.device, ranks: Ranks) -> Resources:
-    dtype = choose_dtype(recipe.train.precision, device)
+def _share_machine(recipe: Recipe, device: torch.device, ranks: Ranks, run: Path, *, use: str) -> Resources:
     keep_freed_memory(device)
+    chosen = choose_precision(recipe, device, use=use, run=run) if ranks.is_first else torch.float32
+    dtype = ranks.broadcast(chosen)
     workers = choose_loader_workers(recipe, device, processes=ranks.local_size)
     return Resources(device, dtype, workers, ranks)

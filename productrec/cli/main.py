@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.cli import competitions, looks, runs, tables
+from productrec.cli import competitions, looks, runs, tables, weights
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -39,6 +39,7 @@ def start(
 for _command in (*tables.COMMANDS, *runs.COMMANDS, *looks.COMMANDS):  # in the order that --help lists them
     app.command()(_command)
 app.add_typer(competitions.app, name="competitions")
+app.add_typer(weights.app, name="weights")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.data.config import resolve_model_data_config
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models import load_checkpoint
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from productrec.console import say
 from productrec.errors import TrainingError, describe_error, describe_offenders
-from productrec.models.weights import find_weights, reach_hub, read_own_weights
+from productrec.models.weights.files import find_weights, read_own_weights
+from productrec.models.weights.hub import reach_hub, stay_offline
+from productrec.models.weights.packages import read_package
+from productrec.models.weights.source import WeightsSource, find_source
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,23 @@ def synchronise_norms(module: nn.Module) -> nn.Module:
 
 
 def build_backbone(
-    name: str, *, pretrained: bool | str, side_px: int, drop_path: float = 0.0
+    name: str,
+    *,
+    pretrained: bool | str,
+    side_px: int,
+    drop_path: float = 0.0,
+    weights_folder: Path | None = None,
 ) -> tuple[Backbone, Normalisation]:
     """Make a timm model by name.
 
     Args:
         name: any name timm lists.
-        pretrained: true for timm's own weights (fetched from their hub), false for random ones, or a path: a local
-            ``.safetensors`` or ``.pth`` file of timm's, or a run folder, a checkpoint in it or its weights, whose
-            backbone is taken. Files are loaded as weights only, never as code.
+        pretrained: true for timm's own weights, from where `find_source` finds them; false for random ones; or a path:
+            a local ``.safetensors`` or ``.pth`` file of timm's, or a run folder, a checkpoint in it or its weights,
+            whose backbone is taken. Files are loaded as weights only, never as code.
         side_px: side of the images it will see; models of a fixed size are built for it.
         drop_path: stochastic depth rate, where the model has it.
+        weights_folder: where weights are looked for first, if ``pretrained`` is true.
 
     Raises:
         ArtifactError: the checkpoint that weights are taken from is damaged.
@@ -82,32 +91,90 @@ def build_backbone(
         raise TrainingError(
             f"model.backbone: timm knows no {name!r}. " + (f"Did you mean {' or '.join(near)}?" if near else "")
         )
-    weights = find_weights(Path(pretrained)) if isinstance(pretrained, str) else None
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    if pretrained is True:
+        network = _build_pretrained(name, side_px, weights_folder, options)
+    else:
+        weights = find_weights(Path(pretrained)) if isinstance(pretrained, str) else None
+        network = _create(name, side_px, options)
+        if weights is not None:
+            _load_weights(network, name, weights)
+    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
+    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
+    return Backbone(network), Normalisation(mean, std)  # type: ignore[arg-type]
+
+
+def find_pretrained(name: str, weights_folder: Path | None = None) -> WeightsSource:
+    """Where `build_backbone` takes a backbone's pretrained weights from on this machine.
+
+    Raises:
+        TrainingError: see `find_source`.
+    """
+    config = timm.get_pretrained_cfg(name)
+    hub_id = config.hf_hub_id if config is not None else None
+    return find_source(name, full_name=_get_full_name(name), hub_id=hub_id, folder=weights_folder)
+
+
+def describe_backbone(name: str) -> tuple[int, str]:
+    """How many learned numbers a backbone has without its classifier, and the licence of its weights, as timm says."""
+    with torch.device("meta"):
+        network = timm.create_model(name, pretrained=False, num_classes=0)
+    config = timm.get_pretrained_cfg(name)
+    return sum(value.numel() for value in network.parameters()), (config.license if config is not None else "") or ""
+
+
+def get_side(name: str) -> int:
+    """Side in pixels of the images that a backbone's pretrained weights were made for."""
+    config = timm.get_pretrained_cfg(name)
+    return int(config.input_size[-1]) if config is not None else 224
+
+
+def is_backbone(name: str) -> bool:
+    """Whether timm knows a model by this name, a tag of its weights (``resnet50.a1_in1k``) among them."""
+    return bool(timm.is_model(name))
+
+
+def _build_pretrained(name: str, side_px: int, folder: Path | None, options: dict[str, Any]) -> nn.Module:
+    source = find_pretrained(name, folder)
+    say(f"backbone {name}: pretrained weights from {source.name}")
+    if source.kind == "cache":
+        with stay_offline():
+            return _create(name, side_px, options, pretrained=True)
+    if source.kind == "hub":
+        with reach_hub(name):
+            return _create(name, side_px, options, pretrained=True)
+    network = _create(name, side_px, options)
+    if source.package is not None and source.path is not None:
+        names = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+        network.load_state_dict(read_package(source.package, source.path, names))
+    elif source.path is not None:
+        _load_weights(network, name, source.path)
+    return network
+
+
+def _get_full_name(name: str) -> str:
+    config = timm.get_pretrained_cfg(name)
+    tag = config.tag if config is not None else None
+    return f"{name.partition('.')[0]}.{tag}" if tag else name
+
+
+def _create(name: str, side_px: int, options: dict[str, Any], *, pretrained: bool = False) -> nn.Module:
+    """A timm model without its classifier, with random weights or with timm's own from its cache or hub."""
     sizes: tuple[dict[str, Any], ...] = ({"img_size": side_px}, {})
-    network = None
     for extra in sizes:  # vision transformers want to know the size, convolutional nets refuse it
         try:
-            with reach_hub() if pretrained is True else contextlib.nullcontext():
-                network = timm.create_model(name, pretrained=pretrained is True, num_classes=0, **options, **extra)
-            break
-        except TrainingError:
-            raise
+            network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options, **extra)
+            return network
         except TypeError as error:
             if extra:
                 continue
             raise TrainingError(f"model: {name} cannot be built ({error}). drop_path may not apply to it.") from None
-        except Exception as error:  # a hub that is out of reach raises one of many kinds
+        except Exception as error:  # a hub that goes out of reach raises one of many kinds
             raise TrainingError(
                 f"model: {name} cannot be built with its weights ({describe_error(error)}). "
                 "Give model.pretrained=false for random weights, or the path of a local file."
             ) from None
-    assert network is not None
-    if weights is not None:
-        _load_weights(network, name, weights)
-    config = resolve_model_data_config(network)  # type: ignore[no-untyped-call]
-    mean, std = (tuple(float(value) for value in config[key]) for key in ("mean", "std"))
-    return Backbone(network), Normalisation(mean, std)  # type: ignore[arg-type]
+    raise AssertionError("the last of the sizes returns or raises")
 
 
 def _load_weights(network: nn.Module, name: str, path: Path) -> None:

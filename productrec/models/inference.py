@@ -1,4 +1,4 @@
-"""Inference: a batch of cut views to one embedding and one row of logits an image, and the plain view's beside it."""
+"""Inference: batches of cut views to one embedding and one row of logits an image, and the plain view's beside it."""
 
 from __future__ import annotations
 
@@ -11,46 +11,90 @@ from torch.nn import functional as F
 from productrec.models.recognizer import Recognized
 from productrec.runtime import autocast
 
+_CHUNK_BYTES = 256 << 20  # of activations at a time, on a CPU
+_LIVE = 3  # activations as large as the largest that live at once: what a layer reads, writes, and keeps aside
 
-@torch.inference_mode()
-def recognise_views(
-    network: nn.Module,
-    cuts: Sequence[Tensor],
-    plan: Sequence[tuple[int, bool]],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[Recognized, Recognized]:
-    """Recognise images through several views.
 
-    Args:
-        network: a recognizer in evaluation mode, on ``device``.
-        cuts: one (B, S, S, 3) uint8 tensor a distinct cut.
-        plan: for each view the number of its cut and whether it is mirrored; the first view is the plain one.
-        device: where to compute.
-        dtype: of activations.
+class ViewRecognizer:
+    """Recognises batch after batch of images through several views.
 
-    Returns:
-        The plain view's embeddings and logits, and those of all views together: the mean embedding brought back to unit
-        norm, the mean of the logits. On the CPU, in float32.
+    On a CPU the network sees no more images at a time than have some hundred MB of activations: larger batches gain no
+    speed there, and the memory that they take and give back costs some.
     """
-    embeddings: Tensor | None = None
-    logits: Tensor | None = None
-    plain: Recognized | None = None
-    moved: dict[int, Tensor] = {}
-    for number, mirrored in plan:
-        if number not in moved:
-            moved[number] = cuts[number].to(device, non_blocking=True)
-        images = moved[number].flip(2) if mirrored else moved[number]
-        with autocast(device, dtype):
-            recognized: Recognized = network(images)
-        if embeddings is None or logits is None:
-            plain = recognized
-            embeddings, logits = recognized.embeddings.clone(), recognized.logits.clone()
-        else:
-            embeddings += recognized.embeddings
-            logits += recognized.logits
-    if plain is None or embeddings is None or logits is None:
-        raise ValueError("recognise_views: plan must name at least the plain view; got none.")
-    together = Recognized(F.normalize(embeddings, dim=1).cpu(), (logits / len(plan)).cpu())
-    return Recognized(plain.embeddings.cpu(), plain.logits.cpu()), together
+
+    def __init__(
+        self, network: nn.Module, plan: Sequence[tuple[int, bool]], *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Prepare for the views of ``plan``.
+
+        Args:
+            network: a recognizer in evaluation mode, on ``device``.
+            plan: for each view the number of its cut and whether it is mirrored; the first view is the plain one.
+            device: where to compute.
+            dtype: of activations.
+        """
+        if not plan:
+            raise ValueError("ViewRecognizer: plan must name at least the plain view; got none.")
+        self._network, self._plan, self._device, self._dtype = network, plan, device, dtype
+        self._chunks: dict[tuple[int, ...], int] = {}
+
+    @torch.inference_mode()
+    def __call__(self, cuts: Sequence[Tensor]) -> tuple[Recognized, Recognized]:
+        """Recognise images through all views.
+
+        Args:
+            cuts: one (B, S, S, 3) uint8 tensor a distinct cut.
+
+        Returns:
+            The plain view's embeddings and logits, and those of all views together: the mean embedding brought back to
+            unit norm, the mean of the logits. On the CPU, in float32.
+        """
+        moved: dict[int, Tensor] = {}
+        seen: list[Recognized] = []
+        for number, mirrored in self._plan:
+            if number not in moved:
+                moved[number] = cuts[number].to(self._device, non_blocking=True)
+            recognized = self._recognise(moved[number], mirrored)
+            if not seen:
+                seen = [recognized, Recognized(*(value.clone() for value in recognized))]
+                continue
+            for total, value in zip(seen[1], recognized, strict=True):
+                total += value
+        plain, sums = seen
+        together = Recognized(F.normalize(sums.embeddings, dim=1).cpu(), (sums.logits / len(self._plan)).cpu())
+        return Recognized(plain.embeddings.cpu(), plain.logits.cpu()), together
+
+    def _recognise(self, images: Tensor, mirrored: bool) -> Recognized:
+        """What the network says of the images (B, S, S, 3), as many at a time as suit the device."""
+        shape = tuple(images.shape[1:])
+        if self._device.type != "cpu" or not len(images):
+            return self._forward(images, mirrored)
+        if shape not in self._chunks:
+            with autocast(self._device, self._dtype):
+                own = getattr(self._network, "_orig_mod", self._network)  # compiling for the one image takes a minute
+                self._chunks[shape] = max(1, _CHUNK_BYTES // (_LIVE * measure_largest(own, images[:1])))
+        parts = [self._forward(chunk, mirrored) for chunk in torch.split(images, self._chunks[shape])]
+        return parts[0] if len(parts) == 1 else Recognized(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def _forward(self, images: Tensor, mirrored: bool) -> Recognized:
+        with autocast(self._device, self._dtype):
+            recognized: Recognized = self._network(images.flip(2) if mirrored else images)
+        return recognized
+
+
+def measure_largest(network: nn.Module, images: Tensor) -> int:
+    """Bytes of the largest tensor that any layer of a network gives for ``images``, or of what it is given."""
+    largest = images.numel() * 4
+
+    def look(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    hooks = [module.register_forward_hook(look) for module in network.modules()]
+    try:
+        network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return largest

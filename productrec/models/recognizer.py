@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -120,16 +121,20 @@ def build_recognizer(
     class_count: int,
     drop_path: float = 0.0,
     dropout: float = 0.0,
+    weights_folder: Path | None = None,
     build_head: Callable[[int], nn.Module] | None = None,
 ) -> Recognizer:
     """Build the network in channels-last memory order; weights beyond the backbone's are random.
 
-    ``build_head`` makes another head than a `ClassificationHead`, of the number of features F.
+    ``weights_folder`` is where pretrained weights are looked for first. ``build_head`` makes another head than a
+    `ClassificationHead`, of the number of features F.
 
     Raises:
         TrainingError: the backbone cannot be built.
     """
-    body, normalisation = build_backbone(backbone, pretrained=pretrained, side_px=side_px, drop_path=drop_path)
+    body, normalisation = build_backbone(
+        backbone, pretrained=pretrained, side_px=side_px, drop_path=drop_path, weights_folder=weights_folder
+    )
     recognizer = Recognizer(
         body,
         GeMPooling(gem_power) if pooling == "gem" else AveragePooling(),

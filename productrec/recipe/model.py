@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from productrec.settings.fields import Positive, PositiveFloat, Settings, ShareBelowOne, setting
@@ -13,7 +14,13 @@ class ModelSettings(Settings):
     backbone: str = setting("resnet50", "any timm model name")
     pretrained: bool | str = setting(
         True,
-        "true: timm's weights; false: random; a path: a weights file, or a run whose backbone is taken",
+        "true: timm's weights, from model.weights_folder, the hub's cache, a package or the hub, in this order; false: "
+        "random; a path: a weights file, or a run whose backbone is taken",
+    )
+    weights_folder: Path | None = setting(
+        None,
+        "folder of weights files that `productrec weights fetch` wrote, looked in first where model.pretrained is true",
+        decides="nothing",
     )
     pooling: Literal["gem", "average"] = setting("gem", "how the feature map becomes one vector")
     gem_power: PositiveFloat = setting(3.0, "initial GeM exponent, learned")

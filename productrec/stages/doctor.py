@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from productrec.runtime import choose_dtype, count_cores, measure_free_memory
+from productrec.runtime import choose_dtype, computes_bfloat16, count_cores, measure_free_memory
 
 _LEAST_FREE_GIB = 5.0
 
@@ -94,7 +94,8 @@ def _examine_accelerator() -> Iterator[Finding]:
         mend = "The driver is too old for this torch, or torch has no CUDA. Update the driver."
         yield Finding("GPU", "fault", f"torch {torch.__version__} finds none", mend)
     else:
-        seen = f"none; the CPU computes in {_name(choose_dtype('auto', torch.device('cpu')))}"
+        also = ", and has instructions for bfloat16" if computes_bfloat16() else ""
+        seen = f"none; the CPU computes in float32{also}"
         mend = "Fine for the demo and small catalogues; take a machine with a GPU for more."
         yield Finding("GPU", "note", seen, mend)
 

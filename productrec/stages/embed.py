@@ -19,7 +19,7 @@ from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.data.view_presets import get_views
 from productrec.errors import DataError, describe_offenders
-from productrec.models.inference import recognise_views
+from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.retrieval.embedding_set import KIND, EmbeddingWriter, write_embedding_set
@@ -65,7 +65,7 @@ def run_embed(
     _tell_changes(run, checkpoint, table, class_ids)
     if requests is None:
         requests = _list_requests(recipe, table)
-    resources = claim_resources(recipe, ranks)
+    resources = claim_resources(recipe, run, ranks)
     loaded: list[Recognizer] = []
     for request in dict.fromkeys(requests):
         missing = [
@@ -178,12 +178,11 @@ def _embed(
                 class_count = len(class_ids) if needed.keep_logits else None
                 writers[needed] = EmbeddingWriter(folder, ids, dim, class_count, is_first=False)
         broken: dict[int, str] = {}
+        recognise = ViewRecognizer(network, plan, device=resources.device, dtype=resources.dtype)
         with show_progress(f"embedding {request.split}, {len(views)} views", len(dataset)) as bar:
             batch: ViewBatch
             for batch in loader:
-                plain, together = recognise_views(
-                    network, batch.cuts, plan, device=resources.device, dtype=resources.dtype
-                )
+                plain, together = recognise(batch.cuts)
                 for needed, writer in writers.items():
                     seen = plain if needed.views == "plain" else together
                     logits = seen.logits.numpy()[:, order]

@@ -23,7 +23,7 @@ from productrec.data.view_presets import get_views
 from productrec.delimited import guard_cell
 from productrec.ensembling.blend import check_same_order, resolve_weights
 from productrec.errors import ArtifactError, DataError, describe_offenders
-from productrec.models.inference import recognise_views
+from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.recognition.fusion import Evidence, Fusion, compute_parts
@@ -149,7 +149,7 @@ def load_classifier(run: Path, recipe: Recipe) -> Classifier:
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
     if not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
-    resources = claim_resources(recipe)
+    resources = claim_resources(recipe, run)
     index, fusion, way = _load_fusion(run, recipe, checkpoint)
     classes = np.empty(0, np.int64)
     if index is not None:
@@ -221,11 +221,10 @@ def _classify(
     on_gpu = classifier.device.type == "cuda"
     workers = choose_loader_workers(classifier.recipe, classifier.device)
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=on_gpu)
+    recognise = ViewRecognizer(classifier.network, plan, device=classifier.device, dtype=classifier.dtype)
     batch: ViewBatch
     for batch in loader:
-        _, seen = recognise_views(
-            classifier.network, batch.cuts, plan, device=classifier.device, dtype=classifier.dtype
-        )
+        _, seen = recognise(batch.cuts)
         rows = batch.rows.tolist()
         ids = [paths[row] for row in rows]
         yield rows, _fuse(classifier, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from productrec import runtime
 from productrec.errors import RecipeError
 from productrec.runtime import autocast, catch_stop, choose_device, choose_dtype, count_cores, set_seed
 
@@ -68,14 +67,6 @@ def test_a_named_precision_is_taken(name: str) -> None:
     assert choose_dtype(name, CPU) == getattr(torch, name)
 
 
-@pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_on_a_cpu_asks_for_its_instructions(
-    monkeypatch: pytest.MonkeyPatch, has: bool, expected: torch.dtype
-) -> None:
-    monkeypatch.setattr(runtime, "_cpu_computes_bfloat16", lambda: has)
-    assert choose_dtype("auto", CPU) == expected
-
-
 @pytest.mark.parametrize(("has", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_auto_on_cuda_asks_the_card(monkeypatch: pytest.MonkeyPatch, has: bool, expected: torch.dtype) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has and not including_emulation)
@@ -84,6 +75,7 @@ def test_auto_on_cuda_asks_the_card(monkeypatch: pytest.MonkeyPatch, has: bool, 
 
 def test_auto_elsewhere_is_float32() -> None:
     assert choose_dtype("auto", torch.device("mps")) == torch.float32
+    assert choose_dtype("auto", CPU) == torch.float32
 
 
 def test_autocast_changes_products_only_below_float32() -> None:

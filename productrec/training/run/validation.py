@@ -14,7 +14,7 @@ from productrec.data.dataset import ViewBatch
 from productrec.errors import Interrupted
 from productrec.metrics.classification import compute_label_ranks
 from productrec.metrics.retrieval import compute_self_retrieval
-from productrec.models.inference import recognise_views
+from productrec.models.inference import ViewRecognizer
 from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.resources import Resources
@@ -148,8 +148,9 @@ def recognise_images(
     embeddings: list[Tensor] = []
     label_ranks: list[np.ndarray] = [np.empty(0, np.int64)]
     kept: list[int] = []
+    recognise = ViewRecognizer(network, [(0, False)], device=device, dtype=dtype)
     for batch in loader:
-        plain, _ = recognise_views(network, batch.cuts, [(0, False)], device=device, dtype=dtype)
+        plain, _ = recognise(batch.cuts)
         good = [position for position, row in enumerate(batch.rows.tolist()) if row not in batch.broken]
         rows = batch.rows[good].tolist()
         embeddings.append(plain.embeddings[good])

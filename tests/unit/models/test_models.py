@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from huggingface_hub import constants
 from torch.nn import functional as F
 
 from productrec.errors import ArtifactError, TrainingError
+from productrec.models import inference
 from productrec.models.backbone import build_backbone, synchronise_norms
-from productrec.models.inference import recognise_views
+from productrec.models.inference import ViewRecognizer
 from productrec.models.pooling import GeMPooling, compute_gem_pooling
 from productrec.models.recognizer import build_recognizer
 from productrec.training.run.checkpoint import save_checkpoint
@@ -121,25 +121,13 @@ def test_a_run_of_ours_gives_its_backbone(tmp_path, backbone, named, capfd):
         build_backbone(backbone, pretrained=str(place), side_px=48)
 
 
-def test_a_hub_out_of_reach_is_one_line_at_once(tmp_path, monkeypatch, capfd):
-    class Unreachable:
-        def head(self, address, timeout):
-            raise OSError("no route")
-
-    monkeypatch.setattr("productrec.models.weights.get_session", Unreachable)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(TrainingError, match=r"weights are not on this machine.*cannot be reached.*HF_ENDPOINT"):
-        build_backbone("resnet10t", pretrained=True, side_px=32)
-    assert "Retrying" not in capfd.readouterr().err
-    assert not constants.HF_HUB_OFFLINE
-
-
 def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():
     network = build()
     images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     plan = [(0, False), (0, True), (1, False)]
-    plain, together = recognise_views(network, [images, crops], plan, device=torch.device("cpu"), dtype=torch.float32)
+    recognise = ViewRecognizer(network, plan, device=torch.device("cpu"), dtype=torch.float32)
+    plain, together = recognise([images, crops])
     with torch.inference_mode():
         single = [network(batch) for batch in (images, images.flip(2), crops)]
     torch.testing.assert_close(plain.embeddings, single[0].embeddings)
@@ -149,7 +137,21 @@ def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():
 
 def test_a_plan_without_views_is_refused():
     with pytest.raises(ValueError, match="plain view"):
-        recognise_views(build(), [], [], device=torch.device("cpu"), dtype=torch.float32)
+        ViewRecognizer(build(), [], device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_a_cpu_sees_few_enough_images_at_a_time(monkeypatch):
+    network = build()
+    images = torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8)
+    cpu, plan = torch.device("cpu"), [(0, False), (0, True)]
+    whole = ViewRecognizer(network, plan, device=cpu, dtype=torch.float32)([images])
+    monkeypatch.setattr(inference, "_CHUNK_BYTES", 2 * 3 * inference.measure_largest(network, images[:1]))
+    seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    parts = ViewRecognizer(network, plan, device=cpu, dtype=torch.float32)([images])
+    assert seen == [1] + [2, 2, 2, 1] * 2  # the first is measured
+    for all_at_once, chunked in zip(whole, parts, strict=True):
+        torch.testing.assert_close(chunked, all_at_once)
 
 
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "resnet10t"])
