@@ -22,6 +22,7 @@ from productrec.training.step.objective import JointLoss
 from productrec.training.step.optimiser import build_optimizer
 from productrec.training.step.schedule import compute_rate_factor
 from productrec.training.step.trainer import Trainer
+from productrec.training.tricks.freezing import freeze_stages
 from productrec.training.tricks.jigsaw import Jigsaw
 from productrec.training.tricks.mixing import Mixing
 
@@ -52,6 +53,8 @@ def build_trainer(
     class_count = len(class_sizes)
     ranks = ranks or Ranks()
     recognizer = build_network(recipe, class_count, build_head=_choose_head(recipe, class_count, ranks, dtype))
+    if recipe.train.freeze_stages:
+        freeze_stages(recognizer, recipe.train.freeze_stages)
     head = recognizer.head
     if isinstance(head, ShardedHead) and dtype == torch.float16:  # its scale would differ between ranks
         raise RecipeError("train.shard_head: must have bfloat16 or float32 activations; give train.precision=float32.")

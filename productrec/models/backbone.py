@@ -13,11 +13,11 @@ import timm
 import torch
 from timm.data.config import resolve_model_data_config
 from timm.layers.norm_act import convert_sync_batchnorm
-from timm.models import load_checkpoint
+from timm.models import group_parameters, load_checkpoint
 from torch import Tensor, nn
 
 from productrec.console import say
-from productrec.errors import TrainingError, describe_error, describe_offenders
+from productrec.errors import RecipeError, TrainingError, describe_error, describe_offenders
 from productrec.models.weights.files import find_weights, read_own_weights
 from productrec.models.weights.hub import reach_hub, stay_offline
 from productrec.models.weights.packages import read_package
@@ -61,6 +61,29 @@ def synchronise_norms(module: nn.Module) -> nn.Module:
     """Batch norms that see the images of all ranks, with the activations that timm's norms have in them; in place."""
     converted: nn.Module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return converted
+
+
+def find_stages(network: nn.Module, *, needed_for: str) -> dict[str, int]:
+    """Stage of each parameter of a timm model, from 0 (the stem), by its name.
+
+    Stages are those of timm's coarse ``group_matcher``: of a transformer its blocks. What that leaves over, such as a
+    final norm, belongs to the last.
+
+    Raises:
+        RecipeError: the network tells none; ``needed_for`` says what wants them.
+    """
+    try:
+        matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
+    except (AttributeError, AssertionError):  # timm asserts where a model has fine groups alone
+        raise RecipeError(
+            f"{needed_for}: must have a backbone that tells its stages; {type(network).__name__} tells none. "
+            "Leave the setting at its default, or take another backbone."
+        ) from None
+    if isinstance(matcher, dict):
+        # timm's sign for "belongs to the group before", here for whatever no other pattern matches.
+        matcher = {**matcher, "rest": (("", (99999,)),)}
+    stages: dict[str, int] = group_parameters(network, matcher, reverse=True)
+    return stages
 
 
 def build_backbone(

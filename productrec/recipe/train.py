@@ -119,6 +119,11 @@ class TrainSettings(Settings):
         0, "newest epochs whose weights are averaged at the end, kept if that validates better; 0: off"
     )
     freeze_epochs: Count = setting(0, "epochs in which the heads learn alone, and the backbone stays as it is")
+    freeze_stages: Count = setting(
+        0,
+        "first stages of the backbone, the stem among them, that never learn: fine-tuning is faster, and small sets "
+        "spoil less of what was pretrained",
+    )
     validate_raw: bool = setting(True, "where weights are averaged, validate the raw ones beside them")
     patience: Count = setting(0, "validations without a better one after which training ends; 0: never")
     freeze_norms: bool = setting(

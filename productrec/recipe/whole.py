@@ -84,12 +84,13 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_norms(self) -> Recipe:
-        if self.train.freeze_norms and self.model.pretrained is False:
-            raise ValueError(
-                "train.freeze_norms keeps the statistics of pretrained weights; model.pretrained=false has none. Give "
-                "weights, or leave it at false"
-            )
+    def _check_frozen(self) -> Recipe:
+        for name in ("freeze_norms", "freeze_stages"):
+            if getattr(self.train, name) and self.model.pretrained is False:
+                raise ValueError(
+                    f"train.{name} keeps what pretrained weights hold; model.pretrained=false has none. Give weights, "
+                    "or leave it at its default"
+                )
         return self
 
     @model_validator(mode="after")

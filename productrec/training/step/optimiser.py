@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from productrec.errors import RecipeError
-from productrec.models.backbone import Backbone
+from productrec.models.backbone import Backbone, find_stages
 
 _Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -57,7 +57,7 @@ def build_optimizer(
             gradients, or ``layer_decay`` is under 1 and the backbone tells no stages.
     """
     network = backbone.network if isinstance(backbone, Backbone) else backbone
-    stages = _find_stages(network) if layer_decay < 1 else {}
+    stages = find_stages(network, needed_for="train.layer_decay below 1") if layer_decay < 1 else {}
     last = max(stages.values(), default=0)
     by_stage: dict[int, list[tuple[str, nn.Parameter]]] = {}
     for key, parameter in network.named_parameters():
@@ -103,27 +103,6 @@ def _list_spared(network: nn.Module) -> list[str]:
     """Names of parameters, or patterns of them, that timm does not decay."""
     no_weight_decay = getattr(network, "no_weight_decay", None)
     return sorted(no_weight_decay()) if callable(no_weight_decay) else []
-
-
-def _find_stages(network: nn.Module) -> dict[str, int]:
-    """Stage of each parameter, from 0, by its name.
-
-    Raises:
-        RecipeError: the network tells none.
-    """
-    from timm.models import group_parameters
-
-    try:
-        matcher = network.group_matcher(coarse=True)  # type: ignore[operator]
-    except (AttributeError, AssertionError):  # timm asserts where a model has fine groups alone
-        raise RecipeError(
-            f"train.layer_decay: must be 1 for a backbone that tells no stages; {type(network).__name__} tells none."
-        ) from None
-    if isinstance(matcher, dict):
-        # timm's sign for "belongs to the group before", here for whatever no other pattern matches.
-        matcher = {**matcher, "rest": (("", (99999,)),)}
-    stages: dict[str, int] = group_parameters(network, matcher, reverse=True)
-    return stages
 
 
 def _build_timm_optimizer(name: str, groups: list[dict[str, Any]], learning_rate: float) -> torch.optim.Optimizer:

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from productrec.errors import RecipeError
 from productrec.models.recognizer import build_recognizer
+from productrec.training.step.memory_estimate import estimate_kept_bytes
 from productrec.training.step.optimiser import build_optimizer
-from productrec.training.tricks.freezing import set_backbone_frozen, set_norms_frozen
+from productrec.training.tricks.freezing import freeze_stages, set_backbone_frozen, set_norms_frozen
 
 
 def build(optimizer, backbone="mobilenetv3_small_050"):
@@ -143,3 +145,61 @@ def test_norms_alone_keep_their_statistics_while_all_else_learns():
     body = copy(recognizer.backbone)
     run_step(recognizer, updates)
     assert any(name.endswith("running_mean") for name in find_moved(recognizer.backbone, body))
+
+
+def build_staged(backbone, count):
+    recognizer, _ = build("sgd", backbone)
+    freeze_stages(recognizer, count)
+    updates = build_optimizer(
+        "adamw",
+        backbone=recognizer.backbone,
+        heads=recognizer.iterate_head_parameters(),
+        centres=(),
+        learning_rate=1e-2,
+        head_rate_factor=1.0,
+        centre_rate_factor=1.0,
+        weight_decay=0.5,
+    )
+    set_backbone_frozen(recognizer.train(), False)
+    return recognizer, updates
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count", "stays"),
+    [
+        ("tf_efficientnet_lite0", 3, ("conv_stem", "bn1.", "blocks.0", "blocks.1")),
+        ("resnet10t", 2, ("conv1", "bn1.", "layer1")),
+        ("test_vit", 1, ("patch_embed", "cls_token", "pos_embed")),
+    ],
+)
+def test_first_stages_never_learn_and_all_later_ones_do(backbone, count, stays):
+    recognizer, updates = build_staged(backbone, count)
+    network = recognizer.backbone.network
+    before = copy(network)
+    for frozen in (False, True, False):  # epochs that freeze all of it wake nothing of them
+        set_backbone_frozen(recognizer.train(), frozen)
+        run_step(recognizer, updates)
+    moved = find_moved(network, before)
+    assert not any(name.startswith(stays) for name in moved)
+    later = {name for name, _ in network.named_parameters() if not name.startswith(stays)}
+    assert {name for name in later if name.endswith("weight")} <= moved
+
+
+def test_first_stages_hold_nothing_for_the_way_back():
+    recognizer, _ = build_staged("tf_efficientnet_lite0", 3)
+    whole, _ = build("sgd", "tf_efficientnet_lite0")
+    kept = [estimate_kept_bytes(network.backbone, 64) for network in (recognizer, whole)]
+    assert kept[0] < 0.6 * kept[1]
+
+
+def test_more_stages_than_there_are_is_refused():
+    recognizer, _ = build("sgd", "resnet10t")
+    with pytest.raises(RecipeError, match=r"below the 5 stages of the backbone; got 5.*freeze_epochs"):
+        freeze_stages(recognizer, 5)
+
+
+def test_a_backbone_that_tells_no_stages_is_refused():
+    recognizer, _ = build("sgd", "resnet10t")
+    recognizer.backbone.network = torch.nn.Conv2d(3, 8, 3)
+    with pytest.raises(RecipeError, match=r"train\.freeze_stages: must have a backbone that tells its stages"):
+        freeze_stages(recognizer, 1)
