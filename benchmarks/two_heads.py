@@ -1,9 +1,9 @@
-"""What the metric term, its batches and its weight are worth beside cross-entropy, from pretrained weights: seen classes.
+"""What the metric term, its batches and weight are worth beside cross-entropy, from pretrained weights, on seen classes.
 
-Every row is the same small fine-tuning of EfficientNet-Lite0 on the grocery images with another loss or sampler; the first
-has cross-entropy alone on shuffled batches, and the others are compared with it seed by seed. Figures are of the last
-epoch on the validation images: head alone, nearest neighbour among them, and head and vote of the training images fused.
-Runs use one thread each and are written down one by one: the same command goes on where it was stopped.
+Every row is the same small fine-tuning of EfficientNet-Lite0 on the grocery images with another loss or sampler; the
+first has cross-entropy alone on shuffled batches, and the others are compared with it seed by seed. Figures are of the
+last epoch on the validation images: head alone, nearest neighbour among them, and head and vote fused. Runs use one
+thread each and are written down one by one: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Row:
     settings: dict[str, Any]
 
 
-def _mix(weight: float, sampler: str, metric: str = "multi_similarity", **more: Any) -> dict[str, Any]:
-    return {"loss.metric": metric, "loss.metric_weight": weight, "train.sampler": sampler} | more
+def _mix(weight: float, sampler: str, metric: str = "multi_similarity") -> dict[str, Any]:
+    return {"loss.metric": metric, "loss.metric_weight": weight, "train.sampler": sampler}
 
 
 ROWS = (
@@ -72,7 +72,7 @@ ROWS = (
     Row("Multi-Similarity 1, mixed", _mix(1.0, "mixed")),
     Row(
         "Multi-Similarity 0.5, mixed, memory of 1,024",
-        _mix(0.5, "mixed", **{"loss.memory.rows": 1024, "loss.memory.start_step": 100}),
+        _mix(0.5, "mixed") | {"loss.memory.rows": 1024, "loss.memory.start_step": 100},
     ),
 )
 
