@@ -1,4 +1,4 @@
-"""What the metric term, its batches and weight are worth beside cross-entropy, from pretrained weights, on seen classes.
+"""What the metric term, its batches and weight are worth beside cross-entropy, from pretrained weights: seen classes.
 
 Every row is the same small fine-tuning of EfficientNet-Lite0 on the grocery images with another loss or sampler; the
 first has cross-entropy alone on shuffled batches, and the others are compared with it seed by seed. Figures are of the
