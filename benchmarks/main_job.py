@@ -16,7 +16,7 @@ from sections.figures import Row, describe_machine, print_markdown
 from productrec.runtime import prepare_process
 
 _ROOT = Path(__file__).resolve().parents[1]
-_SECTIONS = {"start": 10, "step": 20, "predict": 5, "submit": 3}  # and how often each is repeated
+_SECTIONS = {"start": 10, "step": 20, "predict": 5, "views": 3, "submit": 3}  # and how often each is repeated
 
 
 def main() -> None:
@@ -51,13 +51,20 @@ def _choose(name: str, options: argparse.Namespace, repeats: int) -> Callable[[]
         from sections.step import measure_step
 
         return lambda: measure_step(options.recipe, backbone=options.backbone, overrides=overrides, repeats=repeats)
+    source = options.images_of if (options.images_of / "images").is_dir() else None
+    if name == "views":
+        from sections.views import measure_views
+
+        return lambda: measure_views(
+            options.recipe, source=source, image_count=min(options.images, 256), repeats=repeats
+        )
     from sections.predict import measure_predict
 
     return lambda: measure_predict(
         options.recipe,
         backbone=options.backbone,
         overrides=overrides,
-        source=options.images_of if (options.images_of / "images").is_dir() else None,
+        source=source,
         image_count=options.images,
         repeats=repeats,
     )
