@@ -40,9 +40,8 @@ def choose_precision(recipe: Recipe, device: torch.device, *, use: str, run: Pat
     Raises:
         ArtifactError: what the run has kept cannot be read.
     """
-    precision = recipe.train.precision
-    if precision != "auto" or device.type != "cpu" or not computes_bfloat16():
-        return choose_dtype(precision, device)
+    if not is_timed(recipe, device):
+        return choose_dtype(recipe.train.precision, device)
     kept = read_precision(run, use) if run is not None else None
     if kept is not None:
         return kept
@@ -54,6 +53,11 @@ def choose_precision(recipe: Recipe, device: torch.device, *, use: str, run: Pat
         "train.precision sets it"
     )
     return chosen
+
+
+def is_timed(recipe: Recipe, device: torch.device) -> bool:
+    """Whether there is a choice to make by timing: on a CPU that computes bfloat16, where the recipe leaves it open."""
+    return recipe.train.precision == "auto" and device.type == "cpu" and computes_bfloat16()
 
 
 def keep_precision(run: Path, use: str, dtype: torch.dtype) -> None:

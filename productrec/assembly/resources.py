@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from productrec.assembly.precision import choose_precision, keep_precision
+from productrec.assembly.precision import choose_precision, is_timed, keep_precision
 from productrec.console import silence
 from productrec.data.dataset import choose_workers
 from productrec.recipe import Recipe
@@ -26,7 +26,7 @@ def claim_resources(recipe: Recipe, run: Path, ranks: Ranks | None = None) -> Re
     """
     device = take_own_device(choose_device(recipe.device))
     resources = _share_machine(recipe, device, ranks or Ranks(), run, use="predict")
-    if resources.ranks.is_first and recipe.train.precision == "auto":
+    if resources.ranks.is_first and is_timed(recipe, device):
         keep_precision(run, "predict", resources.dtype)
     return resources
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from productrec.assembly.precision import keep_precision
+from productrec.assembly.precision import is_timed, keep_precision
 from productrec.assembly.resources import join_training
 from productrec.assembly.resume import get_decisive_settings
 from productrec.assembly.session import build_session
@@ -103,7 +103,7 @@ def run_train(
             )
         if resources.ranks.is_first:
             start_run(folder, decisive, save_recipe(recipe))
-            if recipe.train.precision == "auto":
+            if is_timed(recipe, resources.device):
                 keep_precision(folder, "train", resources.dtype)
             say(_describe_start(recipe, session, resources))
         ending, soup = _run_session(session, recipe.loss.metric)
