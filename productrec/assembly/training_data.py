@@ -164,10 +164,13 @@ def warn_of_uneven_classes(data: TrainingData, sampler: EpochSampler, *, pk: boo
 
 
 def build_augmentations(recipe: Recipe) -> list[Augmentation]:
-    """One augmentation an epoch, where squares grow; else one for all."""
+    """One augmentation an epoch; all the same unless squares grow."""
     train = recipe.train
     sides = grow_sides(train.first_side_px or train.side_px, train.side_px, train.epochs)
-    built = {side_px: build_augmentation(train.augmentation, side_px) for side_px in dict.fromkeys(sides)}
+    built = {
+        side_px: build_augmentation(train.augmentation, side_px, bands=train.bands, band_share=train.band_share)
+        for side_px in dict.fromkeys(sides)
+    }
     return [built[side_px] for side_px in sides]
 
 

@@ -22,21 +22,34 @@ PRESETS = {
     "in_the_wild": "product, and tilt, blur, noise, compression, shade: test images unlike the training images",
     "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images, long trainings",
 }
+MEAN_COLOUR = (124.0, 116.0, 104.0)  # ImageNet's, which most backbones' normalisation takes to nearly 0
+_BAND_SEEDS = 2**32  # above every seed of a square, so that its bands have draws of their own
 
 
 class Augmentation:
-    """Turns an image of any size into a square for training, by a seed alone: workers and resumes change nothing."""
+    """Turns an image of any size into a square for training, by a seed alone: workers and resumes change nothing.
 
-    def __init__(self, pipeline: A.Compose, side_px: int) -> None:
+    ``masking``: what masks bands of the finished square, see `build_bands`; None for nothing.
+    """
+
+    def __init__(self, pipeline: A.Compose, side_px: int, masking: A.XYMasking | None = None) -> None:
         self._pipeline = pipeline
         self.side_px = side_px
+        self._masking = masking
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """Augment ``image`` (H, W, 3) uint8 with the randomness of ``seed``; returns (side_px, side_px, 3) uint8."""
+        """Augment ``image`` (H, W, 3) uint8 with the randomness of ``seed``, an integer from 0 to 2**32 - 1.
+
+        Returns:
+            (side_px, side_px, 3) uint8.
+        """
         self._pipeline.set_random_seed(seed)
         pixels: np.ndarray = self._pipeline(image=image)["image"]
         if pixels.shape != (self.side_px, self.side_px, 3):
             pixels = resize_square(pixels, self.side_px)
+        if self._masking is not None:
+            self._masking.set_random_seed(_BAND_SEEDS + seed)
+            pixels = self._masking(image=pixels)["image"]
         return np.ascontiguousarray(pixels)
 
 
@@ -55,14 +68,34 @@ def grow_sides(first_px: int, last_px: int, epochs: int) -> list[int]:
     return sides
 
 
-def build_augmentation(name: str, side_px: int) -> Augmentation:
+def build_bands(count: int, share: float, side_px: int) -> A.XYMasking | None:
+    """What masks bands of rows and bands of columns of a square; None for a ``count`` of 0.
+
+    Frequency and time masking of SpecAugment (Park et al., Interspeech 2019, section 2), on images: ``count`` times
+    along each axis a width is drawn from 0 to ``share`` of the side, then where the band lies, all evenly. Bands may
+    overlap. They are filled with ImageNet's mean colour, as the paper's with the mean of its spectrograms.
+    """
+    if not count:
+        return None
+    widths_px = (0, max(1, int(share * side_px)))
+    return A.XYMasking((count, count), (count, count), widths_px, widths_px, fill=MEAN_COLOUR, p=1.0)
+
+
+def build_augmentation(name: str, side_px: int, *, bands: int = 0, band_share: float = 0.2) -> Augmentation:
     """A preset by name, or a pipeline that ``albumentations.save`` wrote (YAML or JSON), by file.
+
+    Args:
+        name: of the preset, or of the file.
+        side_px: of the squares.
+        bands: see `build_bands`, as ``band_share``.
+        band_share: above 0 and below 1.
 
     Raises:
         RecipeError: neither a preset nor a readable pipeline.
     """
+    masking = build_bands(bands, band_share, side_px)
     if name in PRESETS:
-        return Augmentation(A.Compose(_build_preset(name, side_px)), side_px)
+        return Augmentation(A.Compose(_build_preset(name, side_px)), side_px, masking)
     path = Path(name)
     if not path.is_file():
         raise RecipeError(f"train.augmentation: must be one of {', '.join(PRESETS)} or a file; got {name!r}.")
@@ -84,7 +117,7 @@ def build_augmentation(name: str, side_px: int) -> Augmentation:
             f"{path}: must give back an RGB uint8 image; got {pixels.dtype} of shape {pixels.shape}. "
             "Leave out normalisation, conversion to grey and to tensors: the network's input is made later."
         )
-    return augmentation
+    return Augmentation(pipeline, side_px, masking)
 
 
 def _build_preset(name: str, side_px: int) -> list[Any]:

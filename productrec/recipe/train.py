@@ -83,6 +83,14 @@ class TrainSettings(Settings):
     augmentation: str = setting(
         "product", "none, light, product, in_the_wild, heavy, or a serialised albumentations file"
     )
+    bands: Count = setting(
+        0,
+        "bands of rows, and as many of columns, that are masked in every training image at most, beside "
+        "train.augmentation (SpecAugment, on images); 0: none; the paper has 1 or 2",
+    )
+    band_share: Annotated[float, Field(gt=0, lt=1)] = setting(
+        0.2, "largest share of the side that one of train.bands covers; widths are drawn evenly from 0 up to it"
+    )
     cut_mix: Fraction = setting(0.0, "share of batches mixed by CutMix; they have the classification term alone")
     mix_up: Fraction = setting(0.0, "share of batches mixed by MixUp; they have the classification term alone")
     mix_up_alpha: PositiveFloat = setting(0.4, "both parameters of the Beta distribution that MixUp draws shares from")

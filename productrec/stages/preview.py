@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from productrec.assembly.training_data import build_augmentations
 from productrec.data.dataset import TrainingImages
 from productrec.data.images import open_images
 from productrec.data.samplers import Draw
 from productrec.data.sheets import check_sheet_name, write_sheet
 from productrec.data.table import load_table
-from productrec.data.transforms import build_augmentation
 from productrec.data.views import resize_square
 from productrec.errors import DataError
 from productrec.recipe import Recipe
@@ -38,8 +38,8 @@ def run_preview(recipe: Recipe, out: Path, *, images: int = 8, epochs: int = 6) 
         raise DataError(f"{recipe.table}: splits {recipe.train.splits} hold no readable image. Look at the source.")
     side_px = recipe.train.side_px
     pictures = open_images(table, rows)
-    augmentation = build_augmentation(recipe.train.augmentation, side_px)
-    dataset = TrainingImages(pictures, np.zeros(len(rows), np.int64), augmentation, recipe.seed)
+    whole_size = build_augmentations(recipe)[-1]  # of the last epoch, where squares grow
+    dataset = TrainingImages(pictures, np.zeros(len(rows), np.int64), whole_size, recipe.seed)
     shown = np.unique(np.linspace(0, len(rows) - 1, min(images, len(rows))).round().astype(int)).tolist()
     write_sheet(
         out,

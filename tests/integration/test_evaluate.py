@@ -171,14 +171,14 @@ def test_options_without_effect_are_refused(finished, productrec):
 
 
 def write_products(folder, drawn):
-    """The drawn images as Stanford Online Products lists them: three classes to train on, three others to test on."""
+    """The drawn images as Stanford Online Products lists them: four classes to train on, two others to test on."""
     document = json.loads((drawn / "train.json").read_text())["images"]
     lists = {"train": [], "test": []}
     (folder / "shelf_final").mkdir(parents=True)
     for number, image in enumerate(document, start=1):
         name = f"shelf_final/{number}.jpg"
         (folder / name).write_bytes((drawn / "images" / image["id"]).read_bytes())
-        lists["train" if image["class"] < 3 else "test"].append(f"{number} {image['class'] + 1} 1 {name}")
+        lists["train" if image["class"] < 4 else "test"].append(f"{number} {image['class'] + 1} 1 {name}")
     for split, lines in lists.items():
         text = "\n".join(["image_id class_id super_class_id path", *lines])
         (folder / f"Ebay_{split}.txt").write_text(text + "\n")
@@ -188,7 +188,8 @@ def test_classes_the_head_does_not_know_are_judged_by_recall(place, drawn, produ
     write_products(place / "shop", drawn)
     recipe = {"name": "sop", "competition": "plain", "data": {"source": str(place / "shop"), "table": "data/sop"}}
     (place / "sop.yaml").write_text(json.dumps(recipe))
-    assert productrec("ingest", "shop", "--out", "data/sop").code == 0
+    held = ("--hold-out", "classes", "--validation-fraction", "0.5")
+    assert productrec("ingest", "shop", "--out", "data/sop", *held).code == 0
     trained = productrec("train", "sop.yaml", *TINY)
     assert trained.code == 0, trained.err
     assert "recall@1 decides" in trained.err

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from productrec.data.transforms import MEAN_COLOUR
 from productrec.recognition.probabilities import load_probabilities
 from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY, write_recipe
@@ -105,6 +106,14 @@ def test_a_preview_shows_each_image_and_its_epochs(finished, productrec):
     sheet = cv2.imread(str(finished / "out" / "sheet.png"))
     assert sheet.shape == (3 * 36, 3 * 36, 3)
     assert productrec("preview", "tiny.yaml", *TINY, "--out", "sheet.gif").code == 2
+    banded = productrec("preview", "tiny.yaml", *TINY, "train.bands=2", "--out", "out/bands.png", "--images", "3")
+    assert banded.code == 0, banded.err
+    same = productrec("preview", "tiny.yaml", *TINY, "train.bands=0", "--out", "out/plain.png", "--images", "3")
+    assert same.code == 0, same.err
+    bands, plain = (cv2.imread(str(finished / "out" / f"{name}.png")) for name in ("bands", "plain"))
+    changed = (bands != plain).any(axis=2)
+    assert (bands[changed] == tuple(reversed(MEAN_COLOUR))).all()  # OpenCV reads blue first
+    assert not changed[:, :36].any() and changed[:, 36:].mean() > 0.1  # the images as they are stand first
 
 
 def test_an_archive_is_ingested_and_explained(place, drawn, productrec):

@@ -14,7 +14,11 @@ from productrec.recipe import Recipe, build_recipe, list_settings, load_recipe, 
 from productrec.settings.fields import walk_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = [*sorted((ROOT / "pipelines").glob("*.yaml")), ROOT / "productrec" / "demo" / "demo.yaml"]
+SHIPPED = [
+    *sorted((ROOT / "pipelines").glob("*.yaml")),
+    *sorted((ROOT / "pipelines" / "papers").glob("*.yaml")),
+    ROOT / "productrec" / "demo" / "demo.yaml",
+]
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def test_every_shipped_recipe_loads_and_so_do_its_members(path: Path) -> None:
 
 
 def test_shipped_recipes_are_there() -> None:
-    assert len(SHIPPED) >= 2
+    assert len(SHIPPED) >= 7
     assert all(path.is_file() for path in SHIPPED)
 
 
@@ -137,6 +141,9 @@ def test_several_faults_are_told_at_once(write) -> None:
         ("train: {learning_rate: .inf}", "train.learning_rate: "),
         ("train: {learning_rate: .nan}", "train.learning_rate: "),
         ("train: {learning_rate: -0.1}", "train.learning_rate: "),
+        ("train: {bands: -1}", "train.bands: "),
+        ("train: {band_share: 0}", "train.band_share: "),
+        ("train: {band_share: 1}", "train.band_share: "),
         ("train: {keep_best_by: accuracy}", "train.keep_best_by: "),
         ("train: 3", "train: "),
         ("loss: {metric: triplets}", "Did you mean triplet?"),

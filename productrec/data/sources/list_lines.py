@@ -1,7 +1,8 @@
 """Lines of the list files that the retrieval benchmarks come with.
 
-Classes that these benchmarks test on are never trained on. Their images stand in the split val, with their labels,
-because Recall@K is measured among them; where a benchmark tells queries from gallery, the column ``role`` does.
+Classes that these benchmarks test on are never trained on, nor looked at while a network trains: their images stand in
+the split test, with their labels, because Recall@K is measured among them. Where a benchmark tells queries from
+gallery, the column ``role`` does.
 """
 
 from __future__ import annotations

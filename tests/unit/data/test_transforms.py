@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from productrec.data.transforms import PRESETS, Augmentation, build_augmentation
+from productrec.data.transforms import MEAN_COLOUR, PRESETS, Augmentation, build_augmentation
 from productrec.errors import RecipeError
 
 SIDE = 24
@@ -27,10 +27,14 @@ STEPS = (A.RandomCrop(32, 40), A.HorizontalFlip(p=0.5), A.RandomBrightnessContra
 
 
 @pytest.fixture(params=[*PRESETS, "steps.yaml", "steps.json", "steps.yml"])
-def augmentation(request: pytest.FixtureRequest, tmp_path: Path) -> Augmentation:
+def name(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Every preset, and a pipeline of someone's own in both file formats."""
-    name = request.param
-    return build_augmentation(name if name in PRESETS else str(save_pipeline(tmp_path / name, *STEPS)), SIDE)
+    return request.param if request.param in PRESETS else str(save_pipeline(tmp_path / request.param, *STEPS))
+
+
+@pytest.fixture
+def augmentation(name: str) -> Augmentation:
+    return build_augmentation(name, SIDE)
 
 
 def test_the_seed_alone_decides_the_pixels(augmentation: Augmentation) -> None:
@@ -43,10 +47,9 @@ def test_the_seed_alone_decides_the_pixels(augmentation: Augmentation) -> None:
         assert np.array_equal(a, b)
 
 
-def test_different_seeds_differ_unless_nothing_is_random(augmentation: Augmentation, request) -> None:
+def test_different_seeds_differ_unless_nothing_is_random(augmentation: Augmentation, name: str) -> None:
     squares = {augmentation(draw_noise(), seed).tobytes() for seed in range(8)}
-    nothing = request.node.callspec.params["augmentation"] == "none"
-    assert len(squares) == 1 if nothing else len(squares) >= 6
+    assert len(squares) == 1 if name == "none" else len(squares) >= 6
 
 
 def test_two_builds_of_one_pipeline_agree(tmp_path: Path) -> None:
@@ -92,6 +95,77 @@ def test_a_single_transform_is_a_pipeline_too(tmp_path: Path) -> None:
     flipped = build_augmentation(str(path), SIDE)
     image = draw_noise(SIDE, SIDE)
     assert np.array_equal(flipped(image, 0), image[:, ::-1])
+
+
+# ---------------------------------------------------------------- bands
+
+
+def find_bands(square: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows (side_px,) and which columns (side_px,) of a square are masked from edge to edge."""
+    is_masked = (square == np.array(MEAN_COLOUR)).all(axis=2)
+    return is_masked.all(axis=1), is_masked.all(axis=0)
+
+
+def count_runs(lines: np.ndarray) -> int:
+    return int((np.diff(lines.astype(int), prepend=0) == 1).sum())
+
+
+def test_bands_mask_an_image_and_change_nothing_else(name: str) -> None:
+    plain, banded = build_augmentation(name, SIDE), build_augmentation(name, SIDE, bands=2, band_share=0.25)
+    found = 0
+    for seed in range(12):
+        before, after = plain(draw_noise(), seed), banded(draw_noise(), seed)
+        rows, columns = find_bands(after)
+        assert rows.sum() <= 12 and columns.sum() <= 12
+        assert np.array_equal(after[~rows][:, ~columns], before[~rows][:, ~columns])
+        assert after.shape == before.shape and after.dtype == np.uint8 and after.flags["C_CONTIGUOUS"]
+        found += rows.any() and columns.any()
+    assert found >= 6
+
+
+@pytest.mark.parametrize(("count", "share", "widest_px"), [(1, 0.25, 6), (2, 0.25, 6), (3, 0.1, 2), (1, 0.001, 1)])
+def test_bands_lie_along_both_axes_as_many_and_as_wide_as_said(count: int, share: float, widest_px: int) -> None:
+    augmentation = build_augmentation("none", SIDE, bands=count, band_share=share)
+    found = np.array([np.stack(find_bands(augmentation(draw_noise(), seed))) for seed in range(300)])
+    for lines in np.moveaxis(found, 1, 0):  # rows, then columns: (300, SIDE)
+        assert max(map(count_runs, lines)) == count
+        assert lines.sum(axis=1).max() <= count * widest_px
+        assert lines.any(axis=0).all()  # nowhere is out of reach, the edges neither
+        single = lines[[count_runs(line) == 1 for line in lines]].sum(axis=1)
+        assert single.min() == 1
+        if count == 1:
+            assert single.max() == widest_px
+            assert (~lines.any(axis=1)).any()  # a width of 0
+    assert (found[:, 0] != found[:, 1]).any(axis=1).mean() > 0.5  # rows and columns are drawn apart
+
+
+def test_the_seed_alone_decides_the_bands(name: str) -> None:
+    one, two = (build_augmentation(name, SIDE, bands=2) for _ in range(2))
+    first = [one(draw_noise(), seed) for seed in range(6)]
+    two(draw_noise(35, 90), 2**32 - 1)
+    again = [two(draw_noise(), seed) for seed in reversed(range(6))][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len({np.stack(find_bands(square)).tobytes() for square in first}) >= 5
+
+
+def test_bands_do_not_go_with_what_the_rest_draws() -> None:
+    """One band of the left half stands as often in images that are mirrored as in others."""
+    mirrored, left = [], []
+    plain, banded = build_augmentation("light", SIDE), build_augmentation("light", SIDE, bands=1)
+    ramp = np.repeat(np.arange(80, dtype=np.uint8)[None, :, None], 60, axis=0).repeat(3, axis=2)
+    for seed in range(400):
+        square, columns = plain(ramp, seed), find_bands(banded(ramp, seed))[1]
+        mirrored.append(square[0, 0, 0] > square[0, -1, 0])
+        left.append(np.flatnonzero(columns).mean() if columns.any() else SIDE / 2)
+    assert 0.4 < np.mean(mirrored) < 0.6
+    assert abs(np.corrcoef(mirrored, left)[0, 1]) < 0.2
+
+
+def test_an_image_is_not_written_into() -> None:
+    image = draw_noise(SIDE, SIDE)
+    before = image.copy()
+    build_augmentation("none", SIDE, bands=2)(image, 3)
+    assert np.array_equal(image, before)
 
 
 # ---------------------------------------------------------------- what is refused

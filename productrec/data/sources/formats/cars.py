@@ -14,7 +14,7 @@ TRAIN_CLASSES = 98
 
 
 def read_cars(source: Path, options: ReadOptions) -> SourceRows:
-    """Read the annotations: the first 98 classes to train on, the others stand in val.
+    """Read the annotations: the first 98 classes to train on, the others are test images.
 
     Raises:
         DataError: the file is not of this form.
@@ -31,7 +31,7 @@ def read_cars(source: Path, options: ReadOptions) -> SourceRows:
     rows = SourceRows()
     rows.class_names = dict(enumerate(names, start=1))
     for name, label in entries:
-        rows.add(name, "train" if label <= TRAIN_CLASSES else "val", label, path=name)
+        rows.add(name, "train" if label <= TRAIN_CLASSES else "test", label, path=name)
     return rows
 
 

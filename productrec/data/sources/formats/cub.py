@@ -14,7 +14,7 @@ TRAIN_CLASSES = 100
 
 
 def read_cub(source: Path, options: ReadOptions) -> SourceRows:
-    """Read images, their classes and these' names: the first 100 classes to train on, the others stand in val.
+    """Read images, their classes and these' names: the first 100 classes to train on, the others are test images.
 
     Raises:
         DataError: a file is not of this form.
@@ -29,7 +29,7 @@ def read_cub(source: Path, options: ReadOptions) -> SourceRows:
         if image not in labels:
             raise DataError(f"{labelled}: must give every image a class; image {image} has none.")
         label = read_class_id(labels[image], f"{labelled}: the class of image {image}")
-        split = "train" if label <= TRAIN_CLASSES else "val"
+        split = "train" if label <= TRAIN_CLASSES else "test"
         rows.add(name, split, label, path=f"images/{name}" if (source / "images").is_dir() else name)
     return rows
 

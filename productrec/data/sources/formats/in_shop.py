@@ -13,7 +13,7 @@ LIST = "list_eval_partition.txt"
 
 
 def read_in_shop(source: Path, options: ReadOptions) -> SourceRows:
-    """Read the list: items to train on; other items, as queries and gallery, stand in val.
+    """Read the list: items to train on; other items, as queries and gallery, are test images.
 
     Raises:
         DataError: the file is not of this form.
@@ -30,7 +30,7 @@ def read_in_shop(source: Path, options: ReadOptions) -> SourceRows:
         if category:
             rows.class_paths[label] = category
         role = None if status == "train" else status
-        rows.add(name, "train" if status == "train" else "val", label, path=name, role=role)
+        rows.add(name, "train" if status == "train" else "test", label, path=name, role=role)
     return rows
 
 

@@ -12,13 +12,13 @@ TRAIN, TEST = "Ebay_train.txt", "Ebay_test.txt"
 
 
 def read_sop(source: Path, options: ReadOptions) -> SourceRows:
-    """Read both lists: 11,318 classes to train on, 11,316 others to test on, which stand in val.
+    """Read both lists: 11,318 classes to train on, 11,316 others to test on.
 
     Raises:
         DataError: a file is not of this form.
     """
     rows = SourceRows()
-    for name, split in ((TRAIN, "train"), (TEST, "val")):
+    for name, split in ((TRAIN, "train"), (TEST, "test")):
         path = source / name
         for line, (_image, class_id, _category, image_path) in read_lines(path, columns=4, skip=1):
             label = read_class_id(class_id, f"{path}, line {line}: a class")

@@ -36,7 +36,7 @@ def test_stanford_online_products(tmp_path: Path) -> None:
     )
     rows = read(tmp_path, "sop")
     assert rows.image_id == ["bicycle_final/a b.JPG", "bicycle_final/c.JPG", "lamp_final/d.JPG"]
-    assert rows.split == ["train", "train", "val"]
+    assert rows.split == ["train", "train", "test"]
     assert rows.label == [1, 1, 2]
     assert rows.class_paths == {1: "bicycle", 2: "lamp"}
     (tmp_path / "Ebay_test.txt").write_text(head + "3 two 1 lamp/d.JPG\n")
@@ -54,7 +54,7 @@ def test_in_shop_tells_queries_from_gallery(tmp_path: Path) -> None:
     write(tmp_path, list_eval_partition_dot_txt="\n".join(lines))
     rows = read(tmp_path, "in_shop")
     assert rows.role == [None, "query", "gallery"]
-    assert rows.split == ["train", "val", "val"]
+    assert rows.split == ["train", "test", "test"]
     assert rows.class_names == {0: "id_01", 1: "id_07"}
     assert rows.class_paths == {0: "WOMEN/Dresses", 1: "MEN/Tees"}
     (tmp_path / "list_eval_partition.txt").write_text("\n".join([*lines, "img/x id_1 probe"]))
@@ -71,7 +71,7 @@ def test_cub_is_split_by_class(tmp_path: Path) -> None:
         images__x="",
     )
     rows = read(tmp_path, "cub")
-    assert rows.split == ["train", "val"]
+    assert rows.split == ["train", "test"]
     assert rows.path == ["images/001.Auk/a.jpg", "images/101.Owl/b.jpg"]
     assert rows.class_names == {1: "Auk", 101: "Owl"}
 
@@ -86,7 +86,7 @@ def test_cars_is_split_by_class(tmp_path: Path) -> None:
     names = np.array([f"car {number}" for number in range(1, 100)], dtype=object)
     savemat(tmp_path / "cars_annos.mat", {"annotations": entries, "class_names": names})
     rows = read(tmp_path, "cars")
-    assert rows.split == ["train", "val"]
+    assert rows.split == ["train", "test"]
     assert rows.label == [1, 99]
     assert rows.class_names[99] == "car 99"
     (tmp_path / "cars_annos.mat").write_text("nothing")
