@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ PRESETS = {
     "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images, long trainings",
 }
 MEAN_COLOUR = (124.0, 116.0, 104.0)  # ImageNet's, which most backbones' normalisation takes to nearly 0
-_BAND_SEEDS = 2**32  # above every seed of a square, so that its bands have draws of their own
 
 
 class Augmentation:
@@ -43,12 +43,14 @@ class Augmentation:
         Returns:
             (side_px, side_px, 3) uint8.
         """
-        self._pipeline.set_random_seed(seed)
+        # One stream for all: `set_random_seed` gives each transform a stream that begins alike, which ties what they do.
+        numbers, draws = np.random.default_rng(seed), random.Random(seed)
+        self._pipeline.set_random_state(numbers, draws)
         pixels: np.ndarray = self._pipeline(image=image)["image"]
         if pixels.shape != (self.side_px, self.side_px, 3):
             pixels = resize_square(pixels, self.side_px)
         if self._masking is not None:
-            self._masking.set_random_seed(_BAND_SEEDS + seed)
+            self._masking.set_random_state(numbers, draws)
             pixels = self._masking(image=pixels)["image"]
         return np.ascontiguousarray(pixels)
 
@@ -120,21 +122,26 @@ def build_augmentation(name: str, side_px: int, *, bands: int = 0, band_share: f
     return Augmentation(pipeline, side_px, masking)
 
 
+def _crop(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> A.RandomResizedCrop:
+    """A random part made a square, shrunk by averaging, as views are: lines that flicker would be another product's."""
+    return A.RandomResizedCrop(size, scale=scale, ratio=ratio, area_for_downscale="image")
+
+
 def _build_preset(name: str, side_px: int) -> list[Any]:
     size = (side_px, side_px)
     if name == "none":
         return [A.Resize(*size, interpolation=cv2.INTER_AREA)]
     if name == "light":
-        return [A.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(0.8, 1.25)), A.HorizontalFlip(p=0.5)]
+        return [_crop(size, (0.5, 1.0), (0.8, 1.25)), A.HorizontalFlip(p=0.5)]
     if name == "product":
         return [
-            A.RandomResizedCrop(size, scale=(0.35, 1.0), ratio=(0.75, 4 / 3)),
+            _crop(size, (0.35, 1.0), (0.75, 4 / 3)),
             A.HorizontalFlip(p=0.5),
             A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.03, 0.03), p=0.8),
         ]
     if name == "in_the_wild":
         return [
-            A.RandomResizedCrop(size, scale=(0.3, 1.0), ratio=(0.75, 4 / 3)),
+            _crop(size, (0.3, 1.0), (0.75, 4 / 3)),
             A.HorizontalFlip(p=0.5),
             A.Perspective(scale=(0.02, 0.08), p=0.4, border_mode=cv2.BORDER_REFLECT_101),
             A.Affine(rotate=(-15, 15), p=0.4, border_mode=cv2.BORDER_REFLECT_101),
@@ -151,7 +158,7 @@ def _build_preset(name: str, side_px: int) -> list[Any]:
             A.ImageCompression(quality_range=(35, 90), p=0.3),
         ]
     return [
-        A.RandomResizedCrop(size, scale=(0.2, 1.0), ratio=(0.7, 1.4)),
+        _crop(size, (0.2, 1.0), (0.7, 1.4)),
         A.HorizontalFlip(p=0.5),
         A.Affine(rotate=(-25, 25), shear=(-8, 8), p=0.5, border_mode=cv2.BORDER_REFLECT_101),
         A.ColorJitter(brightness=(0.7, 1.3), contrast=(0.7, 1.3), saturation=(0.7, 1.3), hue=(-0.04, 0.04), p=0.8),

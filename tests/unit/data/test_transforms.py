@@ -230,3 +230,23 @@ def test_a_pipeline_that_gives_no_rgb_bytes_is_refused(tmp_path: Path, steps: tu
     message = refuse(str(save_pipeline(tmp_path / "a.yaml", *steps)))
     assert "must give back an RGB uint8 image" in message
     assert got in message
+
+
+def test_what_one_transform_does_says_nothing_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "flips.yaml"
+    A.save(A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]), path, data_format="yaml")
+    augmentation = build_augmentation(str(path), 2)
+    image = np.arange(4, dtype=np.uint8).reshape(2, 2, 1).repeat(3, axis=2)
+    corners = [int(augmentation(image, seed)[0, 0, 0]) for seed in range(400)]
+    for corner in range(4):  # neither, across, down, both
+        assert 70 < corners.count(corner) < 130
+
+
+@pytest.mark.parametrize("preset", ["light", "product", "in_the_wild"])
+def test_crops_are_shrunk_by_averaging(preset: str) -> None:
+    """Lines of one pixel become grey, as they do in the views of a test image; taken apart they would flicker."""
+    lines = np.zeros((256, 256, 3), np.uint8)
+    lines[:, ::2] = 255
+    augmentation = build_augmentation(preset, 32)
+    quiet = [seed for seed in range(20) if np.std(augmentation(lines, seed)[:, :, 0].astype(float)) < 40]
+    assert len(quiet) >= 16  # blur, noise and shade come on top of some
