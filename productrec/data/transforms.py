@@ -43,7 +43,7 @@ class Augmentation:
         Returns:
             (side_px, side_px, 3) uint8.
         """
-        # One stream for all: `set_random_seed` gives each transform a stream that begins alike, which ties what they do.
+        # One stream for all: `set_random_seed` gives each transform one that begins alike, which ties what they do.
         numbers, draws = np.random.default_rng(seed), random.Random(seed)
         self._pipeline.set_random_state(numbers, draws)
         pixels: np.ndarray = self._pipeline(image=image)["image"]
