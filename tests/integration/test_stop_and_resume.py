@@ -206,11 +206,11 @@ def test_two_processes_train_one_model_and_a_fault_keeps_its_line_and_code(finis
     )
     assert together.returncode == 0, together.stderr
     assert together.stderr.count("class probabilities") == 1
-    arrays = [path for path in (finished / "runs/two").rglob("*.npy") if "neighbours" not in path.parts]
-    seen = {path: np.load(path).astype(np.float32) for path in arrays}
-    assert {path.name for path in seen} >= {"embeddings.npy", "logits.npy", "probabilities.npy"}
+    # One process searches and votes; what two share is embedding, and a tie of neighbours may turn on its rounding.
+    seen = {path: np.load(path) for path in (finished / "runs/two/embeddings").rglob("*.npy")}
+    assert {path.name for path in seen} >= {"embeddings.npy", "logits.npy"}
     for name in ("embeddings", "neighbours", "predictions"):
         shutil.rmtree(finished / "runs/two" / name)
     assert productrec(*command).code == 0
     for path, values in seen.items():
-        assert np.abs(values - np.load(path).astype(np.float32)).max() < 5e-3, path
+        np.testing.assert_allclose(values, np.load(path), atol=1e-4, err_msg=str(path))
