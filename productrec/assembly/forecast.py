@@ -18,29 +18,30 @@ from productrec.recipe import Recipe
 
 @dataclass(frozen=True)
 class Work:
-    """Seconds that the network wants and seconds that loading does; ``overlaps``: loader processes do the latter."""
+    """Seconds that the network wants, seconds that loading does, and how few both take at best; see `share_time`."""
 
     network: float
     loading: float
-    overlaps: bool
+    shortest: float
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.network + other.network, self.loading + other.loading, self.overlaps)
-
-    @property
-    def shortest(self) -> float:
-        """Seconds where the lesser of both hides behind the greater."""
-        return max(self.network, self.loading) if self.overlaps else self.longest
+        """Work that is done one after the other."""
+        return Work(self.network + other.network, self.loading + other.loading, self.shortest + other.shortest)
 
     @property
     def longest(self) -> float:
-        """Seconds where they take turns, as on cores that both want."""
+        """Seconds where network and loading take turns, as on cores that both want."""
         return self.network + self.loading
 
     @property
     def limit(self) -> str:
         """Which of both it waits for."""
         return "the network" if self.network >= self.loading else "loading"
+
+
+def share_time(network: float, loading: float, *, overlaps: bool) -> Work:
+    """Work whose lesser part hides behind the greater at best, where loader processes let them overlap."""
+    return Work(network, loading, max(network, loading) if overlaps else network + loading)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def forecast_steps(recipe: Recipe, rehearsal: Rehearsal) -> Work:
         for phase, count in epochs.items()
     )
     images = rehearsal.steps_per_epoch * len(rehearsal.phases) * rehearsal.batch_images
-    return Work(network, images / rehearsal.loaded, _overlaps(recipe))
+    return share_time(network, images / rehearsal.loaded, overlaps=_overlaps(recipe))
 
 
 def interpolate_seconds(phase: Phase, steps: dict[Phase, Timing]) -> float:
@@ -75,7 +76,7 @@ def forecast_looks(recipe: Recipe, rehearsal: Rehearsal, dtype: torch.dtype) -> 
     """What a training in activations of ``dtype`` looks at through the plain view: validation, mining, merging."""
     images = sum(rehearsal.looks.values())
     seconds = rehearsal.passes[recipe.train.side_px, dtype]
-    return Work(images * seconds, images / rehearsal.viewed["plain"], _overlaps(recipe))
+    return share_time(images * seconds, images / rehearsal.viewed["plain"], overlaps=_overlaps(recipe))
 
 
 def list_forwards(recipe: Recipe, table: ImageTable) -> list[Forward]:
@@ -93,11 +94,12 @@ def list_forwards(recipe: Recipe, table: ImageTable) -> list[Forward]:
 
 def forecast_prediction(recipe: Recipe, table: ImageTable, rehearsal: Rehearsal, dtype: torch.dtype) -> Work:
     """Embedding all that a first prediction wants, in activations of ``dtype``; search and vote are not in it."""
-    work = Work(0.0, 0.0, _overlaps(recipe))
+    work = Work(0.0, 0.0, 0.0)
     for forward in list_forwards(recipe, table):
         sides = list_view_sides(forward.preset, recipe.train.side_px)
         seconds = forward.images * sum(rehearsal.passes[side_px, dtype] for side_px in sides)
-        work += Work(seconds, forward.images / rehearsal.viewed[forward.preset], work.overlaps)
+        loading = forward.images / rehearsal.viewed[forward.preset]
+        work += share_time(seconds, loading, overlaps=_overlaps(recipe))
     return work
 
 

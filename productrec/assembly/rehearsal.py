@@ -117,7 +117,8 @@ def rehearse(
     checkpoint = count_checkpoint_bytes(trainer)
     network = trainer.evaluated.eval()
     del trainer  # and with it moments and gradients
-    passes = _time_passes(recipe, network, training, prediction)
+    presets = list(dict.fromkeys(["plain", *(request.views for request in list_requests(recipe, table))]))
+    passes = _time_passes(recipe, presets, network, training, prediction)
     del network
     return Rehearsal(
         images=len(data.rows),
@@ -129,7 +130,7 @@ def rehearse(
         looks=looks,
         loaded=_measure_loading(recipe, table, data, training),
         passes=passes,
-        viewed=_measure_viewing(recipe, table, prediction),
+        viewed=_measure_viewing(recipe, presets, table, prediction),
         checkpoint=checkpoint,
         step_bytes=step_bytes,
         device_peak=peaks[0],
@@ -194,10 +195,9 @@ def _count_looks(
 
 
 def _time_passes(
-    recipe: Recipe, network: nn.Module, training: Resources, prediction: Resources
+    recipe: Recipe, presets: list[str], network: nn.Module, training: Resources, prediction: Resources
 ) -> dict[tuple[int, torch.dtype], float]:
     """Seconds of one image's forward pass, by side and number type, where training or prediction has it."""
-    presets = {"plain", recipe.predict.tta, recipe.predict.gallery_tta}
     sides = sorted({side_px for preset in presets for side_px in list_view_sides(preset, recipe.train.side_px)})
     wanted = {(side_px, prediction.dtype): prediction for side_px in sides}
     wanted[recipe.train.side_px, training.dtype] = training
@@ -227,13 +227,13 @@ def _count_loaded(batches: Batches, epoch: int) -> Iterator[int]:
             yield len(batch.labels)
 
 
-def _measure_viewing(recipe: Recipe, table: ImageTable, resources: Resources) -> dict[str, float]:
+def _measure_viewing(recipe: Recipe, presets: list[str], table: ImageTable, resources: Resources) -> dict[str, float]:
     """Images a second from the loader alone, by preset of their views; presets with the same cuts are timed once."""
     split = next(split for split in ("test", "val", "train") if len(table.select([split])))
     images = open_images(table, table.select([split]).iloc[:_VIEWED_IMAGES])
     rates: dict[tuple[object, ...], float] = {}
     viewed = {}
-    for preset in dict.fromkeys(["plain", *(request.views for request in list_requests(recipe, table))]):
+    for preset in presets:
         views = get_views(preset)
         cuts = tuple(dict.fromkeys(view.cut for view in views))
         if cuts not in rates:

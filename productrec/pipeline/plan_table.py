@@ -7,6 +7,7 @@ import torch
 from productrec.assembly.forecast import Work
 from productrec.assembly.rehearsal import Phase
 from productrec.console import print_table, warn
+from productrec.runtime import count_cores
 from productrec.stages.plan import MemberPlan, RecipePlan
 
 _TIMED, _COMPUTED, _SEEN = "timed here", "computed", "seen here"
@@ -92,7 +93,7 @@ def _list_training(member: MemberPlan) -> list[_Row]:
     rows.append(("loading", f"{_round(seen.loaded)} images/s", f"{_TIMED}, {recipe.train.augmentation} augmentation"))
     for name, count in seen.looks.items():
         rows.append((name, f"{count:,} images", f"{_COMPUTED}; they go forward through the plain view"))
-    how = _describe_limit(member.train_work)
+    how = _describe_limit(member, member.train_work)
     if recipe.train.patience:
         how += "; train.patience may end it sooner"
     return [*rows, ("training takes", describe_work(member.train_work), how)]
@@ -110,7 +111,7 @@ def _list_prediction(member: MemberPlan) -> list[_Row]:
     for forward in member.forwards:
         count = f"{forward.images:,} x {forward.views} views = {forward.images * forward.views:,}"
         rows.append((f"forward passes, {forward.split}", count, f"{_COMPUTED}; {forward.preset}"))
-    how = f"{_describe_limit(member.predicting)}; search and vote come on top"
+    how = f"{_describe_limit(member, member.predicting)}; search and vote come on top"
     return [*rows, ("embedding takes", describe_work(member.predicting), how)]
 
 
@@ -144,6 +145,10 @@ def _list_whole(plan: RecipePlan) -> list[_Row]:
     predicting = sum((member.predicting for member in members[1:]), members[0].predicting)
     how = f"{_COMPUTED}: least where loading hides behind the network, most where they take turns"
     rows = [("training takes", describe_work(training), how), ("embedding takes", describe_work(predicting), how)]
+    if plan.load is not None:
+        rows.append(
+            ("load before", f"{plan.load:.1f} on {count_cores()} cores", f"{_SEEN}; with other work all takes longer")
+        )
     if plan.free_memory is not None:
         rows.append(("free memory", describe_bytes(plan.free_memory), f"{_SEEN}, before anything was built"))
     if plan.free_device is not None:
@@ -154,11 +159,7 @@ def _list_whole(plan: RecipePlan) -> list[_Row]:
     rows += [
         ("disk: to be written", describe_bytes(plan.written_bytes), f"{_COMPUTED}{spare}"),
         ("disk: free", describe_bytes(plan.free_disk), f"{_SEEN}, where the runs lie"),
-        (
-            "disk: table, packed images",
-            describe_bytes(plan.table_bytes),
-            _SEEN,
-        ),
+        ("disk: table, packed images", describe_bytes(plan.table_bytes), _SEEN),
     ]
     if plan.kept_bytes:
         rows.append(
@@ -167,8 +168,8 @@ def _list_whole(plan: RecipePlan) -> list[_Row]:
     return rows
 
 
-def _describe_limit(work: Work) -> str:
-    if not work.overlaps:
+def _describe_limit(member: MemberPlan, work: Work) -> str:
+    if not member.training.workers:
         return f"{_COMPUTED}; without loader processes the network waits for every batch"
     least, most = sorted((work.network, work.loading))
     return f"{_COMPUTED}; limit: {work.limit}, which wants {most / max(least, 1e-9):,.1f} times as long as the other"

@@ -62,7 +62,10 @@ class MemberPlan:
 
 @dataclass(frozen=True)
 class RecipePlan:
-    """What a recipe takes: each of its models, what they share, and what the machine has, in bytes."""
+    """What a recipe takes: each of its models, what they share, and what the machine has, in bytes.
+
+    ``load``: processes that wanted a core before (the load average of a minute); None where the system does not say.
+    """
 
     members: dict[str, MemberPlan]
     ensemble_bytes: int
@@ -72,6 +75,7 @@ class RecipePlan:
     free_disk: int
     free_memory: int | None
     free_device: int | None
+    load: float | None
 
     @property
     def written_bytes(self) -> int:
@@ -98,6 +102,7 @@ def run_plan(recipe: Recipe, *, allow_code: bool = False) -> RecipePlan:
     _check_table(recipe)
     members = {}
     free_memory = measure_free_memory()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     free_device = None
     for name, member in recipe.resolve_members().items():
         check_code_allowed(member.loss.metric, allow_code=allow_code)
@@ -118,6 +123,7 @@ def run_plan(recipe: Recipe, *, allow_code: bool = False) -> RecipePlan:
         free_disk=shutil.disk_usage(_find_disk(recipe.runs)).free,
         free_memory=free_memory,
         free_device=free_device,
+        load=load,
     )
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from productrec.assembly.forecast import (
-    Work,
     forecast_looks,
     forecast_prediction,
     forecast_steps,
     interpolate_seconds,
     list_forwards,
+    share_time,
 )
 from productrec.assembly.rehearsal import Phase, Rehearsal, choose_phases
 from productrec.assembly.timing import Timing
@@ -50,16 +50,17 @@ def build(phases, steps, **changes):
     return Rehearsal(phases=phases, steps=steps, **fixed | changes)
 
 
-def recipe(workers=1, **predict):
-    return build_recipe({"name": "r", "train": {"side_px": 32, "workers": workers}, "predict": predict})
+def recipe(side_px=32, workers=1, **predict):
+    return build_recipe({"name": "r", "train": {"side_px": side_px, "workers": workers}, "predict": predict})
 
 
 def test_loading_hides_behind_the_network_or_takes_turns_with_it():
-    work = Work(10.0, 4.0, True)
+    work = share_time(10.0, 4.0, overlaps=True)
     assert (work.shortest, work.longest, work.limit) == (10.0, 14.0, "the network")
-    alone = Work(1.0, 4.0, False)  # without loader processes nothing overlaps
+    alone = share_time(1.0, 4.0, overlaps=False)
     assert (alone.shortest, alone.longest, alone.limit) == (5.0, 5.0, "loading")
-    assert work + Work(1.0, 9.0, True) == Work(11.0, 13.0, True)
+    both = work + share_time(1.0, 9.0, overlaps=True)  # what comes later hides nothing of what came before
+    assert (both.shortest, both.longest) == (19.0, 24.0)
 
 
 def test_growing_sides_are_timed_at_three_of_them_frozen_ones_first():
@@ -92,8 +93,9 @@ def test_each_split_is_embedded_once_through_its_views(table):
 
 
 def test_views_of_other_sides_have_their_own_seconds(table):
-    passes = {(32, torch.float32): 0.1, (64, torch.float32): 0.4}  # scales of 0.85 and 1.25 are rounded to 32
-    work = forecast_prediction(recipe(tta="scales", workers=0), table, build([], {}, passes=passes), torch.float32)
-    assert work.network == pytest.approx((4 + 2) * 6 * 0.1 + 8 * 2 * 0.1)
+    passes = {(side, torch.float32): seconds for side, seconds in ((96, 0.05), (128, 0.1), (160, 0.4))}
+    seen = build([], {}, passes=passes)
+    work = forecast_prediction(recipe(128, workers=0, tta="scales"), table, seen, torch.float32)
+    assert work.network == pytest.approx((4 + 2) * 2 * (0.05 + 0.1 + 0.4) + 8 * 2 * 0.1)
     assert work.loading == pytest.approx((4 + 2) / 5.0 + 8 / 20.0)
-    assert work.shortest == work.longest
+    assert work.shortest == pytest.approx(work.longest)

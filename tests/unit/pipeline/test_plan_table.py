@@ -2,7 +2,7 @@
 
 import pytest
 
-from productrec.assembly.forecast import Work
+from productrec.assembly.forecast import share_time
 from productrec.pipeline.plan_table import describe_bytes, describe_work
 
 
@@ -33,4 +33,4 @@ def test_bytes(count, words):
     ],
 )
 def test_a_range_of_time(network, loading, words):
-    assert describe_work(Work(network, loading, True)) == words
+    assert describe_work(share_time(network, loading, overlaps=True)) == words
