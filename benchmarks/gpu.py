@@ -180,11 +180,11 @@ def _time_views(
 ) -> tuple[int, float]:
     """How many test images were embedded through ``views`` from file to disk, and in how many seconds."""
     from sections.predict import embed_images
-    from sections.step import synchronise
 
     from productrec.assembly.network import load_network
     from productrec.assembly.resources import choose_loader_workers
     from productrec.data.table import load_table
+    from productrec.runtime import synchronise
     from productrec.training.run.checkpoint import load_checkpoint
 
     network = load_network(load_checkpoint(run / "checkpoints" / "best")).to(device)

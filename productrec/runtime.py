@@ -118,6 +118,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype)
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was given, as before a clock is read."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def keep_freed_memory(device: torch.device) -> None:
     """On a CPU, let the allocator keep what a step frees for the next one, where it is glibc's.
 
@@ -145,6 +155,15 @@ def measure_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak << 10
+
+
+def forget_memory(device: torch.device) -> None:
+    """Have `measure_memory` begin anew, on a CUDA device; a process keeps its own highest for ever."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def measure_free_memory() -> int | None:

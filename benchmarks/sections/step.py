@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from productrec.assembly.trainer import build_trainer
 from productrec.recipe import Recipe
-from productrec.runtime import autocast, choose_device, choose_dtype, set_seed
+from productrec.runtime import autocast, choose_device, choose_dtype, set_seed, synchronise
 from productrec.training.step.trainer import Trainer
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
 from sections.recipes import load_single_recipe
@@ -154,14 +154,6 @@ def build_turn(step: Step, count: int, device: torch.device) -> Callable[[], flo
         return (time.perf_counter() - started) / count
 
     return turn
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def check_losses(losses: dict[str, float], tolerance: float | None = None) -> None:

@@ -46,6 +46,16 @@ def join_training(recipe: Recipe) -> Resources:
     return _share_machine(recipe, device, ranks, recipe.run_folder, use="train")
 
 
+def foresee_resources(recipe: Recipe, *, use: str) -> Resources:
+    """What one process alone would ``train`` or ``predict`` with; no other is joined, and nothing is kept.
+
+    Raises:
+        ArtifactError: what the run has kept is damaged.
+        RecipeError: see `claim_resources`.
+    """
+    return _share_machine(recipe, choose_device(recipe.device), Ranks(), recipe.run_folder, use=use)
+
+
 def choose_loader_workers(recipe: Recipe, device: torch.device, *, processes: int = 1) -> int:
     """Loader processes of each of so many ``processes`` that share this machine's cores."""
     cores = max(1, count_cores() // processes)

@@ -55,7 +55,7 @@ def build_session(
     set_seed(recipe.seed)
     data = select_training_data(recipe, table)
     batches = build_batches(recipe, table, data, resources)
-    trainer = _build_fitting_trainer(recipe, data, len(batches), resources, allow_code)
+    trainer = build_fitting_trainer(recipe, data, len(batches), resources, allow_code)
     if resources.ranks.size > 1:
         torch.manual_seed(recipe.seed + resources.ranks.rank)  # weights are equal; what each drops is its own
     class_ids = data.order.list_ids()
@@ -109,10 +109,15 @@ def build_plan(recipe: Recipe, *, keep_best_by: str, deadline: float | None = No
     )
 
 
-def _build_fitting_trainer(
+def build_fitting_trainer(
     recipe: Recipe, data: TrainingData, steps_per_epoch: int, resources: Resources, allow_code: bool
 ) -> Trainer:
-    """The trainer; one whose steps are surely too large for the memory is refused."""
+    """The trainer of a recipe; one whose steps are surely too large for the memory is refused.
+
+    Raises:
+        RecipeError: settings that do not go together on this machine.
+        TrainingError: the model cannot be built, or a step cannot fit the memory.
+    """
     try:
         trainer = build_trainer(
             recipe,

@@ -10,11 +10,12 @@ import pandas as pd
 
 from productrec.assembly.table_state import find_class_ids
 from productrec.class_order import ClassOrder
+from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
 from productrec.console import say, warn
 from productrec.data.dataset import TrainingImages, build_training_loader
 from productrec.data.images import open_images
 from productrec.data.samplers import CLASS_POWERS, EpochSampler
-from productrec.data.table import ImageTable
+from productrec.data.table import ImageTable, load_table
 from productrec.data.transforms import Augmentation, build_augmentation, grow_sides
 from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.recipe import Recipe
@@ -23,6 +24,21 @@ from productrec.recognition.pseudo_labels import choose_pseudo_labels
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.resources import Resources
 from productrec.training.run.batches import Batches
+
+
+def load_allowed_table(recipe: Recipe) -> ImageTable:
+    """The recipe's image table, where the competition's rules allow to train on its splits and labels.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged.
+        DataError: the rules forbid it.
+    """
+    table = load_table(recipe.table, root=recipe.data.images)
+    contract = load_contract(recipe.competition)
+    check_training_splits(contract, recipe.train.splits, forced=recipe.train.force_splits)
+    if recipe.train.pseudo_labels is not None:
+        check_pseudo_labels(contract, forced=recipe.train.force_splits)
+    return table
 
 
 @dataclass(frozen=True)
@@ -164,14 +180,19 @@ def warn_of_uneven_classes(data: TrainingData, sampler: EpochSampler, *, pk: boo
 
 
 def build_augmentations(recipe: Recipe) -> list[Augmentation]:
-    """One augmentation an epoch; all the same unless squares grow."""
-    train = recipe.train
-    sides = grow_sides(train.first_side_px or train.side_px, train.side_px, train.epochs)
+    """One augmentation an epoch."""
+    train, sides = recipe.train, list_sides(recipe)
     built = {
         side_px: build_augmentation(train.augmentation, side_px, bands=train.bands, band_share=train.band_share)
         for side_px in dict.fromkeys(sides)
     }
     return [built[side_px] for side_px in sides]
+
+
+def list_sides(recipe: Recipe) -> list[int]:
+    """The side of each epoch's squares in pixels."""
+    train = recipe.train
+    return grow_sides(train.first_side_px or train.side_px, train.side_px, train.epochs)
 
 
 def _get_categories(table: ImageTable, order: ClassOrder) -> np.ndarray:

@@ -146,6 +146,8 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
         infos = find_settings(key)
         commands = {name for info in infos for name in info.commands}
         outcomes = {info.decides for info in infos}
+        if "train" in commands and outcomes != {"submission"}:
+            commands.add("plan")  # it builds what training builds, and counts what prediction does with it
         if command in commands or (key in _WHERE_RUNS_LIE and not run_folders):
             continue
         if command == "photos" and "predict" in commands:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from productrec.assembly.embedding_requests import EmbeddingRequest
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.pipeline.select import load_runs
 from productrec.recipe import load_recipe
 from productrec.stages.audit import Audited, Judge, run_audit
-from productrec.stages.embed import EmbeddingRequest, run_embed
+from productrec.stages.embed import run_embed
 from productrec.stages.evaluate import (
     Evaluation,
     Protocol,

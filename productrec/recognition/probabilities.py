@@ -88,6 +88,11 @@ def write_probabilities(
         write_json(temporary / "classes.json", {"ids": list(class_ids), "names": list(names), "keys": list(keys)})
 
 
+def count_probabilities_bytes(rows: int, class_count: int) -> int:
+    """Bytes of the array of class probabilities."""
+    return rows * class_count * np.dtype(np.float32).itemsize
+
+
 def load_probabilities(folder: Path) -> ClassProbabilities:
     """Read class probabilities; ``values`` is a memory map.
 

@@ -107,6 +107,11 @@ def write_embedding_set(
         notes["broken"] = writer.finish()
 
 
+def count_set_bytes(rows: int, dim: int, class_count: int | None) -> int:
+    """Bytes of the arrays of an embedding set; ``class_count``: of its logits, None for a set without."""
+    return rows * (dim + (class_count or 0)) * np.dtype(np.float32).itemsize
+
+
 def load_embedding_set(folder: Path) -> EmbeddingSet:
     """Read an embedding set; the arrays are memory maps.
 

@@ -80,6 +80,11 @@ def save_index(
         write_json(temporary / "keys.json", {str(class_id): key for class_id, key in (keys or {}).items()})
 
 
+def count_index_bytes(rows: int, dim: int) -> int:
+    """Bytes of the arrays of an index: embeddings and labels."""
+    return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize)
+
+
 def build_engine(embeddings: np.ndarray) -> faiss.Index:
     """Exact inner-product search over embeddings (M, D)."""
     engine = faiss.IndexFlatIP(embeddings.shape[1])
@@ -213,6 +218,11 @@ def save_neighbours(
         np.save(temporary / "similarities.npy", similarities)
         np.save(temporary / "labels.npy", index.labels[rows])
         write_json(temporary / "ids.json", queries.ids)
+
+
+def count_neighbours_bytes(queries: int, k: int) -> int:
+    """Bytes of the arrays of a neighbour set: rows, similarities and labels."""
+    return queries * k * (2 * np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize)
 
 
 def load_neighbours(folder: Path) -> Neighbours:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from productrec.artifacts import is_fresh
+from productrec.assembly.embedding_requests import EmbeddingRequest, add_plain, list_requests
 from productrec.assembly.network import load_network
 from productrec.assembly.resources import claim_resources
 from productrec.console import show_progress, warn
@@ -27,19 +27,6 @@ from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.resources import Resources
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 from productrec.training.run.validation import slice_of_rank
-
-
-@dataclass(frozen=True)
-class EmbeddingRequest:
-    """Images to embed: a split, through a preset's views, with or without logits."""
-
-    split: str
-    views: str
-    keep_logits: bool
-
-    def get_folder(self, run: Path) -> Path:
-        """Where the embedding set lands in a run."""
-        return run / "embeddings" / self.views / self.split
 
 
 def run_embed(
@@ -64,14 +51,12 @@ def run_embed(
     class_ids = checkpoint.match_classes(table)
     _tell_changes(run, checkpoint, table, class_ids)
     if requests is None:
-        requests = _list_requests(recipe, table)
+        requests = list_requests(recipe, table)
     resources = claim_resources(recipe, run, ranks)
     loaded: list[Recognizer] = []
     for request in dict.fromkeys(requests):
         missing = [
-            needed
-            for needed in _with_plain(request)
-            if not _is_embedded(run, needed, checkpoint, table, resources.dtype)
+            needed for needed in add_plain(request) if not _is_embedded(run, needed, checkpoint, table, resources.dtype)
         ]
         missing = resources.ranks.broadcast(missing)  # the first writes them
         if not missing:
@@ -79,21 +64,7 @@ def run_embed(
         if not loaded:
             loaded.append(load_network(checkpoint).to(resources.device))
         _embed(run, request, missing, checkpoint, table, class_ids, loaded[0], recipe, resources)
-    return list(dict.fromkeys(needed for request in requests for needed in _with_plain(request)))
-
-
-def _list_requests(recipe: Recipe, table: ImageTable) -> list[EmbeddingRequest]:
-    settings = recipe.predict
-    # A gallery split may also be a query split; then it is embedded once for each use.
-    requests = [EmbeddingRequest(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
-    gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
-    return requests + [EmbeddingRequest(split, gallery_views, False) for split in settings.gallery_splits]
-
-
-def _with_plain(request: EmbeddingRequest) -> tuple[EmbeddingRequest, ...]:
-    """The plain view is embedded on the way, whatever the views."""
-    plain = EmbeddingRequest(request.split, "plain", request.keep_logits)
-    return (plain,) if request.views == "plain" else (plain, request)
+    return list(dict.fromkeys(needed for request in requests for needed in add_plain(request)))
 
 
 def _is_embedded(

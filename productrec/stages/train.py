@@ -12,9 +12,8 @@ from productrec.assembly.precision import is_timed, keep_precision
 from productrec.assembly.resources import join_training
 from productrec.assembly.resume import get_decisive_settings
 from productrec.assembly.session import build_session
-from productrec.competitions.contract import check_pseudo_labels, check_training_splits, load_contract
+from productrec.assembly.training_data import load_allowed_table
 from productrec.console import say
-from productrec.data.table import ImageTable, load_table
 from productrec.errors import ProductrecError, TrainingError
 from productrec.losses.declared import MetricLoss
 from productrec.losses.own_loss import check_code_allowed, explain_own_error
@@ -86,7 +85,7 @@ def run_train(
         check_code_allowed(recipe.loss.metric, allow_code=allow_code)
     with claim_run_folder(folder) if is_first_process() else contextlib.nullcontext():
         with refuse_once():
-            table = _load_allowed_table(recipe)
+            table = load_allowed_table(recipe)
             decisive = get_decisive_settings(recipe) | {"table": table.fingerprint}
             defaults = get_decisive_settings(Recipe(name=recipe.name))
             if check_run_folder(folder, decisive, resume=resume, defaults=defaults):
@@ -114,16 +113,6 @@ def run_train(
         if resources.ranks.is_first and ending is not Ending.OUT_OF_TIME:
             finish_run(folder, decisive, figures, soup)
         return Trained(folder, figures, minutes, skipped=False, ending=ending, warning=session.reporter.warning)
-
-
-def _load_allowed_table(recipe: Recipe) -> ImageTable:
-    """The recipe's image table, where the competition's rules allow to train on its splits and labels."""
-    table = load_table(recipe.table, root=recipe.data.images)
-    contract = load_contract(recipe.competition)
-    check_training_splits(contract, recipe.train.splits, forced=recipe.train.force_splits)
-    if recipe.train.pseudo_labels is not None:
-        check_pseudo_labels(contract, forced=recipe.train.force_splits)
-    return table
 
 
 def _describe_start(recipe: Recipe, session: Session, resources: Resources) -> str:

@@ -38,6 +38,18 @@ class Plan:
         """Whether validation is due after an epoch (from 0), where there are images for it."""
         return (epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs
 
+    def mines_before(self, epoch: int) -> bool:
+        """Whether near classes are searched before an epoch (from 0), where they are wanted."""
+        return epoch > 0 and epoch % self.mine_every == 0
+
+    def merges_before(self, epoch: int) -> bool:
+        """Whether centres are merged before an epoch (from 0), where they are to be."""
+        return epoch > 0 and epoch % self.merge_every == 0
+
+    def is_frozen_in(self, epoch: int) -> bool:
+        """Whether the backbone stays as it is in an epoch (from 0)."""
+        return epoch < self.freeze_epochs
+
     def is_better(self, value: float, than: float) -> bool:
         """Whether one value of the deciding figure is better than another."""
         return is_better(self.keep_best_by, value, than)

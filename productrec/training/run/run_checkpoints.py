@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from productrec.training.run.batches import Batches
 from productrec.training.run.checkpoint import save_checkpoint
@@ -82,3 +82,37 @@ class RunCheckpoints:
     def list_recent(self, count: int) -> list[Path]:
         """Folders of the newest epochs' checkpoints, the oldest first."""
         return list_recent(self.folder, count)
+
+
+@dataclass(frozen=True)
+class CheckpointBytes:
+    """Bytes of a checkpoint's tensors: ``weights``, to recognise with, and ``state``, beside them in the last one."""
+
+    weights: int
+    state: int
+
+    def count_all(self, *, epochs: int, keep_recent: int) -> int:
+        """Those of a run that is finished: the best, the last, the one before it, and the newest for an average."""
+        return self.weights * (1 + min(keep_recent, epochs)) + (self.weights + self.state) * min(2, epochs)
+
+    def count_spare(self, *, epochs: int) -> int:
+        """Those beyond them while the last one is written, beside the two that are there."""
+        return self.weights + self.state if epochs > 2 else 0
+
+
+def count_checkpoint_bytes(trainer: Trainer) -> CheckpointBytes:
+    """What a trainer's checkpoints hold, without names and numbers; near classes that were mined are left out.
+
+    Before the first step an optimiser has no moments yet, and they are not counted.
+    """
+    weights = {"weights": trainer.evaluated.state_dict(), "centres": trainer.objective.get_centres()}
+    return CheckpointBytes(*(sum(_measure_storages(value).values()) for value in (weights, trainer.state_dict())))
+
+
+def _measure_storages(value: Any) -> dict[int, int]:
+    """Bytes of the storages of all tensors within mappings and lists, each once, by where it lies."""
+    if isinstance(value, Tensor):
+        storage = value.untyped_storage()
+        return {storage.data_ptr(): storage.nbytes()}
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return {where: size for part in parts for where, size in _measure_storages(part).items()}

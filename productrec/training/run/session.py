@@ -26,7 +26,6 @@ from productrec.training.run.soup import average_weights
 from productrec.training.run.validation import Validation
 from productrec.training.run.watch import Watch
 from productrec.training.step.trainer import Trainer
-from productrec.training.tricks.freezing import set_backbone_frozen, set_norms_frozen
 
 _MOST_SKIPPED = 10  # steps in a row that may be skipped
 _SHOW_EVERY = 20  # steps, and at an epoch's last
@@ -72,17 +71,13 @@ class Session:
         """Before an epoch's first step, also when it is resumed in its middle: search, merge, freeze, as is planned."""
         trainer, plan, epoch = self.trainer, self.plan, self.trainer.progress.epoch
         self.batches.start(epoch, trainer.progress.batch)
-        is_between_epochs = trainer.progress.batch == 0 and epoch > 0
-        if self.near_classes is not None and is_between_epochs and epoch % plan.mine_every == 0:
+        is_new = trainer.progress.batch == 0
+        if self.near_classes is not None and is_new and plan.mines_before(epoch):
             self.batches.near_classes = self.near_classes.find(trainer.evaluated)
-        if self.merging is not None and is_between_epochs and epoch % plan.merge_every == 0:
+        if self.merging is not None and is_new and plan.merges_before(epoch):
             for name, value in self.merging.merge(trainer.evaluated).items():
                 trainer.tally.note(name, value)
-        trainer.recognizer.train()
-        trainer.objective.train()
-        is_frozen = epoch < plan.freeze_epochs  # after train(), which would wake what is frozen
-        set_backbone_frozen(trainer.recognizer, is_frozen)
-        set_norms_frozen(trainer.recognizer, is_frozen or plan.freeze_norms)
+        trainer.set_modes(is_frozen=plan.is_frozen_in(epoch), freeze_norms=plan.freeze_norms)
 
     def finish_step(self, batch: TrainingBatch, losses: dict[str, Tensor]) -> None:
         """After a step on ``batch`` that gave ``losses``: count it, and show it once in a while.

@@ -7,6 +7,7 @@ word, so what is surely too large is refused beforehand.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,25 @@ _PIXEL_BYTES = 15  # a colour pixel as bytes, and as float32
 _GENEROUS = 1000  # no backbone keeps so many times the bytes of its images
 _ROOM = 0.8  # of what is free, that advice makes use of
 _GIB = 2**30
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """What a step takes at least, beside weights and averages of them.
+
+    ``fixed``: gradients and moments; ``each``: what the network keeps of an image for the way back, and its pixels;
+    ``seen``: images that the network sees at a time; ``waiting``: pixels of those that wait for their chunk.
+    """
+
+    fixed: int
+    each: int
+    seen: int
+    waiting: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.fixed + self.seen * self.each + self.waiting
 
 
 def check_step_fits(
@@ -57,27 +77,15 @@ def check_step_fits(
         return
     free //= trainer.ranks.local_size
     images = -(-batch_size // trainer.ranks.size)
-    seen = min(images, trainer.passes.chunk_size or images)
     copies = 1 if trainer.objective.jigsaw is None else 2
-    pixels = side_px**2 * _PIXEL_BYTES
-    if images * copies * pixels * _GENEROUS < free:
+    if images * copies * side_px**2 * _PIXEL_BYTES * _GENEROUS < free:
         return
-    kept = 0 if is_frozen else estimate_kept_bytes(trainer.recognizer.backbone, side_px)
-    if kept is None:
+    step = estimate_step_bytes(trainer, batch_size=batch_size, side_px=side_px, dtype=dtype, is_frozen=is_frozen)
+    if step is None or step.total <= free:
         return
-    share = torch.finfo(dtype).bits / 32
-    frozen = {id(parameter) for parameter in trainer.recognizer.backbone.parameters()} if is_frozen else set()
-    learned = sum(
-        parameter.numel() for parameter in trainer.parameters if parameter.requires_grad and id(parameter) not in frozen
-    )
-    fixed = learned * _NUMBER_BYTES * (1 + count_moments(trainer.optimizer, unknown=0))
-    each = copies * (round(kept * share) + pixels)
-    wanted = fixed + seen * each + (images - seen) * side_px**2 * 3
-    if wanted <= free:
-        return
-    fitting = max(0, int(_ROOM * free - fixed) // each // multiple_of * multiple_of)
+    fitting = max(0, int(_ROOM * free - step.fixed) // step.each // multiple_of * multiple_of)
     advice = []
-    side = int(side_px * math.sqrt(max(0.0, _ROOM * free - fixed) / (seen * each))) // 16 * 16
+    side = int(side_px * math.sqrt(max(0.0, _ROOM * free - step.fixed) / (step.seen * step.each))) // 16 * 16
     if side >= 32:
         advice.append(f"train.side_px={side}")
     if fitting >= 2:
@@ -85,9 +93,32 @@ def check_step_fits(
         if trainer.objective.jigsaw is None:
             advice.append(f"train.chunk_size={fitting} (losses still see the whole batch)")
     raise TrainingError(
-        f"training: a step must fit the memory; {seen} images of {side_px} px need at least {wanted / _GIB:.1f} GiB, "
-        f"and {free / _GIB:.1f} GiB are free. "
+        f"training: a step must fit the memory; {step.seen} images of {side_px} px need at least "
+        f"{step.total / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB are free. "
         + (f"Give {' or '.join(advice)}." if advice else "Take a smaller model.backbone and a lower train.side_px.")
+    )
+
+
+def estimate_step_bytes(
+    trainer: Trainer, *, batch_size: int, side_px: int, dtype: torch.dtype, is_frozen: bool = False
+) -> StepBytes | None:
+    """What a step takes at least; arguments as for `check_step_fits`. None where the backbone cannot be looked at."""
+    images = -(-batch_size // trainer.ranks.size)
+    seen = min(images, trainer.passes.chunk_size or images)
+    copies = 1 if trainer.objective.jigsaw is None else 2
+    kept = 0 if is_frozen else estimate_kept_bytes(trainer.recognizer.backbone, side_px)
+    if kept is None:
+        return None
+    share = torch.finfo(dtype).bits / 32
+    frozen = {id(parameter) for parameter in trainer.recognizer.backbone.parameters()} if is_frozen else set()
+    learned = sum(
+        parameter.numel() for parameter in trainer.parameters if parameter.requires_grad and id(parameter) not in frozen
+    )
+    return StepBytes(
+        fixed=learned * _NUMBER_BYTES * (1 + count_moments(trainer.optimizer, unknown=0)),
+        each=copies * (round(kept * share) + side_px**2 * _PIXEL_BYTES),
+        seen=seen,
+        waiting=(images - seen) * side_px**2 * 3,
     )
 
 

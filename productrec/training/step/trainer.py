@@ -20,6 +20,7 @@ from productrec.training.step.passes import Passes
 from productrec.training.step.schedule import set_rate
 from productrec.training.step.tally import Tally
 from productrec.training.tricks.average import WeightAverage
+from productrec.training.tricks.freezing import set_backbone_frozen, set_norms_frozen
 from productrec.training.tricks.mixing import Mixing, Mixture
 
 
@@ -124,6 +125,13 @@ class Trainer:
     def raw(self) -> nn.Module:
         """The network as it is trained, to validate beside an average; likewise put together."""
         return assemble_network(self.recognizer)
+
+    def set_modes(self, *, is_frozen: bool, freeze_norms: bool) -> None:
+        """Put networks and losses into training mode: with a backbone that learns, or not, or whose norms rest."""
+        self.recognizer.train()
+        self.objective.train()
+        set_backbone_frozen(self.recognizer, is_frozen)  # after train(), which would wake what is frozen
+        set_norms_frozen(self.recognizer, is_frozen or freeze_norms)
 
     def run_step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One forward, backward and update; returns the loss and its terms as tensors that nobody waited for.

@@ -1,0 +1,37 @@
+"""What prediction embeds, as a recipe says: splits of the image table, each through a preset's views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from productrec.data.table import ImageTable
+from productrec.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Images to embed: a split, through a preset's views, with or without logits."""
+
+    split: str
+    views: str
+    keep_logits: bool
+
+    def get_folder(self, run: Path) -> Path:
+        """Where the embedding set lands in a run."""
+        return run / "embeddings" / self.views / self.split
+
+
+def list_requests(recipe: Recipe, table: ImageTable) -> list[EmbeddingRequest]:
+    """What prediction needs of a table, as a recipe says: queries through its views, and the gallery."""
+    settings = recipe.predict
+    # A gallery split may also be a query split; then it is embedded once for each use.
+    requests = [EmbeddingRequest(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
+    gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
+    return requests + [EmbeddingRequest(split, gallery_views, False) for split in settings.gallery_splits]
+
+
+def add_plain(request: EmbeddingRequest) -> tuple[EmbeddingRequest, ...]:
+    """A request, and before it that of the plain view, which is embedded on the way whatever the views."""
+    plain = EmbeddingRequest(request.split, "plain", request.keep_logits)
+    return (plain,) if request.views == "plain" else (plain, request)
