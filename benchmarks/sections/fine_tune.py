@@ -62,7 +62,7 @@ def describe_method(method: str, budget: FineTuning) -> str:
     """What a method has otherwise than the others, for a table."""
     if method == "circle_cached":
         return f"batches of {_LARGER * budget.batch_size} in chunks of {budget.batch_size}, twice the rate"
-    return f"{count_epochs(method, budget)} epochs, each image twice in each" if method == UNLABELLED else ""
+    return "half the epochs, each of which shows each image twice" if method == UNLABELLED else ""
 
 
 def count_epochs(method: str, budget: FineTuning) -> int:
