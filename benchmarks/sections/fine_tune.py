@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from productrec.artifacts import write_file
+from productrec.assembly.embedding_requests import EmbeddingRequest
 from productrec.data.table import load_table
 from productrec.losses.catalogue import list_losses
 from productrec.recipe import Recipe, build_recipe, change_recipe, load_recipe
 from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.settings.text import flatten, parse_override
-from productrec.stages.embed import EmbeddingRequest, run_embed
+from productrec.stages.embed import run_embed
 from productrec.stages.ingest import run_ingest
 from productrec.stages.train import run_train
 from sections.halves import Halves, Pictures
