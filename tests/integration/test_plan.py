@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from productrec.assembly import rehearsal
-from productrec.pipeline.plan_table import list_warnings
+from productrec.pipeline.plan_table import list_warnings, print_plan
 from productrec.pipeline.play import ingest_recipe
 from productrec.recipe import load_recipe
 from productrec.retrieval.embedding_set import load_embedding_set
@@ -41,13 +41,17 @@ def count_arrays(folder: Path) -> int:
     return sum(np.load(path, mmap_mode="r").nbytes for path in folder.rglob("*.npy"))
 
 
-def test_a_plan_agrees_with_what_training_and_prediction_do(place, drawn, productrec):
+def test_a_plan_agrees_with_what_training_and_prediction_do(place, drawn, productrec, capfd):
     recipe = write_recipe(place, drawn, members=MEMBERS)
     settings = [*TINY, "train.epochs=3"]
     ingest_recipe(load_recipe(recipe, settings))
     planned = run_plan(load_recipe(recipe, settings))
     assert not (place / "runs").exists()
     assert planned.kept_bytes == 0
+    print_plan(planned)
+    printed = capfd.readouterr().out
+    for words in ("a: mobilenetv3", "b: mobilenetv3", "backbone frozen", "near classes", "disk: ensemble"):
+        assert words in printed
     done = productrec("run", recipe, *settings)
     assert done.code == 0, done.err
     for name, member in planned.members.items():
