@@ -180,7 +180,10 @@ class TrainSettings(Settings):
         if self.chunk_size == 1:
             raise ValueError("train.chunk_size must be 0 or at least 2: batch norms need two images")
         if self.first_side_px and not 16 <= self.first_side_px <= self.side_px:
-            raise ValueError(f"train.first_side_px must be 0 or from 16 to train.side_px; got {self.first_side_px}")
+            raise ValueError(
+                f"train.first_side_px must be 0 or from 16 to train.side_px, {self.side_px}; got {self.first_side_px}. "
+                "Give 0 for squares that do not grow"
+            )
         if self.negative_share < 1 and not self.shard_head:
             raise ValueError("train.negative_share needs a head in shards; add train.shard_head=true, or leave it at 1")
         parts = self.jigsaw.parts

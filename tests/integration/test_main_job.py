@@ -228,7 +228,14 @@ def test_class_folders_and_a_plain_contract(place, drawn, productrec):
 
 def test_the_demo_plays_to_the_end_and_goes_on_where_it_was(place, productrec):
     small = ["--skus", "4", "--train-images", "4", "--val-images", "2", "--test-images", "2"]
-    settings = ["train.epochs=1", "train.side_px=32", "train.batch_size=8", "train.workers=0", "model.embedding_dim=8"]
+    settings = [
+        "train.epochs=1",
+        "train.side_px=32",
+        "train.first_side_px=0",
+        "train.batch_size=8",
+        "train.workers=0",
+        "model.embedding_dim=8",
+    ]
     done = productrec("demo", "--out", "play", *small, *settings)
     assert done.code == 0, done.err
     for title in ("head alone", "nearest neighbour", "vote", "fused", "with TTA", "ensembled"):
