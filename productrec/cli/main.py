@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.cli import competitions, looks, runs, tables, weights
+from productrec.cli import competitions, exports, looks, runs, tables, weights
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -36,7 +36,12 @@ def start(
         os.environ["PRODUCTREC_TRACEBACK"] = "1"
 
 
-for _command in (*tables.COMMANDS, *runs.COMMANDS, *looks.COMMANDS):  # in the order that --help lists them
+for _command in (
+    *tables.COMMANDS,
+    *runs.COMMANDS,
+    *exports.COMMANDS,
+    *looks.COMMANDS,
+):  # in the order that --help lists them
     app.command()(_command)
 app.add_typer(competitions.app, name="competitions")
 app.add_typer(weights.app, name="weights")
