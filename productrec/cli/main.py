@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.cli import competitions, looks, plans, runs, tables, weights
+from productrec.cli import competitions, exports, looks, plans, runs, tables, weights
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -36,7 +36,8 @@ def start(
         os.environ["PRODUCTREC_TRACEBACK"] = "1"
 
 
-_COMMANDS = (*tables.COMMANDS, *plans.COMMANDS, *runs.COMMANDS, *looks.COMMANDS)  # in the order that --help lists them
+# In the order that --help lists them.
+_COMMANDS = (*tables.COMMANDS, *plans.COMMANDS, *runs.COMMANDS, *exports.COMMANDS, *looks.COMMANDS)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(competitions.app, name="competitions")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from productrec.models.weights.files import find_weights, read_own_weights
 from productrec.models.weights.hub import reach_hub, stay_offline
 from productrec.models.weights.packages import read_package
 from productrec.models.weights.source import WeightsSource, find_source
+
+_FUSED = "fused_attn"  # timm's name for it, in every kind of attention
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Backbone(nn.Module):
             tokens = features[:, self._prefix_tokens :] if features.shape[1] > self._prefix_tokens else features
             side = math.isqrt(tokens.shape[1])
             height = side if side**2 == tokens.shape[1] else tokens.shape[1]
-            return tokens.transpose(1, 2).reshape(len(tokens), tokens.shape[2], height, -1)
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], height, -1)
         if self._layout == "NHWC":
             return features.permute(0, 3, 1, 2)
         if features.ndim == 2:
@@ -84,6 +88,22 @@ def find_stages(network: nn.Module, *, needed_for: str) -> dict[str, int]:
         matcher = {**matcher, "rest": (("", (99999,)),)}
     stages: dict[str, int] = group_parameters(network, matcher, reverse=True)
     return stages
+
+
+@contextlib.contextmanager
+def spell_out_attention(network: nn.Module) -> Iterator[None]:
+    """Let timm's attention be matrix products and a softmax for a while, instead of torch's one fused function.
+
+    The fused one lays its answer out in another order than what it is taken apart into, which ends an export.
+    """
+    fused = [module for module in network.modules() if getattr(module, _FUSED, False)]
+    for module in fused:
+        setattr(module, _FUSED, False)
+    try:
+        yield
+    finally:
+        for module in fused:
+            setattr(module, _FUSED, True)
 
 
 def build_backbone(

@@ -152,6 +152,8 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
             continue
         if command == "photos" and "predict" in commands:
             raise RecipeError(f"{key}: has no effect on {shown}, which needs no image table.")
+        if command == "export" and "predict" in commands:
+            raise RecipeError(f"{key}: has no effect on export; it belongs to predict.")
         if command == "ingest":
             raise RecipeError(f"{key}: has no effect on ingest, which takes settings of data alone.")
         if "table" in outcomes or key.startswith("data."):

@@ -41,7 +41,7 @@ class DataSettings(Settings):
         None,
         "folder of the images, where it is not in the source",
         decides="nothing",
-        commands=("ingest", "train", "predict", "audit"),
+        commands=("ingest", "train", "predict", "audit", "export"),
     )
     id_column: str | None = setting(None, "CSV column of image ids or file names; usual names are found without it")
     label_column: str | None = setting(None, "CSV column of labels; usual names are found without it")
@@ -50,7 +50,7 @@ class DataSettings(Settings):
         None,
         "folder of the image table; default data/ and the name of the source's folder or archive",
         decides="nothing",
-        commands=("ingest", "train", "predict", "audit"),
+        commands=("ingest", "train", "predict", "audit", "export"),
     )
     validation_fraction: ShareBelowOne = setting(
         0.1, "share of the training images held out for validation, where the source has no val"

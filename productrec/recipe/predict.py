@@ -17,7 +17,11 @@ class PredictSettings(Settings):
     decides = "predictions"
     commands = ("train", "predict", "photos", "audit")
 
-    checkpoint: Literal["best", "last"] = setting("best", "checkpoint of the run that predicts")
+    checkpoint: Literal["best", "last"] = setting(
+        "best",
+        "checkpoint of the run that predicts, or that is exported",
+        commands=("train", "predict", "photos", "audit", "export"),
+    )
     tta: str = setting("plain", f"views of an image, averaged over: {', '.join(PRESETS)}")
     gallery_tta: str = setting("flip", "views of a gallery image, where test images have more than the plain one")
     gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)

@@ -32,6 +32,9 @@ PLANTED = [
     ("stages/submit.py", "from productrec.stages import embed", "Stages meet only on disk"),
     ("stages/look.py", "from productrec.stages import ingest", "Stages meet only on disk"),
     ("models/pooling.py", "import timm", "have their own modules"),
+    ("models/export.py", "import onnx", "have their own modules"),
+    ("stages/export.py", "import onnxruntime", "have their own modules"),
+    ("exported.py", "from productrec.recipe import Recipe", "Only assembly, stages, conductors"),
 ]
 
 
