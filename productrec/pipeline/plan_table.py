@@ -58,7 +58,8 @@ def describe_work(work: Work) -> str:
         for size, unit, least in ((3600, "hours", 5400), (60, "minutes", 90), (1, "seconds", 0))
         if work.longest >= least
     )
-    low, high = (f"{seconds / size:.{1 if seconds / size < 10 else 0}f}" for seconds in (work.shortest, work.longest))
+    digits = 1 if work.longest / size < 9.95 else 0  # the same for both ends
+    low, high = (f"{seconds / size:.{digits}f}" for seconds in (work.shortest, work.longest))
     return f"{high} {unit}" if low == high else f"{low} to {high} {unit}"
 
 

@@ -26,6 +26,7 @@ def test_bytes(count, words):
     [
         (20.0, 5.0, "20 to 25 seconds"),
         (600.0, 300.0, "10 to 15 minutes"),
+        (598.0, 5.0, "10 minutes"),
         (4000.0, 1000.0, "67 to 83 minutes"),
         (36000.0, 7200.0, "10 to 12 hours"),
         (9000.0, 1800.0, "2.5 to 3.0 hours"),
