@@ -244,7 +244,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
     parser.add_argument("--submission", type=Path, help="keep the CSV of the test images here")
     parser.add_argument(
-        "--recipe", type=Path, default=_ROOT / "pipelines" / "grocery.yaml", help="what to train (grocery.yaml)"
+        "--recipe",
+        type=Path,
+        default=_ROOT / "pipelines" / "grocery_scratch.yaml",
+        help="what to train (grocery_scratch.yaml)",
     )
     return parser.parse_args()
 

@@ -62,7 +62,14 @@ def _play(job: str, data: Path, kills: int, seed: int, settings: list[str]) -> b
         table = folder / "table"
         if job == "train":  # one table for both runs
             _finish(_list_ingest(source, data, table / "data" / "grocery"), table)
-        command = [*_productrec(), "train", str(_ROOT / "pipelines" / "grocery.yaml"), *_TINY, *settings, "--resume"]
+        command = [
+            *_productrec(),
+            "train",
+            str(_ROOT / "pipelines" / "grocery_scratch.yaml"),
+            *_TINY,
+            *settings,
+            "--resume",
+        ]
         command += [f"data.table={table}/data/grocery", f"data.images={data}/images"]
         if job != "train":
             command = _list_ingest(source, data, Path("data/grocery"))

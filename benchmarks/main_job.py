@@ -90,8 +90,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--recipe",
         type=Path,
-        default=_ROOT / "pipelines" / "grocery.yaml",
-        help="losses, optimiser, clipping and average of step and predict (pipelines/grocery.yaml)",
+        default=_ROOT / "pipelines" / "grocery_scratch.yaml",
+        help="losses, optimiser, clipping and average of step and predict (pipelines/grocery_scratch.yaml)",
     )
     return parser.parse_args()
 

@@ -57,7 +57,7 @@ def main() -> None:
     """Measure both and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe to change")
-    parser.add_argument("--recipe", type=Path, default=_ROOT / "pipelines" / "grocery.yaml")
+    parser.add_argument("--recipe", type=Path, default=_ROOT / "pipelines" / "grocery_scratch.yaml")
     parser.add_argument("--data", type=Path, default=_ROOT.parent / "shared" / "data" / "grocery")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=5)

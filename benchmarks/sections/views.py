@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from productrec.assembly.network import build_network
 from productrec.assembly.resources import choose_loader_workers
 from productrec.data.view_presets import get_views
+from productrec.data.views import compute_side_px
 from productrec.recipe import Recipe
 from productrec.runtime import keep_freed_memory
 from sections.figures import Row, compute_ratios, compute_spread, print_row, take_turns
@@ -33,8 +34,8 @@ _CPU = torch.device("cpu")
 def measure_views(recipe_path: Path, *, source: Path | None, image_count: int, repeats: int) -> list[Row]:
     """Forward passes a second of both, on the CPU in float32, and the system time of both.
 
-    The bare pass has nothing to decode, a batch that is there already, and memory that is kept: as fast as this machine
-    goes.
+    The bare pass has nothing to decode, batches of the same sizes that are there already, and memory that is kept: as
+    fast as this machine goes.
     """
     keep_freed_memory(_CPU)
     rows: list[Row] = []
@@ -66,9 +67,10 @@ def _measure_network(recipe: Recipe, paths: Sequence[str], work: Path, repeats: 
         )
         return len(paths) * views
 
-    images = torch.randint(0, 256, (_BARE_BATCH, side_px, side_px, 3), dtype=torch.uint8)
+    sides = [compute_side_px(side_px, view.scale) for view in get_views(_VIEWS)]
+    batches = [torch.randint(0, 256, (_BARE_BATCH, side, side, 3), dtype=torch.uint8) for side in sides]
     system: dict[str, list[float]] = {"ours": [], "bare": []}
-    turns: dict[str, Callable[[], int]] = {"ours": embed, "bare": partial(_forward, network, images)}
+    turns: dict[str, Callable[[], int]] = {"ours": embed, "bare": partial(_forward, network, batches)}
     seen = take_turns({path: partial(_measure, turn, system[path]) for path, turn in turns.items()}, repeats)
     ratio = compute_ratios(seen["ours"], seen["bare"])
     setting = f"{recipe.model.backbone}, {side_px} px, {views} views of {len(paths)} images, {workers} workers"
@@ -83,12 +85,13 @@ def _measure_network(recipe: Recipe, paths: Sequence[str], work: Path, repeats: 
 
 
 @torch.inference_mode()
-def _forward(network: nn.Module, images: Tensor) -> int:
-    """Run the network for some seconds; how many images went through it."""
+def _forward(network: nn.Module, batches: Sequence[Tensor]) -> int:
+    """Run the network on a batch of each view's size for some seconds; how many images went through it."""
     started, passes = time.perf_counter(), 0
     while time.perf_counter() - started < _BARE_SECONDS:
-        network(images)
-        passes += len(images)
+        for images in batches:
+            network(images)
+            passes += len(images)
     return passes
 
 
