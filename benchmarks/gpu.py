@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -62,13 +63,15 @@ def main() -> int:
 
     from productrec.runtime import choose_dtype
 
+    measures: tuple[Callable[[], list[Row]], ...] = (
+        partial(check_agreement, device),
+        partial(measure_pair_losses, device, quick=options.quick),
+        partial(measure_device_training, device, choose_dtype("auto", device), quick=options.quick),
+    )
     rows: list[Row] = []
-    for measure in (
-        lambda: check_agreement(device),
-        lambda: measure_pair_losses(device, quick=options.quick),
-        lambda: measure_device_training(device, choose_dtype("auto", device), quick=options.quick),
-    ):
-        rows += (seen := measure())
+    for measure in measures:
+        seen = measure()
+        rows += seen
         for row in seen:
             print_row(row)
     failed = [row.what for row in rows if row.holds is False]

@@ -54,9 +54,10 @@ class FineTuning:
 def list_fine_tuned() -> list[str]:
     """Every method by its name.
 
-    A metric loss alone; ``defaults``, a recipe's two terms; ``cross_entropy``, the classification term alone, whose head
-    stands on the pooled features, so that the embedding is a random projection of these; ``circle_cached``, with batches four times as large, by
-    gradient caching; the library's two; and ``unlabelled``, which is ``pipelines/unlabelled.yaml``.
+    A metric loss alone; ``defaults``, a recipe's two terms; ``cross_entropy``, the classification term alone, whose
+    head stands on the pooled features, so that the embedding is a random projection of these; ``circle_cached``, with
+    batches four times as large, by gradient caching; the library's two; and ``unlabelled``, which is
+    ``pipelines/unlabelled.yaml``.
     """
     return [*list_losses(), *_SPECIAL]
 
