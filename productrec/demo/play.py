@@ -20,7 +20,7 @@ from productrec.pipeline.predict import predict_runs
 from productrec.pipeline.score_table import TITLES, print_score_rows
 from productrec.pipeline.select import select_runs
 from productrec.recipe import Recipe, load_recipe
-from productrec.recognition.fusion import PARTS
+from productrec.recognition.classifier import PARTS
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.submit import submit_recipe

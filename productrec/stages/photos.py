@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from productrec.artifacts import Manifest, load_manifest, write_file
+from productrec.artifacts import write_file
+from productrec.assembly.evidence import get_gallery_views
 from productrec.assembly.network import load_network
 from productrec.assembly.resources import choose_loader_workers, claim_resources
 from productrec.class_order import ClassOrder
@@ -26,7 +27,9 @@ from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
-from productrec.recognition.fusion import Evidence, Fusion, compute_parts
+from productrec.recognition.classifier import Evidence, compute_parts
+from productrec.recognition.classifier_file import SavedClassifier, load_classifier
+from productrec.recognition.prototypes import compare_prototypes
 from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.embedding_set import EmbeddingSet
 from productrec.retrieval.index import Index, load_index, search_index
@@ -47,10 +50,11 @@ class Photographed:
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A run that classifies: its network, and its gallery's index with the fusion that was fitted for it, where it has.
+class ReadyRun:
+    """A run that classifies: its network, and its gallery's index with the classifier fitted for it, where it has them.
 
-    ``classes`` (M,): position of each gallery row's class among the checkpoint's, -1 where it is none of them.
+    ``order`` (C,): position of each of the checkpoint's classes among the classifier's; ``classes`` (M,): position of
+    each gallery row's class among these, -1 where it is none of them.
     """
 
     run: Path
@@ -61,7 +65,8 @@ class Classifier:
     dtype: torch.dtype
     index: Index | None
     classes: np.ndarray
-    fusion: Fusion
+    saved: SavedClassifier | None
+    order: np.ndarray
     way: str
 
 
@@ -100,7 +105,7 @@ def run_photos(
     if not photos:
         first = next(iter(reasons.items()))
         raise DataError(f"{source}: not one of {len(files)} files is a photo; the first, {first[0]}: {first[1]}")
-    classifiers = [load_classifier(run, recipe) for run, recipe in runs.items()]
+    classifiers = [prepare_run(run, recipe) for run, recipe in runs.items()]
     first_keys = classifiers[0].checkpoint.class_keys
     names = [str(run) for run in runs]
     check_same_order(names, [sorted(classifier.checkpoint.class_keys) for classifier in classifiers], "classes")
@@ -140,7 +145,7 @@ def report(done: Photographed) -> None:
     say(f"photos {done.path}: {done.photos:,} classified")
 
 
-def load_classifier(run: Path, recipe: Recipe) -> Classifier:
+def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
     """A run ready to classify through its recipe's views.
 
     Raises:
@@ -150,46 +155,42 @@ def load_classifier(run: Path, recipe: Recipe) -> Classifier:
     if not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)
-    index, fusion, way = _load_fusion(run, recipe, checkpoint)
-    classes = np.empty(0, np.int64)
-    if index is not None:
-        positions = ClassOrder(checkpoint.class_keys).positions_of(list(index.keys.values()))
+    index, saved, way = _load_neighbours(run, recipe, checkpoint)
+    order = classes = np.empty(0, np.int64)
+    if index is not None and saved is not None:
+        known = ClassOrder(saved.keys)
+        order = known.positions_of(checkpoint.class_keys)
+        positions = known.positions_of(list(index.keys.values()))
         classes = positions[ClassOrder(list(index.keys)).positions_of(index.labels)]
     network = load_network(checkpoint).to(resources.device)
-    return Classifier(run, recipe, checkpoint, network, resources.device, resources.dtype, index, classes, fusion, way)
-
-
-def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Index | None, Fusion, str]:
-    """The gallery's index and how its vote is fused with the head, where these belong together; and both in words."""
-    views = recipe.predict.tta
-    gallery = run / "index" / ("plain" if views == "plain" else recipe.predict.gallery_tta)
-    again = f"productrec predict {run} --views {views}"
-    alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
-    splits = [split for split in ("val", "test") if (run / "predictions" / views / split).exists()]
-    if not splits or not gallery.exists():
-        return None, Fusion(), alone
-    index = load_index(gallery)
-    # Those of one split may be of an earlier time: where a table has lost its validation images, nothing renews them.
-    current = [known for split in splits if (known := _load_current(run, views, split, index)) is not None]
-    predictions = current[0] if current and index.weights_digest == checkpoint.weights_digest else None
-    if predictions is None or not index.keys:
-        return None, Fusion(), f"the head alone, since its index is of an earlier time; {again} makes it anew"
-    fusion = Fusion(**predictions.settings["fusion"])
-    fitted = "as fitted on validation" if predictions.notes["made"].get("validation") else "by default"
-    weight = fusion.head_weight
-    way = f"{weight:g} x head + {1 - weight:g} x vote of {fusion.k} neighbours, {fitted}, through the views {views}"
-    return index, fusion, way
-
-
-def _load_current(run: Path, views: str, split: str, index: Index) -> Manifest | None:
-    """The manifest of a split's predictions; None where they were not made from neighbours in this index."""
-    predictions = load_manifest(run / "predictions" / views / split)
-    neighbours = load_manifest(run / "neighbours" / views / split)
-    is_current = (
-        neighbours.inputs.get("index") == index.fingerprint
-        and predictions.inputs.get("neighbours") == neighbours.fingerprint
+    return ReadyRun(
+        run, recipe, checkpoint, network, resources.device, resources.dtype, index, classes, saved, order, way
     )
-    return predictions if is_current else None
+
+
+def _load_neighbours(
+    run: Path, recipe: Recipe, checkpoint: Checkpoint
+) -> tuple[Index | None, SavedClassifier | None, str]:
+    """The gallery's index and the classifier, where these belong together, and both in words."""
+    views = recipe.predict.tta
+    gallery, folder = run / "index" / get_gallery_views(recipe, views), run / "classifier" / views
+    again = f"productrec predict {run} --views {views}"
+    if not folder.exists() or not gallery.exists():
+        return (
+            None,
+            None,
+            f"the head alone, through the views {views}; {again} makes what neighbours need to vote too",
+        )
+    index, saved = load_index(gallery), load_classifier(folder)
+    belongs = (
+        saved.index == index.fingerprint
+        and index.weights_digest == checkpoint.weights_digest
+        and sorted(saved.keys) == sorted(checkpoint.class_keys)
+    )
+    if not belongs or not index.keys:
+        return None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew"
+    fitted = "as fitted on validation" if saved.fitted else "by default"
+    return index, saved, f"{saved.classifier.tell()}, {fitted}, through the views {views}"
 
 
 def _list_files(source: Path, out: Path) -> dict[str, str]:
@@ -211,7 +212,7 @@ def _list_files(source: Path, out: Path) -> dict[str, str]:
 
 
 def _classify(
-    classifier: Classifier, paths: Sequence[str], batch_size: int
+    classifier: ReadyRun, paths: Sequence[str], batch_size: int
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
     """Rows, probabilities (B, C) in the checkpoint's order, and why some could not be read, batch by batch."""
     views = get_views(classifier.recipe.predict.tta)
@@ -230,12 +231,18 @@ def _classify(
         yield rows, _fuse(classifier, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken
 
 
-def _fuse(classifier: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    if classifier.index is None:
+def _fuse(classifier: ReadyRun, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Probabilities (B, C) in the checkpoint's order."""
+    saved = classifier.saved
+    if classifier.index is None or saved is None:
         return compute_softmax(logits)
     queries = EmbeddingSet(ids, embeddings, logits, [], [], classifier.checkpoint.weights_digest, {}, "")
-    rows, similarities = search_index(classifier.index, queries, classifier.fusion.k)
-    return compute_parts(Evidence(logits, classifier.classes[rows], similarities), classifier.fusion).fused
+    rows, similarities = search_index(classifier.index, queries, saved.classifier.vote.k)
+    ordered = np.empty_like(logits)
+    ordered[:, classifier.order] = logits
+    near = compare_prototypes(embeddings, saved.prototypes)
+    evidence = Evidence(ordered, classifier.classes[rows], similarities, near, saved.categories)
+    return compute_parts(evidence, saved.classifier).fused[:, classifier.order]
 
 
 def _describe(probabilities: np.ndarray, checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from productrec.data.transforms import MEAN_COLOUR
+from productrec.recognition.classifier import build_classifier
 from productrec.recognition.probabilities import load_probabilities
+from productrec.recognition.weights import combine
 from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY, write_recipe
 
@@ -49,9 +51,11 @@ def test_parts_are_kept_beside_what_they_are_fused_to(finished, productrec):
     for split in ("val", "test"):
         folder = finished / "runs/tiny/predictions/plain"
         fused = load_probabilities(folder / split)
-        parts = {name: load_probabilities(folder / "parts" / name / split) for name in ("head", "nearest", "vote")}
-        weight = fused.made["fusion"]["head_weight"]
-        mixed = weight * parts["head"].values + (1 - weight) * parts["vote"].values
+        names = ("head", "nearest", "vote", "prototypes")
+        parts = {name: load_probabilities(folder / "parts" / name / split) for name in names}
+        classifier = build_classifier(fused.made["classifier"])
+        opinions = [parts[name].values for name in classifier.weights]
+        mixed = combine(opinions, list(classifier.weights.values()), classifier.rule)
         np.testing.assert_allclose(fused.values, mixed, atol=1e-6)
         assert all(part.made["part"] == name and part.ids == fused.ids for name, part in parts.items())
         logits = load_embedding_set(finished / "runs/tiny/embeddings/plain" / split).logits

@@ -1,0 +1,131 @@
+"""Fit: how a run's head, neighbours and prototypes become one answer is fitted, for the competition's metric."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from productrec.artifacts import is_fresh, load_manifest
+from productrec.assembly.evidence import (
+    build_objective,
+    get_gallery_views,
+    get_labels,
+    load_evidence,
+    load_gallery,
+    number_categories,
+)
+from productrec.class_order import ClassOrder
+from productrec.competitions.contract import Contract, load_contract
+from productrec.console import warn
+from productrec.data.class_keys import get_class_keys
+from productrec.data.table import load_table
+from productrec.recipe import Recipe
+from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier, Evidence, compute_parts
+from productrec.recognition.classifier_file import KIND, save_classifier
+from productrec.recognition.fitting import Fitted, describe_steps, fit_classifier
+from productrec.recognition.objective import summarise
+from productrec.recognition.prototypes import build_prototypes
+from productrec.recognition.scores import Scores, score_ranks
+from productrec.retrieval.index import INDEX_KIND
+from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
+
+_SHRINKAGE = 1.0  # images of a class's category that stand beside its own
+
+
+def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
+    """Write the classifier of a run for queries of one preset of views, ``RUN/classifier/VIEWS``.
+
+    It is fitted on validation images that the run was not trained on, each step judged on those that it was not fitted
+    on; without such images head and prototypes speak alike, with a warning.
+
+    Args:
+        run: the run folder, with embedding and neighbour sets and the index.
+        recipe: grids, contract, table.
+        views: preset of views.
+
+    Raises:
+        ArtifactError: sets of different networks or images.
+    """
+    table, contract = load_table(recipe.table, root=recipe.data.images), load_contract(recipe.competition)
+    trained = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    class_ids = sorted(trained.match_classes(table))
+    if len(class_ids) == 1:
+        only = table.get_class_names(class_ids)[0]
+        warn(f"{run.name}: knows one class alone, {only!r}: every image is given it, and accuracy says nothing.")
+    gallery = load_gallery(run, recipe, views)
+    categories = number_categories(table, class_ids)
+    positions = ClassOrder(class_ids).positions_of(get_labels(table, gallery.ids))
+    prototypes = build_prototypes(
+        gallery.embeddings, positions, len(class_ids), shrinkage=_SHRINKAGE, categories=categories
+    )
+    validation = load_evidence(run, table, views, "val", class_ids, prototypes, categories)
+    classifier, fitted = UNFITTED, dict[str, Any]()
+    inputs = {"index": load_manifest(run / "index" / get_gallery_views(recipe, views), kind=INDEX_KIND).fingerprint}
+    inputs |= {"weights": trained.weights_digest, "table": table.fingerprint}
+    settings = {
+        "views": views,
+        "parts": list(recipe.predict.parts),
+        "k_grid": list(recipe.predict.k_grid),
+        "power_grid": list(recipe.predict.power_grid),
+        "competition": [contract.metric, contract.metric_k],
+        "trained_on": list(trained.recipe["train"]["splits"]),
+    }
+    if validation is not None:
+        inputs |= {f"val {name}": print_ for name, print_ in validation.inputs.items()}
+    folder = run / "classifier" / views
+    if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
+        return
+    reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
+    if reason or validation is None:
+        classifier = _restrict(UNFITTED, recipe)
+        warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
+    else:
+        evidence, labels = validation.evidence, ClassOrder(class_ids).positions_of(get_labels(table, validation.ids))
+        done = fit_classifier(
+            evidence,
+            labels,
+            build_objective(contract),
+            k_grid=recipe.predict.k_grid,
+            power_grid=recipe.predict.power_grid,
+            parts=recipe.predict.parts,
+        )
+        classifier = done.classifier
+        scores = _score(done, evidence, labels, contract)
+        fitted = {"on": "val", "images": len(labels), "steps": describe_steps(done.steps)}
+        fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
+    save_classifier(
+        folder,
+        classifier,
+        prototypes=prototypes,
+        keys=get_class_keys(table, class_ids),
+        categories=categories,
+        fitted=fitted,
+        inputs=inputs,
+        settings=settings,
+    )
+
+
+def _find_reason(trained: Checkpoint, labels: np.ndarray | None, class_ids: list[int]) -> str:
+    """Why nothing can be fitted on validation images; empty where it can."""
+    if labels is None or "val" in trained.recipe["train"]["splits"]:
+        return "no validation images it was not trained on"
+    return "" if np.isin(labels, class_ids).any() else "its head knows no class of the validation images"
+
+
+def _restrict(classifier: Classifier, recipe: Recipe) -> Classifier:
+    """The unfitted classifier with those of its parts that may speak, or, where none may, with all that may."""
+    allowed: list[str] = [name for name in BLENDED if name in recipe.predict.parts]
+    kept: dict[str, float] = {name: weight for name, weight in classifier.weights.items() if name in allowed}
+    return Classifier(weights=kept or dict.fromkeys(allowed, 1.0), rule=classifier.rule)
+
+
+def _score(done: Fitted, evidence: Evidence, labels: np.ndarray, contract: Contract) -> dict[str, Scores]:
+    """Scores of every part: of those that are fitted, by answers to images that they were not fitted on."""
+    parts = compute_parts(evidence, done.classifier)._asdict()
+    answers = {name: summarise(part, labels) for name, part in parts.items()}
+    answers |= {step.name: step.answers for step in done.steps if step.name in BLENDED}
+    answers["fused"] = done.answers
+    return {name: score_ranks(one.ranks, metric_k=contract.metric_k) for name, one in answers.items()}
