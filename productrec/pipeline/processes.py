@@ -33,6 +33,8 @@ def begin_process(share: Share) -> None:
 
     A number of threads that the user has set for OpenMP stays.
     """
+    # Else its loader processes would be started as it was, and import everything anew.
+    multiprocessing.set_start_method(None, force=True)
     os.setsid()  # a signal to the whole group reaches the command alone, which hands it on once
     threading.Thread(target=_follow_parent, daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ:
