@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from productrec.cli.options import AllowCode, Overrides, RecipePath, parse_numbers, parse_weights, split_overrides
+from productrec.cli.options import (
+    AllowCode,
+    Jobs,
+    Overrides,
+    RecipePath,
+    parse_numbers,
+    parse_weights,
+    split_overrides,
+)
 from productrec.data.view_presets import PRESETS
 
 
@@ -19,11 +27,16 @@ def train(
     max_minutes: Annotated[
         float | None, typer.Option(min=0.0, help="Stop each model after so long, with a usable checkpoint.")
     ] = None,
+    jobs: Jobs = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one a GPU.")] = 1,
     max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
     allow_code: AllowCode = False,
 ) -> None:
     """Train a recipe's model (or each of its members) on its image table."""
+    if nproc > 1 and jobs is not None and jobs > 1:
+        raise typer.BadParameter(
+            "must be 1 with --nproc, whose processes train one model together", param_hint="--jobs"
+        )
     from productrec.launch import STARTED
     from productrec.pipeline.select import check_overrides
     from productrec.recipe import load_recipe
@@ -39,7 +52,7 @@ def train(
 
     if max_minutes is not None:  # importing took some of it
         max_minutes -= (time.time() - started) / 60
-    train_recipe(loaded, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
+    train_recipe(loaded, resume=resume, max_minutes=max_minutes, jobs=jobs, allow_code=allow_code)
 
 
 def sweep(
@@ -209,13 +222,14 @@ def run(
     replace_table: Annotated[
         bool, typer.Option("--replace-table", help="Ingest a source that has changed again, over its image table.")
     ] = False,
+    jobs: Jobs = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
     from productrec.pipeline.play import run_recipe
     from productrec.recipe import load_recipe
 
-    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, allow_code=allow_code)
+    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, jobs=jobs, allow_code=allow_code)
 
 
 def centres(

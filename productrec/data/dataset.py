@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import itertools
@@ -10,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -306,7 +306,7 @@ def _share_ending() -> torch.Tensor:
     Torch ends them where a loader is freed; one that something still holds at the end would else be waited for.
     """
     ending: torch.Tensor = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-    atexit.register(ending.fill_, 1)
+    Finalize(None, ending.fill_, args=(1,), exitpriority=0)  # atexit comes too late in a process of multiprocessing
     return ending
 
 

@@ -178,7 +178,7 @@ def test_tta_alone_takes_its_default_and_plain_predictions_stay(finished, produc
 def test_members_are_trained_and_ensembled(place, drawn, productrec):
     members = {"a": {"seed": 1}, "b": {"loss": {"metric": {"name": "soft_triple", "centres_per_class": 2}}}}
     recipe = write_recipe(place, drawn, members=members, predict={"member_weights": {"a": 3.0}})
-    done = productrec("run", recipe, *TINY, "train.epochs=1")
+    done = productrec("run", recipe, *TINY, "train.epochs=1", "--jobs", "1")
     assert done.code == 0, done.err
     assert "ensembled" in done.out
     parts = [load_probabilities(place / f"runs/tiny/{name}/predictions/plain/test").values for name in "ab"]
@@ -240,8 +240,9 @@ def test_the_demo_plays_to_the_end_and_goes_on_where_it_was(place, productrec):
         "train.workers=0",
         "model.embedding_dim=8",
     ]
-    done = productrec("demo", "--out", "play", *small, *settings)
+    done = productrec("demo", "--out", "play", *small, *settings, "--jobs", "2")
     assert done.code == 0, done.err
+    assert "pairs: epoch 1 " in done.err and "centres: epoch 1 " in done.err
     for title in ("head alone", "nearest neighbour", "vote", "fused", "with TTA", "ensembled"):
         assert title in done.out
     assert len(read_rows(place / "play" / "submission.csv")) == 8
