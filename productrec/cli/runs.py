@@ -27,12 +27,26 @@ def train(
     max_minutes: Annotated[
         float | None, typer.Option(min=0.0, help="Stop each model after so long, with a usable checkpoint.")
     ] = None,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Train once a fold, each left out in turn; needs a table with folds.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Train once a seed, from the recipe's own on.")] = 0,
+    only: Annotated[str | None, typer.Option(help="With --folds or --seeds: the numbers to train now, as 0,2.")] = None,
     jobs: Jobs = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one a GPU.")] = 1,
     max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
     allow_code: AllowCode = False,
 ) -> None:
-    """Train a recipe's model (or each of its members) on its image table."""
+    """Train a recipe's model (or each of its members) on its image table.
+
+    With --folds K or --seeds N it is trained K or N times; --only trains some of them here and others elsewhere. Where
+    all folds are finished, each training image is predicted by the run that did not see it, and how head, neighbours
+    and prototypes become one answer is fitted on that.
+    """
+    if folds and seeds:
+        raise typer.BadParameter("goes without --folds", param_hint="--seeds")
+    if only is not None and not folds and not seeds:
+        raise typer.BadParameter("goes with --folds or --seeds", param_hint="--only")
     if nproc > 1 and jobs is not None and jobs > 1:
         raise typer.BadParameter(
             "must be 1 with --nproc, whose processes train one model together", param_hint="--jobs"
@@ -52,6 +66,21 @@ def train(
 
     if max_minutes is not None:  # importing took some of it
         max_minutes -= (time.time() - started) / 60
+    if folds or seeds:
+        from productrec.pipeline.spread import train_spread
+
+        numbers = None if only is None else parse_numbers(only)
+        train_spread(
+            loaded,
+            folds=folds,
+            seeds=seeds,
+            only=numbers,
+            resume=resume,
+            max_minutes=max_minutes,
+            jobs=jobs,
+            allow_code=allow_code,
+        )
+        return
     train_recipe(loaded, resume=resume, max_minutes=max_minutes, jobs=jobs, allow_code=allow_code)
 
 

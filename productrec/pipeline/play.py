@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
 from productrec.console import say
@@ -81,6 +83,7 @@ def train_recipe(
     recipe: Recipe,
     *,
     resume: bool,
+    members: Sequence[str] | None = None,
     max_minutes: float | None = None,
     jobs: int | None = 1,
     allow_code: bool = False,
@@ -89,6 +92,7 @@ def train_recipe(
 
     Args:
         recipe: what is trained.
+        members: names of those to train; None for all.
         resume: that of `run_train`.
         max_minutes: of each model.
         jobs: members that train at once, each in a process of its own, which imports the caller's main module anew;
@@ -114,10 +118,10 @@ def train_recipe(
             + (f". {trained.warning}" if trained.warning else "")
         )
 
-    members = list(recipe.resolve_members().values())
+    recipes = [one for name, one in recipe.resolve_members().items() if members is None or name in members]
     return train_side_by_side(
-        members,
-        jobs=choose_jobs(members, jobs),
+        recipes,
+        jobs=choose_jobs(recipes, jobs),
         resume=resume,
         max_minutes=max_minutes,
         allow_code=allow_code,

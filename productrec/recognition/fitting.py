@@ -10,6 +10,7 @@ import numpy as np
 
 from productrec.recognition.classifier import BLENDED, Classifier, Evidence, compute_parts, fuse
 from productrec.recognition.objective import Answers, Objective, compute_chance, join, summarise
+from productrec.recognition.scores import Scores, score_ranks
 from productrec.recognition.vote import Vote, compute_softmax, compute_vote
 from productrec.recognition.weights import FITS, split_folds
 
@@ -244,6 +245,15 @@ def _add_category(
         return replace(before, category_share=min(_CATEGORY_SHARES, key=judge))
 
     return fit
+
+
+def score_fitted(fitted: Fitted, evidence: Evidence, labels: np.ndarray, *, metric_k: int) -> dict[str, Scores]:
+    """Scores of every part on the queries of a fit: of those that are fitted, by answers of what others told."""
+    parts = compute_parts(evidence, fitted.classifier)._asdict()
+    answers = {name: summarise(part, labels) for name, part in parts.items()}
+    answers |= {step.name: step.answers for step in fitted.steps if step.name in BLENDED}
+    answers["fused"] = fitted.answers
+    return {name: score_ranks(one.ranks, metric_k=metric_k) for name, one in answers.items()}
 
 
 def describe_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -62,11 +62,13 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
         for split in ("val", "test")
     }
     scores = {name: Scores(**values) for name, values in saved.fitted.get("scores", {}).items()}
+    if not scores and saved.fitted:  # fitted out of fold, so that no validation image had a say
+        scores = _score_known(known["val"], table, class_ids, saved.classifier, contract)
     prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
     for split, evidence in known.items():
         if len(table.select([split], usable=False)):
             _write(run, recipe, table, split, views, evidence, class_ids, saved, prior, scores)
-    return Classified(scores, _score_test(known["test"], table, class_ids, saved.classifier, contract))
+    return Classified(scores, _score_known(known["test"], table, class_ids, saved.classifier, contract))
 
 
 def _score(
@@ -81,21 +83,21 @@ def _score(
     return {name: score_ranks(np.concatenate(ranks[name]), metric_k=contract.metric_k) for name in PARTS}
 
 
-def _score_test(
-    test: SplitEvidence | None,
+def _score_known(
+    images: SplitEvidence | None,
     table: ImageTable,
     class_ids: list[int],
     classifier: Classifier,
     contract: Contract,
 ) -> dict[str, Scores]:
-    """Scores on the test images whose labels are known, which nothing was fitted on; none where the head knows none."""
-    if test is None:
+    """Scores on those whose labels are known of images that nothing was fitted on; none where the head knows none."""
+    if images is None:
         return {}
-    labels = get_labels(table, test.ids)
+    labels = get_labels(table, images.ids)
     known = np.flatnonzero(labels != NO_LABEL)
     if not np.isin(labels[known], class_ids).any():
         return {}
-    return _score(test.evidence.take(known), labels[known], class_ids, classifier, contract)
+    return _score(images.evidence.take(known), labels[known], class_ids, classifier, contract)
 
 
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.embedding_requests import EmbeddingRequest, add_plain, list_requests
+from productrec.assembly.embedding_requests import EmbeddingRequest, add_plain, list_requests, select_rows
 from productrec.assembly.network import load_network
 from productrec.assembly.resources import claim_resources
 from productrec.console import show_progress, warn
@@ -107,7 +107,7 @@ def _embed(
 ) -> None:
     ranks = resources.ranks
     views = get_views(request.views)
-    rows = table.select([request.split])
+    rows = select_rows(table, request.split)
     if not len(rows):
         raise DataError(
             f"{table.root}: the table has no readable {request.split} images, so there is nothing to embed. "

@@ -17,18 +17,17 @@ from productrec.assembly.evidence import (
     load_gallery,
     number_categories,
 )
+from productrec.assembly.out_of_fold import find_out_of_fold
 from productrec.class_order import ClassOrder
-from productrec.competitions.contract import Contract, load_contract
+from productrec.competitions.contract import load_contract
 from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier, Evidence, compute_parts
+from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
-from productrec.recognition.fitting import Fitted, describe_steps, fit_classifier
-from productrec.recognition.objective import summarise
+from productrec.recognition.fitting import describe_steps, fit_classifier, score_fitted
 from productrec.recognition.prototypes import build_prototypes
-from productrec.recognition.scores import Scores, score_ranks
 from productrec.retrieval.index import INDEX_KIND
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
@@ -38,8 +37,9 @@ _SHRINKAGE = 1.0  # images of a class's category that stand beside its own
 def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     """Write the classifier of a run for queries of one preset of views, ``RUN/classifier/VIEWS``.
 
-    It is fitted on validation images that the run was not trained on, each step judged on those that it was not fitted
-    on; without such images head and prototypes speak alike, with a warning.
+    It is what was fitted out of fold for this run's model, where that lies beside it; else it is fitted on validation
+    images that the run was not trained on, each step judged on those that it was not fitted on; without such images
+    head and prototypes speak alike, with a warning.
 
     Args:
         run: the run folder, with embedding and neighbour sets and the index.
@@ -76,10 +76,18 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     if validation is not None:
         inputs |= {f"val {name}": print_ for name, print_ in validation.inputs.items()}
     folder = run / "classifier" / views
+    beside = find_out_of_fold(run, recipe, views)
+    if beside is not None:
+        inputs["out of fold"] = beside.fingerprint
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return
     reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
-    if reason or validation is None:
+    if beside is not None:
+        classifier, fitted = (
+            beside.classifier,
+            {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")},
+        )
+    elif reason or validation is None:
         classifier = _restrict(UNFITTED, recipe)
         warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
     else:
@@ -93,7 +101,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
             parts=recipe.predict.parts,
         )
         classifier = done.classifier
-        scores = _score(done, evidence, labels, contract)
+        scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
         fitted = {"on": "val", "images": len(labels), "steps": describe_steps(done.steps)}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
     save_classifier(
@@ -120,12 +128,3 @@ def _restrict(classifier: Classifier, recipe: Recipe) -> Classifier:
     allowed: list[str] = [name for name in BLENDED if name in recipe.predict.parts]
     kept: dict[str, float] = {name: weight for name, weight in classifier.weights.items() if name in allowed}
     return Classifier(weights=kept or dict.fromkeys(allowed, 1.0), rule=classifier.rule)
-
-
-def _score(done: Fitted, evidence: Evidence, labels: np.ndarray, contract: Contract) -> dict[str, Scores]:
-    """Scores of every part: of those that are fitted, by answers to images that they were not fitted on."""
-    parts = compute_parts(evidence, done.classifier)._asdict()
-    answers = {name: summarise(part, labels) for name, part in parts.items()}
-    answers |= {step.name: step.answers for step in done.steps if step.name in BLENDED}
-    answers["fused"] = done.answers
-    return {name: score_ranks(one.ranks, metric_k=contract.metric_k) for name, one in answers.items()}
