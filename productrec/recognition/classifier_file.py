@@ -12,6 +12,7 @@ import numpy as np
 
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
 from productrec.recognition.classifier import Classifier, build_classifier
+from productrec.recognition.open_set import Threshold
 
 KIND = "classifier"
 
@@ -22,7 +23,8 @@ class SavedClassifier:
 
     ``prototypes``: (C, D) float32 in the order of ``keys``, what the classes are known by; ``categories``: (C,) a
     number for each class's category, None where all are of one; ``fitted``: on what and how, empty where nothing could
-    be; ``index``: fingerprint of the index whose neighbours vote.
+    be; ``unknown``: from when on an answer is believed, None where that could not be told; ``index``: fingerprint of
+    the index whose neighbours vote.
     """
 
     classifier: Classifier
@@ -30,6 +32,7 @@ class SavedClassifier:
     keys: list[str]
     categories: list[int] | None
     fitted: dict[str, Any]
+    unknown: Threshold | None
     index: str
     fingerprint: str
 
@@ -42,6 +45,7 @@ def save_classifier(
     keys: Sequence[str],
     categories: Sequence[int] | None,
     fitted: Mapping[str, Any],
+    unknown: Threshold | None,
     inputs: dict[str, str],
     settings: dict[str, Any],
 ) -> None:
@@ -51,6 +55,7 @@ def save_classifier(
             "classifier": classifier.describe(),
             "told": classifier.tell(),
             "fitted": dict(fitted),
+            "unknown": None if unknown is None else unknown.describe(),
             "keys": list(keys),
             "categories": None if categories is None else [int(number) for number in categories],
         }
@@ -73,6 +78,7 @@ def load_classifier(folder: Path) -> SavedClassifier:
         keys=[str(key) for key in values["keys"]],
         categories=values["categories"],
         fitted=dict(values["fitted"]),
+        unknown=None if values["unknown"] is None else Threshold(**values["unknown"]),
         index=manifest.inputs["index"],
         fingerprint=manifest.fingerprint,
     )

@@ -27,6 +27,7 @@ from productrec.recipe import Recipe
 from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
 from productrec.recognition.fitting import describe_steps, fit_classifier, score_fitted
+from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.prototypes import build_prototypes
 from productrec.retrieval.index import INDEX_KIND
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
@@ -62,7 +63,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         gallery.embeddings, positions, len(class_ids), shrinkage=_SHRINKAGE, categories=categories
     )
     validation = load_evidence(run, table, views, "val", class_ids, prototypes, categories)
-    classifier, fitted = UNFITTED, dict[str, Any]()
+    classifier, fitted, unknown = UNFITTED, dict[str, Any](), None
     inputs = {"index": load_manifest(run / "index" / get_gallery_views(recipe, views), kind=INDEX_KIND).fingerprint}
     inputs |= {"weights": trained.weights_digest, "table": table.fingerprint}
     settings = {
@@ -83,10 +84,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         return
     reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
     if beside is not None:
-        classifier, fitted = (
-            beside.classifier,
-            {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")},
-        )
+        classifier, unknown = beside.classifier, beside.unknown
+        fitted = {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")}
     elif reason or validation is None:
         classifier = _restrict(UNFITTED, recipe)
         warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
@@ -101,6 +100,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
             parts=recipe.predict.parts,
         )
         classifier = done.classifier
+        unknown = fit_threshold(evidence, labels, classifier)
         scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
         fitted = {"on": "val", "images": len(labels), "steps": describe_steps(done.steps)}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
@@ -111,6 +111,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         keys=get_class_keys(table, class_ids),
         categories=categories,
         fitted=fitted,
+        unknown=unknown,
         inputs=inputs,
         settings=settings,
     )

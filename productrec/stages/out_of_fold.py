@@ -21,6 +21,7 @@ from productrec.recipe import Recipe
 from productrec.recognition.classifier import compute_parts
 from productrec.recognition.classifier_file import KIND, load_classifier, save_classifier
 from productrec.recognition.fitting import describe_steps, fit_classifier, score_fitted
+from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.probabilities import write_probabilities
 from productrec.recognition.scores import Scores
 from productrec.training.run.checkpoint import load_checkpoint
@@ -126,6 +127,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         keys=keys,
         categories=None,
         fitted=told | describe_model(recipe) | {"scores": {name: asdict(one) for name, one in scores.items()}},
+        unknown=fit_threshold(found.evidence.take(rows), labels[rows], fitted.classifier),
         inputs=inputs,
         settings=settings,
     )
