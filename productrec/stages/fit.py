@@ -20,7 +20,7 @@ from productrec.assembly.evidence import (
 from productrec.assembly.out_of_fold import find_out_of_fold
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
-from productrec.console import warn
+from productrec.console import say, warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.recipe import Recipe
@@ -104,6 +104,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
         fitted = {"on": "val", "images": len(labels), "steps": describe_steps(done.steps)}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
+    say(f"{run.name}, {views} views: {classifier.tell()}{_tell_steps(fitted.get('steps', []))}")
     save_classifier(
         folder,
         classifier,
@@ -122,6 +123,16 @@ def _find_reason(trained: Checkpoint, labels: np.ndarray | None, class_ids: list
     if labels is None or "val" in trained.recipe["train"]["splits"]:
         return "no validation images it was not trained on"
     return "" if np.isin(labels, class_ids).any() else "its head knows no class of the validation images"
+
+
+def _tell_steps(steps: list[dict[str, Any]]) -> str:
+    """Which steps were tried beside it and left out, and in what share of paired bootstraps they gained."""
+    out = [
+        f"{step['how'] or step['step']}{' alone' if step['how'] in BLENDED else ''} ({step['chance']:.0%})"
+        for step in steps
+        if step["chance"] is not None and not step["kept"]
+    ]
+    return f"; left out, with the share of bootstraps in which it gained: {', '.join(out)}" if out else ""
 
 
 def _restrict(classifier: Classifier, recipe: Recipe) -> Classifier:
