@@ -24,7 +24,7 @@ from productrec.recognition.fusion import PARTS, Evidence, Fusion, compute_parts
 from productrec.recognition.probabilities import KIND, write_probabilities
 from productrec.recognition.scores import Scores, score_ranks
 from productrec.retrieval.embedding_set import load_embedding_set
-from productrec.retrieval.index import load_neighbours
+from productrec.retrieval.neighbours import load_neighbours
 from productrec.training.run.checkpoint import load_checkpoint
 
 _BLOCK_ROWS = 4096
