@@ -119,7 +119,6 @@ def _list_efforts(searcher: Searcher) -> Iterator[int]:
     if searcher.kind == "hnsw":
         yield from _GRAPH_EFFORTS
         return
-    lists, most = _FIRST_LISTS, count_lists(searcher.rows) // 2  # in half of the lists exact search costs as little
-    while lists <= most:
-        yield lists
-        lists *= 2
+    most = count_lists(searcher.rows) // 2  # in half of the lists exact search costs as little
+    steps = range(int(2 * np.log2(most)) + 1)
+    yield from dict.fromkeys(lists for step in steps if (lists := round(2 ** (step / 2))) >= _FIRST_LISTS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.class_order import ClassOrder
 from productrec.errors import ArtifactError
 from productrec.retrieval.blocks import CheckedBlocks, write_block_digests
 from productrec.retrieval.choice import EXACT_UP_TO, Tuned, Wanted, choose_kinds, tune_effort
@@ -48,6 +50,16 @@ class Index:
     folder: Path
     notes: dict[str, Any]
 
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """(M,) int64 position of each row's class among ``keys``, -1 where it is none of them."""
+        return ClassOrder(list(self.keys)).positions_of(self.labels)
+
+    @cached_property
+    def rows_by_id(self) -> dict[str, int]:
+        """Row of each image id."""
+        return {image_id: row for row, image_id in enumerate(self.load_ids())}
+
     def load_ids(self) -> list[str]:
         """Image ids of the rows (M)."""
         ids: list[str] = json.loads((self.folder / "gallery.json").read_text(encoding="utf-8"))
@@ -64,6 +76,7 @@ def save_index(
     keys: Mapping[int, str] | None = None,
     kind: Wanted = "exact",
     recall: float = 0.97,
+    beside: Mapping[str, object] | None = None,
 ) -> Tuned | None:
     """Build the index of a gallery and write it.
 
@@ -76,6 +89,7 @@ def save_index(
         keys: what each class is known by, whatever its id.
         kind: of index; ``auto`` chooses, see `productrec.retrieval.choice.choose_kinds`.
         recall: share of the ten nearest rows that an approximate index must find.
+        beside: more JSON files to write, by name.
 
     Returns:
         How an approximate index searches, and the recall measured on rows of the gallery; None for exact search.
@@ -98,6 +112,8 @@ def save_index(
         np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
         write_json(temporary / "gallery.json", gallery.ids)
         write_json(temporary / "keys.json", {str(class_id): key for class_id, key in (keys or {}).items()})
+        for name, value in (beside or {}).items():
+            write_json(temporary / name, value)
     return tuned
 
 

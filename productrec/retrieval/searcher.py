@@ -106,6 +106,8 @@ class Searcher:
             ArtifactError: a block of the file that the search touched is damaged.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if not k:
+            return Found(np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64))
         parts = [
             self._search(queries[start : start + _QUERIES_AT_A_TIME], k, alive, effort or self.effort)
             for start in range(0, len(queries), _QUERIES_AT_A_TIME)
@@ -122,7 +124,7 @@ class Searcher:
         else:
             dead = self.rows - int(alive.sum())
             found = _leave_out(self._search_quickly(queries, min(self.rows, k + min(dead, k)), effort), alive, k)
-        short = np.flatnonzero(found.rows[:, k - 1] < 0) if k else np.empty(0, np.int64)
+        short = np.flatnonzero(found.rows[:, k - 1] < 0)
         if len(short):
             self._check_all()
             similarities, rows = search_flat(self.flat, np.ascontiguousarray(queries[short]), k, alive=alive)
