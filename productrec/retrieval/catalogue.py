@@ -41,14 +41,14 @@ class Catalogue:
     Rows are numbered through base and changes, and keep their numbers until the catalogue is compacted.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Open the catalogue of the index in ``folder``.
+    def __init__(self, folder: Path, *, grown: Path | None = None) -> None:
+        """Open the catalogue of the index in ``folder``; ``grown``: where its changes lie, None for beside it.
 
         Raises:
             ArtifactError: no index is there, something is damaged, or what was grown is of another network, by name.
         """
         self.folder = folder
-        self.grown_folder = get_grown_folder(folder)
+        self.grown_folder = grown or get_grown_folder(folder)
         self._state = self._load(None)
 
     @property
@@ -104,13 +104,27 @@ class Catalogue:
         base = state.index.searcher
         out = np.empty((len(rows), base.dim), np.float32)
         in_base = rows < base.rows
-        out[in_base] = base.get_embeddings()[rows[in_base]]
+        out[in_base] = base.get_embeddings(rows[in_base])
         out[~in_base] = stack_rows(state.segments, base.dim)[rows[~in_base] - base.rows]
         return out
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """Row of each image id, int64; -1 where none of that id can be found."""
+        return self._state.find(ids)
+
+    def list_ids(self) -> list[str]:
+        """Image ids of the rows that can be found."""
+        ids = self._state.list_ids()
+        return [ids[row] for row in self.list_alive().tolist()]
 
     def list_alive(self) -> np.ndarray:
         """Rows that can be found, ascending."""
         return np.flatnonzero(self._state.alive)
+
+    def has_class(self, key: str) -> bool:
+        """Whether a class has rows that can be found."""
+        state = self._state
+        return key in state.keys and bool(state.alive[state.classes == state.keys.index(key)].any())
 
     def describe(self) -> dict[str, Any]:
         """Kind of index, rows, classes, segments, tombstones and recall, as plain values."""
@@ -130,6 +144,14 @@ class Catalogue:
             "views": list(state.index.notes.get("views", [])),
             "weights": self.weights_digest,
         }
+
+    def describe_changes(self) -> str:
+        """What was grown and removed since the index was built, as a person reads it; empty where nothing was."""
+        state = self._state
+        paths = read_beside(state.index).paths
+        grown = state.grown_count + (int((state.find(list(paths)) >= 0).sum()) if paths else 0)
+        said = [f"{grown:,} images more"] if grown else []
+        return ", ".join(said + ([f"{len(self.removed):,} classes removed"] if self.removed else []))
 
     def refresh(self) -> bool:
         """Take in what other processes have changed; whether there was anything."""
@@ -151,8 +173,6 @@ class Catalogue:
         side_px = state.index.notes.get("side_px")
         check_queries(queries, weights_digest=self.weights_digest, dim=base.dim, side_px=side_px, where="index")
         wanted = np.ascontiguousarray(queries.embeddings, dtype=np.float32)
-        if not len(wanted):
-            k = 0
         found = base.search(wanted, min(k, state.base_count), alive=state.base_alive)
         if not state.grown_count:
             return found.rows, found.similarities
@@ -247,10 +267,9 @@ class Catalogue:
             number = self._next() - 1
             if number == state.number and state.base_count == state.index.searcher.rows:
                 return None
-            ids = state.list_ids()
             grown = self.get_grown_rows()
             gallery = EmbeddingSet(
-                [ids[row] for row in rows.tolist()],
+                self.list_ids(),
                 self.get_embeddings(rows),
                 None,
                 [],
@@ -347,5 +366,6 @@ def _check_made(folder: Path, index: Index, notes: dict[str, Any]) -> None:
 def _refuse(folder: Path, what: str, wanted: object, got: object) -> None:
     raise ArtifactError(
         f"{folder}: {what} of grown rows must be those of the index, {wanted}; got {got}. Take the run's own network "
-        "and views, or carry the catalogue over with `productrec index renew`."
+        f"and views; where the run was trained anew, remove {get_grown_folder(folder)} and grow again, or carry the "
+        "catalogue over from the earlier run with `productrec index renew`."
     )

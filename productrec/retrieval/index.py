@@ -179,6 +179,12 @@ def load_index(folder: Path) -> Index:
     )
 
 
+def has_keys(folder: Path) -> bool:
+    """Whether an index knows its classes by their keys, as all do but those of earlier versions."""
+    known = folder / "keys.json"
+    return known.exists() and bool(json.loads(known.read_text(encoding="utf-8")))
+
+
 def check_queries(queries: EmbeddingSet, *, weights_digest: str, dim: int, side_px: int | None, where: str) -> None:
     """Refuse queries that cannot be compared with a gallery.
 

@@ -83,10 +83,13 @@ class Searcher:
         """D."""
         return int(self.flat.d)
 
-    def get_embeddings(self) -> np.ndarray:
-        """The rows (M, D) float32, checked, as they lie in the map: to read only."""
-        self._check_all()
-        return get_rows(self.flat)
+    def get_embeddings(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Embeddings (M, D) float32, checked, as they lie in the map, to read only; or a copy of some rows (N, D)."""
+        if rows is None:
+            self._check_all()
+            return get_rows(self.flat)
+        self._check(rows)
+        return np.array(get_rows(self.flat)[rows])
 
     def search(
         self, queries: np.ndarray, k: int, *, alive: np.ndarray | None = None, effort: Effort | None = None
@@ -142,10 +145,13 @@ class Searcher:
             self._check_all()
             return search_graph(self._structure, queries, k, effort.lists)
         candidates = list_candidates(self._structure, queries, count, effort.lists)
+        self._check(candidates)
+        return refine(self.flat, queries, candidates, k)
+
+    def _check(self, rows: np.ndarray) -> None:
         if self._blocks is not None and not self._blocks.is_complete:
             row_bytes = self.dim * _NUMBER_BYTES
-            self._blocks.check_spans(self._header_bytes + candidates[candidates >= 0] * row_bytes, row_bytes)
-        return refine(self.flat, queries, candidates, k)
+            self._blocks.check_spans(self._header_bytes + rows[rows >= 0] * row_bytes, row_bytes)
 
     def _check_all(self) -> None:
         if self._blocks is not None:

@@ -13,23 +13,22 @@ import torch
 
 from productrec.artifacts import Manifest, load_manifest, write_file
 from productrec.assembly.network import load_network
-from productrec.assembly.resources import choose_loader_workers, claim_resources
+from productrec.assembly.photo_batches import recognise_photos
+from productrec.assembly.resources import claim_resources
 from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
-from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
-from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
-from productrec.data.view_presets import get_views
 from productrec.delimited import guard_cell
 from productrec.ensembling.blend import check_same_order, resolve_weights
 from productrec.errors import ArtifactError, DataError, describe_offenders
-from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
-from productrec.recognition.fusion import Evidence, Fusion, compute_parts
+from productrec.recognition.fusion import Evidence, Fusion
+from productrec.recognition.grown import fuse_grown
 from productrec.recognition.vote import compute_softmax
-from productrec.retrieval.embedding_set import EmbeddingSet
-from productrec.retrieval.index import Index, load_index, search_index
+from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
+from productrec.retrieval.index import INDEX_KIND, has_keys
 from productrec.runtime import count_cores
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
@@ -48,9 +47,11 @@ class Photographed:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A run that classifies: its network, and its gallery's index with the fusion that was fitted for it, where it has.
+    """A run that classifies: its network, and its catalogue with the fusion that was fitted for it, where it has.
 
-    ``classes`` (M,): position of each gallery row's class among the checkpoint's, -1 where it is none of them.
+    ``keys`` and ``names``: of the checkpoint's C classes, then of the E that the catalogue has grown by and the head
+    does not know; ``positions``: of each of the catalogue's classes among these, -1 where it is none of them;
+    ``is_removed`` (C,): classes that were taken out of the catalogue.
     """
 
     run: Path
@@ -59,8 +60,11 @@ class Classifier:
     network: Recognizer
     device: torch.device
     dtype: torch.dtype
-    index: Index | None
-    classes: np.ndarray
+    catalogue: Catalogue | None
+    keys: list[str]
+    names: list[str]
+    positions: np.ndarray
+    is_removed: np.ndarray
     fusion: Fusion
     way: str
 
@@ -101,10 +105,11 @@ def run_photos(
         first = next(iter(reasons.items()))
         raise DataError(f"{source}: not one of {len(files)} files is a photo; the first, {first[0]}: {first[1]}")
     classifiers = [load_classifier(run, recipe) for run, recipe in runs.items()]
-    first_keys = classifiers[0].checkpoint.class_keys
+    titles = {key: name for one in reversed(classifiers) for key, name in zip(one.keys, one.names, strict=True)}
+    keys = list(dict.fromkeys(key for classifier in classifiers for key in classifier.keys))
     names = [str(run) for run in runs]
     check_same_order(names, [sorted(classifier.checkpoint.class_keys) for classifier in classifiers], "classes")
-    orders = [ClassOrder(classifier.checkpoint.class_keys).positions_of(first_keys) for classifier in classifiers]
+    orders = [ClassOrder(classifier.keys).positions_of(keys) for classifier in classifiers]
     shares = resolve_weights(names, weights)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
@@ -113,10 +118,10 @@ def run_photos(
         for parts in zip(*(_classify(classifier, paths, size) for classifier in classifiers), strict=True):
             rows, _, broken = parts[0]
             blended = sum(
-                share * probabilities[:, order]
+                share * np.where(order >= 0, probabilities[:, order], 0.0)  # a class that one run alone has grown by
                 for (_, probabilities, _), order, share in zip(parts, orders, shares, strict=True)
             )
-            for row, line in zip(rows, _describe(np.asarray(blended), classifiers[0].checkpoint), strict=True):
+            for row, line in zip(rows, _describe(np.asarray(blended), keys, titles), strict=True):
                 lines[photos[row]] = line
             reasons |= {photos[row]: reason.removeprefix(f"{paths[row]}: ") for row, reason in broken.items()}
             bar.advance(len(rows))
@@ -150,17 +155,21 @@ def load_classifier(run: Path, recipe: Recipe) -> Classifier:
     if not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)
-    index, fusion, way = _load_fusion(run, recipe, checkpoint)
-    classes = np.empty(0, np.int64)
-    if index is not None:
-        positions = ClassOrder(checkpoint.class_keys).positions_of(list(index.keys.values()))
-        classes = positions[ClassOrder(list(index.keys)).positions_of(index.labels)]
+    catalogue, fusion, way = _load_fusion(run, recipe, checkpoint)
+    keys, names, removed = checkpoint.class_keys, checkpoint.class_names, set[str]()
+    positions = np.empty(0, np.int64)
+    if catalogue is not None:
+        grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
+        keys, names, removed = keys + grown, names + [catalogue.names[key] for key in grown], catalogue.removed
+        positions = ClassOrder(keys).positions_of(catalogue.keys)
+    is_removed = np.isin(checkpoint.class_keys, list(removed))
     network = load_network(checkpoint).to(resources.device)
-    return Classifier(run, recipe, checkpoint, network, resources.device, resources.dtype, index, classes, fusion, way)
+    computing = (network, resources.device, resources.dtype)
+    return Classifier(run, recipe, checkpoint, *computing, catalogue, keys, names, positions, is_removed, fusion, way)
 
 
-def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Index | None, Fusion, str]:
-    """The gallery's index and how its vote is fused with the head, where these belong together; and both in words."""
+def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Catalogue | None, Fusion, str]:
+    """The gallery's catalogue and how its vote is fused with the head, where these belong together; both in words."""
     views = recipe.predict.tta
     gallery = run / "index" / ("plain" if views == "plain" else recipe.predict.gallery_tta)
     again = f"productrec predict {run} --views {views}"
@@ -168,20 +177,23 @@ def _load_fusion(run: Path, recipe: Recipe, checkpoint: Checkpoint) -> tuple[Ind
     splits = [split for split in ("val", "test") if (run / "predictions" / views / split).exists()]
     if not splits or not gallery.exists():
         return None, Fusion(), alone
-    index = load_index(gallery)
+    index = load_manifest(gallery, kind=INDEX_KIND)
     # Those of one split may be of an earlier time: where a table has lost its validation images, nothing renews them.
     current = [known for split in splits if (known := _load_current(run, views, split, index)) is not None]
-    predictions = current[0] if current and index.weights_digest == checkpoint.weights_digest else None
-    if predictions is None or not index.keys:
+    predictions = current[0] if current and read_weights_digest(gallery, index) == checkpoint.weights_digest else None
+    if predictions is None or not has_keys(gallery):
         return None, Fusion(), f"the head alone, since its index is of an earlier time; {again} makes it anew"
     fusion = Fusion(**predictions.settings["fusion"])
     fitted = "as fitted on validation" if predictions.notes["made"].get("validation") else "by default"
     weight = fusion.head_weight
     way = f"{weight:g} x head + {1 - weight:g} x vote of {fusion.k} neighbours, {fitted}, through the views {views}"
-    return index, fusion, way
+    catalogue = Catalogue(gallery)
+    if changed := catalogue.describe_changes():
+        way += f"; the catalogue has changed since: {changed}"
+    return catalogue, fusion, way
 
 
-def _load_current(run: Path, views: str, split: str, index: Index) -> Manifest | None:
+def _load_current(run: Path, views: str, split: str, index: Manifest) -> Manifest | None:
     """The manifest of a split's predictions; None where they were not made from neighbours in this index."""
     predictions = load_manifest(run / "predictions" / views / split)
     neighbours = load_manifest(run / "neighbours" / views / split)
@@ -213,36 +225,39 @@ def _list_files(source: Path, out: Path) -> dict[str, str]:
 def _classify(
     classifier: Classifier, paths: Sequence[str], batch_size: int
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
-    """Rows, probabilities (B, C) in the checkpoint's order, and why some could not be read, batch by batch."""
-    views = get_views(classifier.recipe.predict.tta)
-    dataset = ViewedImages(FileImages(paths), views, classifier.checkpoint.recipe["train"]["side_px"])
-    cuts = list(dict.fromkeys(view.cut for view in views))
-    plan = [(cuts.index(view.cut), view.flip) for view in views]
-    on_gpu = classifier.device.type == "cuda"
-    workers = choose_loader_workers(classifier.recipe, classifier.device)
-    loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=on_gpu)
-    recognise = ViewRecognizer(classifier.network, plan, device=classifier.device, dtype=classifier.dtype)
-    batch: ViewBatch
-    for batch in loader:
-        _, seen = recognise(batch.cuts)
-        rows = batch.rows.tolist()
-        ids = [paths[row] for row in rows]
-        yield rows, _fuse(classifier, ids, seen.embeddings.numpy(), seen.logits.numpy()), batch.broken
+    """Rows, probabilities (B, C + E) in the order of its keys, and why some could not be read, batch by batch."""
+    batches = recognise_photos(
+        paths,
+        classifier.network,
+        classifier.recipe,
+        views=classifier.recipe.predict.tta,
+        side_px=classifier.checkpoint.recipe["train"]["side_px"],
+        batch_size=batch_size,
+        device=classifier.device,
+        dtype=classifier.dtype,
+    )
+    for seen in batches:
+        ids = [paths[row] for row in seen.rows]
+        yield seen.rows, _fuse(classifier, ids, seen.embeddings, seen.logits), seen.broken
 
 
 def _fuse(classifier: Classifier, ids: list[str], embeddings: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    if classifier.index is None:
+    catalogue = classifier.catalogue
+    if catalogue is None:
         return compute_softmax(logits)
-    queries = EmbeddingSet(ids, embeddings, logits, [], [], classifier.checkpoint.weights_digest, {}, "")
-    rows, similarities = search_index(classifier.index, queries, classifier.fusion.k)
-    return compute_parts(Evidence(logits, classifier.classes[rows], similarities), classifier.fusion).fused
+    side_px = classifier.checkpoint.recipe["train"]["side_px"]
+    queries = EmbeddingSet(ids, embeddings, logits, [], [], classifier.checkpoint.weights_digest, {}, "", side_px)
+    rows, similarities = catalogue.search(queries, classifier.fusion.k)
+    evidence = Evidence(logits, classifier.positions[catalogue.get_classes(rows)], similarities)
+    grown_count = len(classifier.keys) - logits.shape[1]
+    return fuse_grown(evidence, classifier.fusion, grown_count=grown_count, is_removed=classifier.is_removed)
 
 
-def _describe(probabilities: np.ndarray, checkpoint: Checkpoint) -> Iterable[tuple[str, ...]]:
+def _describe(probabilities: np.ndarray, keys: list[str], names: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
     """The best and the next best class of each row, as they stand in the CSV."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     for row, columns in zip(probabilities, best.tolist(), strict=True):
         line: list[str] = []
         for column in columns:
-            line += [checkpoint.class_names[column], checkpoint.class_keys[column], f"{row[column]:.4f}"]
+            line += [names[keys[column]], keys[column], f"{row[column]:.4f}"]
         yield tuple(line + [""] * (6 - len(line)))

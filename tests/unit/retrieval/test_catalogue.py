@@ -1,7 +1,12 @@
 """The catalogue: rows that come and go are searched as if the index had been built of what is there now."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -211,3 +216,37 @@ def test_one_process_writes_at_a_time(tmp_path, monkeypatch):
         pytest.raises(ArtifactError, match="another process is changing this index"),
     ):
         catalogue.remove(["class 0"])
+
+
+GROW_FOR_EVER = """
+import sys
+from pathlib import Path
+from productrec.retrieval.catalogue import Catalogue
+from tests.unit.retrieval.test_catalogue import MADE, draw_rows
+catalogue = Catalogue(Path(sys.argv[1]))
+for number in range(int(sys.argv[2]), 100_000):
+    rows = draw_rows(f"{number} ", ["jam", "tea"], seed=number)
+    print(*(image_id.replace(" ", "_") for image_id in catalogue.grow(rows, **MADE)), flush=True)
+    if number % 7 == 3:
+        catalogue.compact()
+"""
+
+
+def test_what_was_acknowledged_survives_kills_and_nothing_is_half_there(tmp_path):
+    build(tmp_path / "plain")
+    told: list[str] = []
+    for attempt in range(4):
+        command = [sys.executable, "-c", GROW_FOR_EVER, str(tmp_path / "plain"), str(1000 * attempt)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdout is not None
+            for _ in range(5 + attempt):
+                told += running.stdout.readline().split()
+            time.sleep(0.003 * attempt)
+            os.kill(running.pid, signal.SIGKILL)
+            told += running.stdout.read().split()
+        grown = Catalogue(tmp_path / "plain").get_grown_rows()
+        ids = {image_id.replace(" ", "_") for image_id in grown.ids}
+        assert len(ids) == len(grown.ids) and ids >= set(told)
+        assert len(ids - set(told)) <= 2 * (attempt + 1)  # a change that was kept and not yet told
+        assert len(ids) % 2 == 0  # a change is whole or not there
+    assert len(told) > 2 * 20
