@@ -27,10 +27,14 @@ class PredictSettings(Settings):
     gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)
     batch_size: Positive = setting(128, "images per forward pass")
     index: Literal["auto", "exact", "hnsw", "ivf", "rabitq"] = setting(
-        "auto", "kind of the gallery's index: exact up to 200,000 rows, beyond by rows and memory; or as it is named"
+        "auto",
+        "kind of the gallery's index: exact up to 200,000 rows, beyond by rows and memory; or as it is named",
+        commands=("train", "predict", "index"),
     )
     index_recall: Fraction = setting(
-        0.97, "share of the ten nearest that an approximate index must find, measured on the gallery's own rows"
+        0.97,
+        "share of the ten nearest that an approximate index must find, measured on the gallery's own rows",
+        commands=("train", "predict", "index"),
     )
     neighbours: Positive = setting(50, "nearest gallery images fetched for each query")
     k_grid: tuple[Positive, ...] = setting((1, 3, 5, 10, 20, 50), "votes tried on validation", min_length=1)

@@ -324,9 +324,10 @@ class Catalogue:
         raise AssertionError("every try returns or raises")
 
     def _read(self, before: State | None, number: int, changes: list[int]) -> State:
-        if before is not None and before.number == number and [one.number for one in before.segments] == changes:
+        known = [one.number for one in before.segments] if before is not None and before.number == number else None
+        if before is not None and known == changes:
             return before
-        if before is not None and before.number == number:
+        if before is not None and known is not None and known == changes[: len(known)]:
             index, segments = before.index, list(before.segments)
         else:
             index, segments = self._load_base(number), []

@@ -139,6 +139,9 @@ def test_another_process_is_seen_and_only_its_changes_are_read(tmp_path):
     writer.compact()
     assert reader.refresh()
     check(reader, embeddings, keys)
+    shutil.rmtree(get_grown_folder(tmp_path / "plain"))  # somebody goes back to the table's gallery
+    assert reader.refresh()
+    check(reader, embeddings[:-1], keys[:-1])
 
 
 def test_removing_what_is_not_there_is_refused_with_what_is_near(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from productrec.errors import ArtifactError
+from productrec.retrieval import engine
 from productrec.retrieval.blocks import BLOCK_BYTES, CheckedBlocks, write_block_digests
 from productrec.retrieval.choice import choose_kinds, describe_built, describe_wanted
 from productrec.retrieval.embedding_set import EmbeddingSet
@@ -193,3 +194,22 @@ def test_one_query_and_one_row(tmp_path):
     save_index(tmp_path / "index", gather(embeddings), [4], inputs={}, settings={}, kind="auto")
     rows, similarities = search_index(load_index(tmp_path / "index"), gather(embeddings), 5)
     assert rows.tolist() == [[0]] and similarities[0, 0] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("broken", ["refuses", "computes wrongly", "works"])
+def test_a_gpu_is_taken_only_where_it_passes_the_probe(monkeypatch, broken):
+    embeddings = draw_classes(200)
+    flat = build_engine(embeddings)
+
+    def move(resources, number, engine_on_cpu):
+        if broken == "refuses":
+            raise RuntimeError("out of memory")
+        return build_engine(-embeddings if broken == "computes wrongly" else embeddings)
+
+    monkeypatch.setattr(engine, "count_gpus", lambda: 1)
+    monkeypatch.setattr(engine.faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(engine.faiss, "index_cpu_to_gpu", move, raising=False)
+    moved = engine.move_to_gpu(flat)
+    assert (moved is flat) == (broken != "works")
+    rows = Searcher(flat).search(embeddings[:9], 1).rows
+    assert rows[:, 0].tolist() == list(range(9))
