@@ -93,9 +93,10 @@ def tune_effort(searcher: Searcher, target: float) -> Tuned | None:
 
     Rows of the gallery itself are searched for, drawn with a fixed seed, each left out of its own answer; the recall@10
     less one standard error must reach the target. Rows that lists were trained on are not asked for, since their
-    centres lie nearer to these than to any new query. A graph finds a row of its own from that row's place in it, and
-    misses about half as much as of new queries (benchmarks/search.py), so it may miss half as much. More lists are looked into, and more candidates compared where lists
-    alone no longer help, until then or until exact search costs less.
+    centres lie nearer to these than to any new query. A graph finds a row's neighbours from that row's own place in it,
+    and misses about half as many as of a new query (benchmarks/search.py), so it may miss half as many. More lists are
+    looked into, and more candidates compared where lists alone no longer help, until then or until exact search costs
+    less.
 
     Returns:
         None where it is not reached.
