@@ -19,7 +19,7 @@ from productrec.losses.pair.multi_similarity import MultiSimilarity
 from productrec.losses.proxy.soft_triple import SoftTriple
 from productrec.models.inference import ViewRecognizer
 from productrec.recipe import Recipe, build_recipe
-from productrec.retrieval.index import build_engine, count_gpus, move_to_gpu
+from productrec.retrieval.engine import build_engine, count_gpus, move_to_gpu
 from productrec.runtime import set_seed
 from sections.figures import Row
 from sections.step import build_ready_trainer, draw_batch

@@ -8,7 +8,8 @@ from productrec.recipe import Recipe
 from productrec.recognition.classifier import PARTS
 from productrec.recognition.probabilities import count_probabilities_bytes
 from productrec.retrieval.embedding_set import count_set_bytes
-from productrec.retrieval.index import count_index_bytes, count_neighbours_bytes
+from productrec.retrieval.index import count_index_bytes
+from productrec.retrieval.neighbours import count_neighbours_bytes
 
 
 def count_embedding_bytes(recipe: Recipe, table: ImageTable, class_count: int) -> int:

@@ -18,7 +18,7 @@ from productrec.recognition.classifier import Evidence
 from productrec.recognition.objective import Objective
 from productrec.recognition.prototypes import compare_prototypes
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
-from productrec.retrieval.index import load_neighbours
+from productrec.retrieval.neighbours import load_neighbours
 
 NO_LABEL = int(np.iinfo(np.int64).min)
 

@@ -21,7 +21,7 @@ from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
 from productrec.retrieval.embedding_set import load_embedding_set
-from productrec.retrieval.index import search_rows
+from productrec.retrieval.engine import search_rows
 
 _NEVER = 30.0  # by how much the logit of a class that a fold's run does not know is below its lowest
 _OF_OTHERS = ("name", "train.fold", "seed")  # what a fold's run may have otherwise than the run it speaks for

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.cli import competitions, exports, looks, plans, runs, tables, weights
+from productrec.cli import competitions, exports, indexes, looks, plans, runs, tables, weights
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -42,6 +42,7 @@ for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(competitions.app, name="competitions")
 app.add_typer(weights.app, name="weights")
+app.add_typer(indexes.app, name="index")
 
 
 def main(arguments: list[str] | None = None) -> None:

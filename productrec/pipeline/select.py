@@ -141,6 +141,7 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
         RecipeError: with the command that the setting belongs to.
     """
     shown = "predict --images" if command == "photos" else command
+    asked = {"photos", command} if command == "index" else {command}  # growing looks at photos too
     for override in overrides:
         key = override.partition("=")[0].strip()
         infos = find_settings(key)
@@ -148,7 +149,7 @@ def check_overrides(overrides: Sequence[str], *, command: Command, run_folders: 
         outcomes = {info.decides for info in infos}
         if "train" in commands and outcomes != {"submission"}:
             commands.add("plan")  # it builds what training builds, and counts what prediction does with it
-        if command in commands or (key in _WHERE_RUNS_LIE and not run_folders):
+        if asked & commands or (key in _WHERE_RUNS_LIE and not run_folders):
             continue
         if command == "photos" and "predict" in commands:
             raise RecipeError(f"{key}: has no effect on {shown}, which needs no image table.")

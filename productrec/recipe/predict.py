@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from productrec.data.view_presets import PRESETS
 from productrec.settings.choices import check_name
-from productrec.settings.fields import NonNegative, Positive, Settings, setting
+from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
 
 
 class PredictSettings(Settings):
@@ -26,6 +26,16 @@ class PredictSettings(Settings):
     gallery_tta: str = setting("flip", "views of a gallery image, where test images have more than the plain one")
     gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)
     batch_size: Positive = setting(128, "images per forward pass")
+    index: Literal["auto", "exact", "hnsw", "ivf", "rabitq"] = setting(
+        "auto",
+        "kind of the gallery's index: exact up to 200,000 rows, beyond by rows and memory; or as it is named",
+        commands=("train", "predict", "index"),
+    )
+    index_recall: Fraction = setting(
+        0.97,
+        "share of the ten nearest that an approximate index must find, measured on the gallery's own rows",
+        commands=("train", "predict", "index"),
+    )
     neighbours: Positive = setting(50, "nearest gallery images fetched for each query")
     k_grid: tuple[Positive, ...] = setting((1, 3, 5, 10, 20, 50), "votes tried on validation", min_length=1)
     power_grid: tuple[NonNegative, ...] = setting(

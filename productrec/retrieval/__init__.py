@@ -1,1 +1,1 @@
-"""Retrieval: embedding sets on disk and exact nearest neighbours in them."""
+"""Retrieval: embedding sets on disk and nearest neighbours in them."""

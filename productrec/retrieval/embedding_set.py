@@ -23,7 +23,8 @@ class EmbeddingSet:
 
     ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float32 in the order of
     ``class_ids``, or None for a set that is only searched in; ``views``: names of the views that were averaged;
-    ``weights_digest``: of the network, equal for sets that may be compared; ``broken``: unreadable ids.
+    ``weights_digest``: of the network, equal for sets that may be compared; ``broken``: unreadable ids;
+    ``side_px``: of the squares that the network saw, None where that is not known.
     """
 
     ids: list[str]
@@ -34,6 +35,7 @@ class EmbeddingSet:
     weights_digest: str
     broken: dict[str, str]
     fingerprint: str
+    side_px: int | None = None
 
 
 class EmbeddingWriter:
@@ -130,6 +132,7 @@ def load_embedding_set(folder: Path) -> EmbeddingSet:
         weights_digest=read_weights_digest(folder, manifest),
         broken=dict(manifest.notes.get("broken", {})),
         fingerprint=manifest.fingerprint,
+        side_px=manifest.settings.get("side_px"),
     )
 
 
@@ -167,6 +170,7 @@ def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> E
         weights_digest=sets[0].weights_digest,
         broken={image_id: reason for part in sets for image_id, reason in part.broken.items()},
         fingerprint=compute_digest([part.fingerprint for part in sets]),
+        side_px=sets[0].side_px,
     )
 
 

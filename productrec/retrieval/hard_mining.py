@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from productrec.retrieval.index import build_engine, move_to_gpu
+from productrec.retrieval.engine import build_engine, move_to_gpu
 
 _QUERIES_AT_A_TIME = 8192
 

@@ -1,23 +1,36 @@
-"""The index: exact inner-product search over a gallery; the one user of FAISS."""
+"""The index: a gallery made searchable, as it lies on disk, with the classes of its rows and the network behind it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.class_order import ClassOrder
 from productrec.errors import ArtifactError
+from productrec.retrieval.blocks import CheckedBlocks, write_block_digests
+from productrec.retrieval.choice import EXACT_UP_TO, Tuned, Wanted, choose_kinds, tune_effort
 from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings, read_weights_digest
+from productrec.retrieval.engine import (
+    build_engine,
+    build_structure,
+    count_codes,
+    has_kind,
+    map_rows,
+    read_structure,
+    write_engine,
+)
+from productrec.retrieval.searcher import Effort, Searcher
+from productrec.runtime import measure_free_memory
 
 INDEX_KIND = "index"
-NEIGHBOURS_KIND = "neighbour set"
-_QUERIES_AT_A_TIME = 1024  # of a range search, whose answers have no bound
+_ROWS, _DIGESTS, _STRUCTURE = "index.faiss", "index.blocks", "structure.faiss"
 
 
 @dataclass(frozen=True)
@@ -25,25 +38,32 @@ class Index:
     """A searchable gallery.
 
     ``labels`` (M,) are the class ids of its rows; ``keys``: what these classes are known by whatever their ids, empty
-    in an older artefact; ``weights_digest``: of the network whose embeddings it takes.
+    in an older artefact; ``weights_digest``: of the network whose embeddings it takes; ``notes``: what the manifest
+    says of the gallery's views and of the search.
     """
 
-    engine: faiss.Index
+    searcher: Searcher
     labels: np.ndarray
     weights_digest: str
     fingerprint: str
     keys: dict[int, str]
+    folder: Path
+    notes: dict[str, Any]
 
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """(M,) int64 position of each row's class among ``keys``, -1 where it is none of them."""
+        return ClassOrder(list(self.keys)).positions_of(self.labels)
 
-@dataclass(frozen=True)
-class Neighbours:
-    """Nearest gallery rows: ``rows`` (Q, K) int64, ``similarities`` (Q, K) float32 descending, ``labels`` (Q, K)."""
+    @cached_property
+    def rows_by_id(self) -> dict[str, int]:
+        """Row of each image id."""
+        return {image_id: row for row, image_id in enumerate(self.load_ids())}
 
-    ids: list[str]
-    rows: np.ndarray
-    similarities: np.ndarray
-    labels: np.ndarray
-    fingerprint: str
+    def load_ids(self) -> list[str]:
+        """Image ids of the rows (M)."""
+        ids: list[str] = json.loads((self.folder / "gallery.json").read_text(encoding="utf-8"))
+        return ids
 
 
 def save_index(
@@ -54,7 +74,10 @@ def save_index(
     inputs: dict[str, str],
     settings: dict[str, Any],
     keys: Mapping[int, str] | None = None,
-) -> None:
+    kind: Wanted = "exact",
+    recall: float = 0.97,
+    beside: Mapping[str, object] | None = None,
+) -> Tuned | None:
     """Build the index of a gallery and write it.
 
     Args:
@@ -64,68 +87,133 @@ def save_index(
         inputs: fingerprints for the manifest.
         settings: of the manifest.
         keys: what each class is known by, whatever its id.
+        kind: of index; ``auto`` chooses, see `productrec.retrieval.choice.choose_kinds`.
+        recall: share of the ten nearest rows that an approximate index must find.
+        beside: more JSON files to write, by name.
+
+    Returns:
+        How an approximate index searches, and the recall measured on rows of the gallery; None for exact search.
 
     Raises:
-        ArtifactError: the gallery is empty, or a row is not finite or not of unit norm.
+        ArtifactError: the gallery is empty, a row is not finite or not of unit norm, or the installed FAISS does not
+            have the kind.
     """
     if not len(gallery.ids):
         raise ArtifactError(f"{folder}: a gallery must hold at least one image; got none.")
+    if kind in ("hnsw", "ivf", "rabitq") and not has_kind(kind):
+        raise ArtifactError(f"{folder}: the installed FAISS has no index of kind {kind}. Choose ivf, or update FAISS.")
     check_embeddings(gallery.embeddings, gallery.ids, "gallery")
-    engine = build_engine(gallery.embeddings)
-    notes = {"weights_digest": gallery.weights_digest}
+    notes: dict[str, Any] = {"weights_digest": gallery.weights_digest, "views": gallery.views}
+    notes |= {"side_px": gallery.side_px, "rows": len(gallery.ids), "dim": gallery.embeddings.shape[1]}
     with write_artifact(folder, kind=INDEX_KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
-        faiss.write_index(engine, str(temporary / "index.faiss"))
+        write_engine(build_engine(gallery.embeddings), temporary / _ROWS)
+        write_block_digests(temporary / _ROWS, temporary / _DIGESTS)
+        tuned = _build(temporary, kind, recall, notes)
         np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
         write_json(temporary / "gallery.json", gallery.ids)
         write_json(temporary / "keys.json", {str(class_id): key for class_id, key in (keys or {}).items()})
+        for name, value in (beside or {}).items():
+            write_json(temporary / name, value)
+    return tuned
+
+
+def _build(folder: Path, wanted: Wanted, recall: float, notes: dict[str, Any]) -> Tuned | None:
+    """Write the structure that the rows in ``folder`` are to be searched by, if any."""
+    flat = map_rows(folder / _ROWS)
+    notes["search"] = {"kind": "exact"}
+    for kind in choose_kinds(wanted, rows=flat.ntotal, dim=flat.d, memory_bytes=measure_free_memory()):
+        if kind == "exact":
+            break
+        structure = build_structure(kind, flat)
+        tuned = tune_effort(Searcher(flat, kind=kind, structure=structure, use_gpu=False), recall)
+        if tuned is not None:
+            write_engine(structure, folder / _STRUCTURE, with_rows=False)
+            measured = {"recall": round(tuned.recall, 4), "standard_error": round(tuned.error, 4)}
+            notes["search"] = {"kind": kind, **tuned.effort._asdict(), **measured}
+            return tuned
+    return None
 
 
 def count_index_bytes(rows: int, dim: int) -> int:
-    """Bytes of the arrays of an index: embeddings and labels."""
-    return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize)
-
-
-def build_engine(embeddings: np.ndarray) -> faiss.Index:
-    """Exact inner-product search over embeddings (M, D)."""
-    engine = faiss.IndexFlatIP(embeddings.shape[1])
-    engine.add(np.ascontiguousarray(embeddings, dtype=np.float32))
-    return engine
+    """Bytes of the arrays of an index: embeddings, labels, and where there are many rows the codes of a structure."""
+    codes = count_codes(dim) // 2 + np.dtype(np.int64).itemsize if rows > EXACT_UP_TO else 0
+    return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize + codes)
 
 
 def load_index(folder: Path) -> Index:
-    """Read an index; it lies on the GPU where FAISS finds one.
+    """Read an index: its rows are mapped, and checked block by block as they are touched.
+
+    It is searched on the GPU where FAISS finds one that works.
 
     Raises:
         ArtifactError: none there, or a file is damaged.
     """
     manifest = load_manifest(folder, kind=INDEX_KIND)
-    check_files(folder, manifest)
-    engine = faiss.read_index(str(folder / "index.faiss"))
-    labels = np.load(folder / "labels.npy")
+    in_blocks = _DIGESTS in manifest.files  # not in an artefact of an earlier version
+    check_files(folder, manifest, unread=(_ROWS,) if in_blocks else ())
+    blocks = CheckedBlocks(folder / _ROWS, folder / _DIGESTS) if in_blocks else None
+    if blocks is not None:
+        blocks.check_spans(np.zeros(1, np.int64), 1)  # FAISS reads the head of the file
+    flat = map_rows(folder / _ROWS)
+    search = manifest.notes.get("search", {"kind": "exact"})
+    structure = read_structure(folder / _STRUCTURE, flat) if search["kind"] != "exact" else None
+    row_bytes = flat.ntotal * flat.d * np.dtype(np.float32).itemsize
+    searcher = Searcher(
+        flat,
+        kind=search["kind"],
+        structure=structure,
+        effort=Effort(int(search.get("lists", 0)), int(search.get("candidates", 1))),
+        blocks=blocks,
+        header_bytes=int(manifest.files[_ROWS]["bytes"]) - row_bytes,
+    )
     known = folder / "keys.json"
     keys = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
     return Index(
-        move_to_gpu(engine),
-        labels,
+        searcher,
+        np.load(folder / "labels.npy", mmap_mode="r"),
         read_weights_digest(folder, manifest),
         manifest.fingerprint,
         {int(class_id): str(key) for class_id, key in keys.items()},
+        folder,
+        manifest.notes,
     )
 
 
-def move_to_gpu(engine: faiss.Index) -> faiss.Index:
-    """The index on the first GPU, or as it is where FAISS finds none or the GPU refuses it (too full, too old)."""
-    if not count_gpus():
-        return engine
-    try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, engine)
-    except RuntimeError:
-        return engine
+def has_keys(folder: Path) -> bool:
+    """Whether an index knows its classes by their keys, as all do but those of earlier versions."""
+    known = folder / "keys.json"
+    return known.exists() and bool(json.loads(known.read_text(encoding="utf-8")))
 
 
-def count_gpus() -> int:
-    """GPUs that FAISS can search on."""
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+def check_queries(queries: EmbeddingSet, *, weights_digest: str, dim: int, side_px: int | None, where: str) -> None:
+    """Refuse queries that cannot be compared with a gallery.
+
+    Args:
+        queries: Q embeddings.
+        weights_digest: of the gallery's network.
+        dim: D of the gallery.
+        side_px: of the squares that the gallery's network saw; None where that is not known.
+        where: begins the message.
+
+    Raises:
+        ArtifactError: weights, preprocessing or size differ, by name, or a row is not finite or not of unit norm.
+    """
+    if queries.weights_digest != weights_digest:
+        raise ArtifactError(
+            f"{where}: queries must come from the network that made the gallery; "
+            f"got weights {queries.weights_digest[:12]} and {weights_digest[:12]}. Embed both with one checkpoint."
+        )
+    if queries.embeddings.shape[1] != dim:
+        raise ArtifactError(
+            f"{where}: queries must have the size of the gallery's embeddings, {dim}; got "
+            f"{queries.embeddings.shape[1]}. Embed both with one checkpoint."
+        )
+    if None not in (queries.side_px, side_px) and queries.side_px != side_px:
+        raise ArtifactError(
+            f"{where}: queries must be seen as squares of side_px {side_px}, as the gallery was; got "
+            f"{queries.side_px}. Embed both with the same settings."
+        )
+    check_embeddings(queries.embeddings, queries.ids, "queries")
 
 
 def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -135,108 +223,15 @@ def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarra
         Rows (Q, K) int64 and similarities (Q, K) float32, descending.
 
     Raises:
-        ArtifactError: the queries are of another network, or a row is not finite or not of unit norm.
+        ArtifactError: the queries are of another network, size or preprocessing, a row is not finite or not of unit
+            norm, or what the search touched of the index is damaged.
     """
-    if queries.weights_digest != index.weights_digest:
-        raise ArtifactError(
-            "index: queries must come from the network that made the gallery; "
-            f"got weights {queries.weights_digest[:12]} and {index.weights_digest[:12]}. "
-            "Embed both with one checkpoint."
-        )
-    check_embeddings(queries.embeddings, queries.ids, "queries")
-    count = min(k, len(index.labels))
-    if not len(queries.ids):
-        return np.empty((0, count), np.int64), np.empty((0, count), np.float32)
-    similarities, rows = index.engine.search(np.ascontiguousarray(queries.embeddings, dtype=np.float32), count)
+    searcher = index.searcher
+    side_px = index.notes.get("side_px")
+    check_queries(queries, weights_digest=index.weights_digest, dim=searcher.dim, side_px=side_px, where="index")
+    similarities, rows = searcher.search(queries.embeddings, min(k, len(index.labels)))
     if (rows < 0).any():
         raise ArtifactError(
             "index: the search gave rows that are not in the gallery; the index is damaged. Build it again."
         )
     return rows, similarities
-
-
-def search_rows(
-    queries: np.ndarray, gallery: np.ndarray, k: int, *, own_rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` most similar gallery rows of each query, its own row left out by number, not by similarity.
-
-    Args:
-        queries: (Q, D) float32, unit rows.
-        gallery: (M, D) float32, unit rows.
-        k: how many; all there are, where those are fewer.
-        own_rows: (Q,) each query's row in the gallery; None where no query is in it.
-
-    Returns:
-        Rows (Q, K) int64 and similarities (Q, K) float32, descending.
-    """
-    engine = move_to_gpu(build_engine(gallery))
-    wanted = np.ascontiguousarray(queries, dtype=np.float32)
-    if own_rows is None:
-        similarities, rows = engine.search(wanted, min(k, len(gallery)))
-        return rows, similarities
-    similarities, rows = engine.search(wanted, min(k + 1, len(gallery)))
-    # Among more than k + 1 equal rows a query's own may be missing; then its last neighbour goes.
-    is_own = rows == own_rows[:, None]
-    is_own[~is_own.any(axis=1), -1] = True
-    shape = (len(rows), rows.shape[1] - 1)
-    return rows[~is_own].reshape(shape), similarities[~is_own].reshape(shape)
-
-
-def search_close_pairs(embeddings: np.ndarray, least_similarity: float, *, most: int) -> np.ndarray:
-    """Pairs of rows at least as similar as ``least_similarity``, the most similar first.
-
-    Args:
-        embeddings: (N, D) float32, unit rows.
-        least_similarity: below 1.
-        most: pairs at most, and twice as many at most in memory.
-
-    Returns:
-        (P, 2) int64, the lower row first.
-    """
-    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
-    engine = build_engine(rows)
-    pairs, similarities = np.empty((0, 2), np.int64), np.empty(0, np.float32)
-    for start in range(0, len(rows), _QUERIES_AT_A_TIME):
-        limits, near, neighbours = engine.range_search(rows[start : start + _QUERIES_AT_A_TIME], least_similarity)
-        queries = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits).astype(np.int64))
-        upper = neighbours > queries
-        pairs = np.concatenate([pairs, np.stack([queries[upper], neighbours[upper]], axis=1)])
-        similarities = np.concatenate([similarities, near[upper]])
-        if len(pairs) > most:
-            order = np.argsort(-similarities, kind="stable")[:most]
-            pairs, similarities = pairs[order], similarities[order]
-    return pairs[np.argsort(-similarities, kind="stable")].astype(np.int64)
-
-
-def save_neighbours(
-    folder: Path, index: Index, queries: EmbeddingSet, k: int, *, inputs: dict[str, str], settings: dict[str, Any]
-) -> None:
-    """Search and write the neighbour set."""
-    rows, similarities = search_index(index, queries, k)
-    with write_artifact(folder, kind=NEIGHBOURS_KIND, inputs=inputs, settings=settings) as temporary:
-        np.save(temporary / "rows.npy", rows)
-        np.save(temporary / "similarities.npy", similarities)
-        np.save(temporary / "labels.npy", index.labels[rows])
-        write_json(temporary / "ids.json", queries.ids)
-
-
-def count_neighbours_bytes(queries: int, k: int) -> int:
-    """Bytes of the arrays of a neighbour set: rows, similarities and labels."""
-    return queries * k * (2 * np.dtype(np.int64).itemsize + np.dtype(np.float32).itemsize)
-
-
-def load_neighbours(folder: Path) -> Neighbours:
-    """Read a neighbour set.
-
-    Raises:
-        ArtifactError: none there, or a file is damaged.
-    """
-    manifest = load_manifest(folder, kind=NEIGHBOURS_KIND)
-    check_files(folder, manifest)
-    return Neighbours(
-        ids=json.loads((folder / "ids.json").read_text(encoding="utf-8")),
-        rows=np.load(folder / "rows.npy", mmap_mode="r"),
-        similarities=np.load(folder / "similarities.npy", mmap_mode="r"),
-        labels=np.load(folder / "labels.npy", mmap_mode="r"),
-        fingerprint=manifest.fingerprint,
-    )

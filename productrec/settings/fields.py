@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 Outcome = Literal["table", "run", "predictions", "submission", "nothing"]
-Command = Literal["ingest", "train", "predict", "photos", "audit", "submit", "plan", "export"]
+Command = Literal["ingest", "train", "predict", "photos", "audit", "submit", "plan", "export", "index"]
 
 
 class Settings(BaseModel):

@@ -24,7 +24,7 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recognition.classifier import Classifier, Evidence
 from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
-from productrec.retrieval.index import search_close_pairs, search_rows
+from productrec.retrieval.engine import search_close_pairs, search_rows
 from productrec.runtime import count_cores
 
 KIND = "findings"

@@ -103,7 +103,7 @@ def _examine_accelerator() -> Iterator[Finding]:
 def _examine_faiss() -> Iterator[Finding]:
     import numpy as np
 
-    from productrec.retrieval.index import build_engine, count_gpus, move_to_gpu
+    from productrec.retrieval.engine import build_engine, count_gpus, move_to_gpu
 
     installed = [name for name in ("faiss-cpu", "faiss-gpu") if _is_installed(name)]
     if len(installed) > 1:

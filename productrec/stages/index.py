@@ -6,12 +6,15 @@ from pathlib import Path
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.evidence import get_gallery_views
+from productrec.console import say
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
+from productrec.retrieval.choice import describe_built, describe_wanted
 from productrec.retrieval.embedding_set import join_embedding_sets, load_embedding_set
-from productrec.retrieval.index import INDEX_KIND, NEIGHBOURS_KIND, load_index, save_index, save_neighbours
+from productrec.retrieval.index import INDEX_KIND, load_index, save_index
+from productrec.retrieval.neighbours import NEIGHBOURS_KIND, save_neighbours
 
 
 def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
@@ -31,14 +34,27 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]
     index_folder = run / "index" / gallery_views
     inputs = {f"gallery {split}": embedded.fingerprint for split, embedded in zip(splits, sets, strict=True)}
-    settings = {"metric": "inner product", "search": "exact", "splits": list(splits), "classes": "by key"}
+    kind, recall = recipe.predict.index, recipe.predict.index_recall
+    search = describe_wanted(kind, recall, rows=sum(len(part.ids) for part in sets))
+    settings = {"metric": "inner product", "search": search, "splits": list(splits), "classes": "by key"}
     if not is_fresh(index_folder, kind=INDEX_KIND, inputs=inputs, settings=settings):
         gallery = join_embedding_sets(sets, keep_logits=False)
         labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
         gallery_labels = [int(labels[image_id]) for image_id in gallery.ids]
         class_ids = sorted(set(gallery_labels))
         keys = dict(zip(class_ids, get_class_keys(table, class_ids), strict=True))
-        save_index(index_folder, gallery, gallery_labels, inputs=inputs, settings=settings, keys=keys)
+        built = save_index(
+            index_folder,
+            gallery,
+            gallery_labels,
+            inputs=inputs,
+            settings=settings,
+            keys=keys,
+            kind=kind,
+            recall=recall,
+        )
+        if search != "exact":
+            say(f"index {index_folder}: {describe_built(built, recall)}")
     index = load_index(index_folder)
     for split in ("val", "test"):
         folder = run / "embeddings" / views / split

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from productrec.retrieval import index
+from productrec.retrieval import engine
+from productrec.retrieval.engine import search_close_pairs, search_rows
 from productrec.retrieval.hard_mining import find_hard_negatives, find_near_classes
-from productrec.retrieval.index import search_close_pairs, search_rows
 
 
 def draw(count, dim=8, seed=0):
@@ -69,7 +69,7 @@ def test_a_row_among_many_equal_ones_and_a_small_gallery():
 
 @pytest.mark.parametrize("most", [1000, 7])
 def test_close_pairs_are_those_of_the_matrix(most, monkeypatch):
-    monkeypatch.setattr(index, "_QUERIES_AT_A_TIME", 13)
+    monkeypatch.setattr(engine, "_QUERIES_AT_A_TIME", 13)
     embeddings = draw(60, dim=4)
     embeddings[9] = embeddings[30]
     matrix = embeddings @ embeddings.T

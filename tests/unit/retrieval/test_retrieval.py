@@ -7,14 +7,9 @@ import pytest
 
 from productrec.errors import ArtifactError
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
-from productrec.retrieval.index import (
-    load_index,
-    load_neighbours,
-    move_to_gpu,
-    save_index,
-    save_neighbours,
-    search_index,
-)
+from productrec.retrieval.engine import move_to_gpu
+from productrec.retrieval.index import load_index, save_index, search_index
+from productrec.retrieval.neighbours import load_neighbours, save_neighbours
 
 
 def draw(count, dim=8, seed=0):
@@ -121,6 +116,6 @@ def test_an_empty_gallery_is_refused_and_no_queries_are_fine(tmp_path):
 
 
 def test_without_a_gpu_the_index_stays_where_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr("productrec.retrieval.index.count_gpus", lambda: 0)
+    monkeypatch.setattr("productrec.retrieval.engine.count_gpus", lambda: 0)
     engine = object()
     assert move_to_gpu(engine) is engine

@@ -1,0 +1,65 @@
+"""Photos through a run's network, batch by batch, as prediction and a growing index both see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from productrec.assembly.resources import choose_loader_workers
+from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
+from productrec.data.images import FileImages
+from productrec.data.view_presets import get_views
+from productrec.models.inference import ViewRecognizer
+from productrec.models.recognizer import Recognizer
+from productrec.recipe import Recipe
+
+
+class Seen(NamedTuple):
+    """A batch: ``rows`` (B,) of the paths, ``embeddings`` (B, D), ``logits`` (B, C), ``broken``: reasons by row."""
+
+    rows: list[int]
+    embeddings: np.ndarray
+    logits: np.ndarray
+    broken: dict[int, str]
+
+
+def recognise_photos(
+    paths: Sequence[str],
+    network: Recognizer,
+    recipe: Recipe,
+    *,
+    views: str,
+    side_px: int,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[Seen]:
+    """What a network says of photos through a preset of views, averaged.
+
+    Args:
+        paths: of the files.
+        network: on ``device``.
+        recipe: how many loader processes.
+        views: preset.
+        side_px: of the squares that the network sees.
+        batch_size: photos at a time.
+        device: to compute on.
+        dtype: to compute in.
+    """
+    seen_views = get_views(views)
+    cuts = list(dict.fromkeys(view.cut for view in seen_views))
+    plan = [(cuts.index(view.cut), view.flip) for view in seen_views]
+    loader = build_view_loader(
+        ViewedImages(FileImages(paths), seen_views, side_px),
+        batch_size=batch_size,
+        workers=choose_loader_workers(recipe, device),
+        pin_memory=device.type == "cuda",
+    )
+    recognise = ViewRecognizer(network, plan, device=device, dtype=dtype)
+    batch: ViewBatch
+    for batch in loader:
+        _, seen = recognise(batch.cuts)
+        yield Seen(batch.rows.tolist(), seen.embeddings.numpy(), seen.logits.numpy(), batch.broken)

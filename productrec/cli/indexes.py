@@ -1,0 +1,99 @@
+"""The command ``index``: products come and go in a trained run's index, without training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from productrec.cli.options import Overrides
+
+app = typer.Typer(
+    help="Add products to a trained run's index, take them out, or look at it; nothing is trained.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, after predict.")]
+
+
+@app.command()
+def show(run: Run) -> None:
+    """Print kind, rows, classes, segments, tombstones and recall of a run's indexes."""
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.upkeep import show_indexes
+
+    for folder in load_runs([run], [], command="index").runs:
+        show_indexes(folder)
+
+
+@app.command()
+def grow(
+    run: Run,
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER|TABLE", help="One folder a product with its photos, or an image table.")
+    ],
+    overrides: Overrides = None,
+    piece: Annotated[int, typer.Option(min=1, help="Photos that are kept on the disk together.")] = 512,
+) -> None:
+    """Add products by their photos; one of each is enough, and classes that the run never saw get a key of their own.
+
+    The same command again goes on where a killed one stopped.
+    """
+    from productrec.console import say
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.grow import report, run_grow
+
+    for folder, recipe in load_runs([run], overrides or [], command="index").runs.items():
+        report(
+            run_grow(
+                folder,
+                recipe,
+                source,
+                piece=piece,
+                on_kept=lambda index, ids: say(f"index {index}: kept {len(ids):,} photos"),
+            )
+        )
+
+
+@app.command()
+def remove(
+    run: Run,
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Classes, by class_id as `predict` writes it.")],
+) -> None:
+    """Take products out: they are neither found nor named from then on."""
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.upkeep import run_remove
+
+    for folder in load_runs([run], [], command="index").runs:
+        run_remove(folder, keys)
+
+
+@app.command()
+def compact(run: Run, overrides: Overrides = None) -> None:
+    """Fold what was grown and removed into a new base."""
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.upkeep import run_compact
+
+    for folder, recipe in load_runs([run], overrides or [], command="index").runs.items():
+        run_compact(folder, recipe)
+
+
+@app.command()
+def renew(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run whose catalogue has grown.")],
+    new_run: Annotated[Path, typer.Argument(metavar="NEW_RUN", help="Run of the new model, after predict.")],
+    overrides: Overrides = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of right answers that the new model may lose.")
+    ] = 0.02,
+) -> None:
+    """Carry a grown catalogue over to a new model: embed it again, compare the answers of both, and switch."""
+    from productrec.errors import RecipeError
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.renew import report, run_renew
+
+    old = load_runs([run], [], command="index").runs
+    new = load_runs([new_run], overrides or [], command="index").runs
+    if len(old) != 1 or len(new) != 1:
+        raise RecipeError("index renew: both must be runs of one model; name the members' folders one by one.")
+    ((new_folder, recipe),) = new.items()
+    report(run_renew(next(iter(old)), new_folder, recipe, tolerance=tolerance))

@@ -1,0 +1,372 @@
+"""The catalogue: a gallery that lives, an immutable base with the changes since, searched as one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from productrec.artifacts import load_manifest
+from productrec.class_order import ClassOrder
+from productrec.console import warn
+from productrec.errors import ArtifactError, DataError, describe_offenders
+from productrec.locking import hold_lock
+from productrec.retrieval.catalogue_state import Beside, State, apply_changes, read_beside, stack_rows
+from productrec.retrieval.choice import Tuned, Wanted
+from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
+from productrec.retrieval.engine import search_flat
+from productrec.retrieval.index import INDEX_KIND, Index, check_queries, load_index, save_index
+from productrec.retrieval.segments import (
+    GrownRows,
+    drop_changes,
+    get_base_folder,
+    get_grown_folder,
+    list_changes,
+    load_segment,
+    write_segment,
+)
+
+_WAIT_SECONDS = 60.0
+_TRIES = 3
+_SAME = 0.999  # similarity of what one image was embedded to twice
+
+
+class Catalogue:
+    """The gallery of an index folder with all that was grown and removed since; searched and changed in place.
+
+    Rows are numbered through base and changes, and keep their numbers until the catalogue is compacted.
+    """
+
+    def __init__(self, folder: Path, *, grown: Path | None = None) -> None:
+        """Open the catalogue of the index in ``folder``; ``grown``: where its changes lie, None for beside it.
+
+        Raises:
+            ArtifactError: no index is there, something is damaged, or what was grown is of another network, by name.
+        """
+        self.folder = folder
+        self.grown_folder = grown or get_grown_folder(folder)
+        self._state = self._load(None)
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all classes that ever had rows; `get_classes` speaks of their positions."""
+        return self._state.keys
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What grown classes are called, by key."""
+        return self._state.names
+
+    @property
+    def removed(self) -> set[str]:
+        """Keys of the classes that were taken out."""
+        return self._state.removed
+
+    @property
+    def weights_digest(self) -> str:
+        """Of the network whose embeddings it takes."""
+        return self._state.index.weights_digest
+
+    @property
+    def dim(self) -> int:
+        """D of these embeddings."""
+        return self._state.index.searcher.dim
+
+    def __len__(self) -> int:
+        """Rows that can be found."""
+        return self._state.base_count + self._state.grown_count
+
+    def get_classes(self, rows: np.ndarray) -> np.ndarray:
+        """Position of the class of each row among `keys`, int64."""
+        classes: np.ndarray = self._state.classes[rows]
+        return classes
+
+    def get_grown_rows(self) -> GrownRows:
+        """The rows that can be found and were grown, after the base or into it."""
+        state = self._state
+        paths = dict(read_beside(state.index).paths)
+        for segment in state.segments:
+            paths |= dict(zip(segment.rows.ids, segment.rows.paths, strict=True))
+        found = state.find(list(paths))
+        rows = [image_id for image_id, row in zip(paths, found.tolist(), strict=True) if row >= 0]
+        numbers = found[found >= 0]
+        keys = [state.keys[position] for position in state.classes[numbers].tolist()]
+        names = {key: state.names.get(key, key) for key in keys}
+        return GrownRows(rows, keys, names, [paths[image_id] for image_id in rows], self.get_embeddings(numbers))
+
+    def get_embeddings(self, rows: np.ndarray) -> np.ndarray:
+        """Embeddings (N, D) float32 of rows."""
+        state = self._state
+        base = state.index.searcher
+        out = np.empty((len(rows), base.dim), np.float32)
+        in_base = rows < base.rows
+        out[in_base] = base.get_embeddings(rows[in_base])
+        out[~in_base] = stack_rows(state.segments, base.dim)[rows[~in_base] - base.rows]
+        return out
+
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """Row of each image id, int64; -1 where none of that id can be found."""
+        return self._state.find(ids)
+
+    def list_ids(self) -> list[str]:
+        """Image ids of the rows that can be found."""
+        ids = self._state.list_ids()
+        return [ids[row] for row in self.list_alive().tolist()]
+
+    def list_alive(self) -> np.ndarray:
+        """Rows that can be found, ascending."""
+        return np.flatnonzero(self._state.alive)
+
+    def has_class(self, key: str) -> bool:
+        """Whether a class has rows that can be found."""
+        state = self._state
+        return key in state.keys and bool(state.alive[state.classes == state.keys.index(key)].any())
+
+    def describe(self) -> dict[str, Any]:
+        """Kind of index, rows, classes, segments, tombstones and recall, as plain values."""
+        state = self._state
+        search = state.index.notes.get("search", {"kind": "exact"})
+        grown = len(state.alive) - state.index.searcher.rows
+        return {
+            "kind": search["kind"],
+            "recall": search.get("recall"),
+            "rows": len(self),
+            "classes": len(np.unique(state.classes[state.alive])),
+            "base": state.index.searcher.rows,
+            "grown": grown,
+            "segments": len(state.segments),
+            "tombstones": int((~state.alive).sum()),
+            "dim": self.dim,
+            "views": list(state.index.notes.get("views", [])),
+            "weights": self.weights_digest,
+        }
+
+    def describe_changes(self) -> str:
+        """What was grown and removed since the index was built, as a person reads it; empty where nothing was."""
+        state = self._state
+        paths = read_beside(state.index).paths
+        grown = state.grown_count + (int((state.find(list(paths)) >= 0).sum()) if paths else 0)
+        said = [f"{grown:,} images more"] if grown else []
+        return ", ".join(said + ([f"{len(self.removed):,} classes removed"] if self.removed else []))
+
+    def refresh(self) -> bool:
+        """Take in what other processes have changed; whether there was anything."""
+        before = self._state
+        self._state = self._load(before)
+        return self._state is not before
+
+    def search(self, queries: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ``k`` most similar rows of each query; all that can be found, where those are fewer.
+
+        Returns:
+            Rows (Q, K) int64 and similarities (Q, K) float32, descending; K may be 0, once all was removed.
+
+        Raises:
+            ArtifactError: see `productrec.retrieval.index.search_index`.
+        """
+        state = self._state
+        base = state.index.searcher
+        side_px = state.index.notes.get("side_px")
+        check_queries(queries, weights_digest=self.weights_digest, dim=base.dim, side_px=side_px, where="index")
+        wanted = np.ascontiguousarray(queries.embeddings, dtype=np.float32)
+        found = base.search(wanted, min(k, state.base_count), alive=state.base_alive)
+        if not state.grown_count:
+            return found.rows, found.similarities
+        late = search_flat(state.grown, wanted, min(k, state.grown_count), alive=state.grown_alive)
+        similarities = np.concatenate([found.similarities, late.similarities], axis=1)
+        rows = np.concatenate([found.rows, late.rows + base.rows], axis=1)
+        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
+
+    def grow(self, rows: GrownRows, *, views: Sequence[str], side_px: int | None, weights_digest: str) -> list[str]:
+        """Add rows; once this returns they are on the disk for good, and found.
+
+        Rows whose id is there with the same embedding are passed over, so that growing can be done again.
+
+        Args:
+            rows: N of them.
+            views: names of the views that were averaged, as the base has them.
+            side_px: of the squares that the network saw.
+            weights_digest: of the network.
+
+        Returns:
+            The ids that were added.
+
+        Raises:
+            ArtifactError: weights, size or views are not the base's, by name; a row is not finite or not of unit norm;
+                an id is that of another image; another process writes for long.
+        """
+        check_embeddings(rows.embeddings, rows.ids, "grow")
+        made = {"weights_digest": weights_digest, "views": list(views), "side_px": side_px}
+        with self._hold():
+            state = self._state
+            _check_made(self.folder, state.index, {**made, "dim": rows.embeddings.shape[1]})
+            known = state.find(rows.ids)
+            here = np.flatnonzero(known >= 0)
+            alike = (self.get_embeddings(known[here]) * rows.embeddings[here]).sum(axis=1) >= _SAME
+            same = alike & (state.classes[known[here]] == self._positions_of([rows.keys[row] for row in here]))
+            if not same.all():
+                raise ArtifactError(
+                    f"{self.folder}: image ids must be new; {describe_offenders(rows.ids[row] for row in here[~same])} "
+                    "are of other images, or stand in another class. Rename the files, or remove their classes first."
+                )
+            new = np.flatnonzero(known < 0).tolist()
+            if not new:
+                return []
+            taken = GrownRows(
+                [rows.ids[row] for row in new],
+                [rows.keys[row] for row in new],
+                {key: rows.names.get(key, key) for key in {rows.keys[row] for row in new}},
+                [rows.paths[row] for row in new],
+                rows.embeddings[new],
+            )
+            write_segment(self.grown_folder, self._next(), taken, [], {**made, "dim": self.dim})
+            self.refresh()
+        return taken.ids
+
+    def remove(self, keys: Sequence[str]) -> int:
+        """Take classes out, by key; how many rows went.
+
+        Raises:
+            DataError: a class has no row that can be found.
+        """
+        with self._hold():
+            state = self._state
+            before = len(self)
+            living = {state.keys[position] for position in np.unique(state.classes[state.alive]).tolist()}
+            unknown = [key for key in dict.fromkeys(keys) if key not in living]
+            if unknown:
+                near = difflib.get_close_matches(unknown[0], sorted(living), n=3)
+                hint = f" Near to {unknown[0]!r}: {', '.join(near)}." if near else ""
+                raise DataError(
+                    f"{self.folder}: classes to remove must be in the index; {describe_offenders(unknown)} are not."
+                    f"{hint}"
+                )
+            nothing = GrownRows([], [], {}, [], np.empty((0, self.dim), np.float32))
+            made = {name: state.index.notes.get(name) for name in ("views", "side_px")}
+            notes = {"weights_digest": self.weights_digest, **made, "dim": self.dim}
+            write_segment(self.grown_folder, self._next(), nothing, list(dict.fromkeys(keys)), notes)
+            self.refresh()
+        return before - len(self)
+
+    def compact(self, *, kind: Wanted = "auto", recall: float = 0.97) -> Tuned | None:
+        """Fold changes into a new base, without the rows that are gone; as `save_index` says.
+
+        Raises:
+            ArtifactError: no row is left.
+        """
+        with self._hold():
+            state = self._state
+            rows = self.list_alive()
+            if not len(rows):
+                raise ArtifactError(f"{self.folder}: a gallery must hold at least one image; all were removed.")
+            number = self._next() - 1
+            if number == state.number and state.base_count == state.index.searcher.rows:
+                return None
+            grown = self.get_grown_rows()
+            gallery = EmbeddingSet(
+                self.list_ids(),
+                self.get_embeddings(rows),
+                None,
+                [],
+                list(state.index.notes.get("views", [])),
+                self.weights_digest,
+                {},
+                "",
+                state.index.notes.get("side_px"),
+            )
+            tuned = save_index(
+                get_base_folder(self.grown_folder, number),
+                gallery,
+                state.classes[rows].tolist(),
+                inputs={"index": load_manifest(self.folder, kind=INDEX_KIND).fingerprint},
+                settings={"search": kind, "recall": recall, "changes": number},
+                keys=dict(enumerate(state.keys)),
+                kind=kind,
+                recall=recall,
+                beside=Beside(
+                    dict(zip(grown.ids, grown.paths, strict=True)), state.names, sorted(state.removed)
+                ).to_files(),
+            )
+            drop_changes(self.grown_folder, number)
+            self._state = self._load(None)
+        return tuned
+
+    def _positions_of(self, keys: Sequence[str]) -> np.ndarray:
+        return ClassOrder(self._state.keys).positions_of(list(keys)) if len(keys) else np.empty(0, np.int64)
+
+    def _next(self) -> int:
+        base, changes = list_changes(self.grown_folder)
+        return (changes[-1] if changes else base) + 1
+
+    @contextmanager
+    def _hold(self) -> Iterator[None]:
+        """Be the one writer, who knows all that others have written."""
+        busy = f"{self.folder}: another process is changing this index. Wait for it, and run the command again."
+        with hold_lock(self.grown_folder / ".lock", busy, wait_seconds=_WAIT_SECONDS):
+            self.refresh()
+            yield
+
+    def _load(self, before: State | None) -> State:
+        """The state on the disk now; ``before`` itself where nothing has changed."""
+        for attempt in range(_TRIES):
+            number, changes = list_changes(self.grown_folder)
+            try:
+                return self._read(before, number, changes)
+            except ArtifactError:
+                # Another process may have compacted it meanwhile, and removed what was listed.
+                if attempt == _TRIES - 1 or list_changes(self.grown_folder) == (number, changes):
+                    raise
+        raise AssertionError("every try returns or raises")
+
+    def _read(self, before: State | None, number: int, changes: list[int]) -> State:
+        known = [one.number for one in before.segments] if before is not None and before.number == number else None
+        if before is not None and known == changes:
+            return before
+        if before is not None and known is not None and known == changes[: len(known)]:
+            index, segments = before.index, list(before.segments)
+        else:
+            index, segments = self._load_base(number), []
+        for change in changes[len(segments) :]:
+            segment = load_segment(self.grown_folder, change)
+            _check_made(self.folder, index, segment.notes)
+            segments.append(segment)
+        return apply_changes(index, number, tuple(segments))
+
+    def _load_base(self, number: int) -> Index:
+        if not number:
+            return load_index(self.folder)
+        index = load_index(get_base_folder(self.grown_folder, number))
+        table = load_manifest(self.folder, kind=INDEX_KIND)
+        if table.notes.get("weights_digest") != index.weights_digest:
+            _refuse(self.folder, "weights", index.weights_digest[:12], str(table.notes.get("weights_digest"))[:12])
+        manifest = load_manifest(index.folder, kind=INDEX_KIND)
+        if manifest.inputs["index"] != table.fingerprint:
+            warn(
+                f"{self.folder}: was made anew since {self.grown_folder.name} was compacted; images that are new in it "
+                "are not in the catalogue. Grow it by them."
+            )
+        return index
+
+
+def _check_made(folder: Path, index: Index, notes: dict[str, Any]) -> None:
+    """Refuse rows that were not made as those of the base were; what an older base does not say is passed over."""
+    told = {**index.notes, "weights_digest": index.weights_digest, "dim": index.searcher.dim}
+    words = {"weights_digest": "weights", "dim": "size", "side_px": "preprocessing (side_px)", "views": "views"}
+    for name, what in words.items():
+        wanted, got = told.get(name), notes.get(name)
+        if wanted is not None and got is not None and wanted != got:
+            short = [value[:12] if isinstance(value, str) else value for value in (wanted, got)]
+            _refuse(folder, what, *short)
+
+
+def _refuse(folder: Path, what: str, wanted: object, got: object) -> None:
+    raise ArtifactError(
+        f"{folder}: {what} of grown rows must be those of the index, {wanted}; got {got}. Take the run's own network "
+        f"and views; where the run was trained anew, remove {get_grown_folder(folder)} and grow again, or carry the "
+        "catalogue over from the earlier run with `productrec index renew`."
+    )
