@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from productrec.assembly.network import load_network
 from productrec.assembly.photo_batches import recognise_photos
 from productrec.assembly.resources import claim_resources
 from productrec.class_order import ClassOrder
+from productrec.data.images import Images
 from productrec.errors import ArtifactError
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
@@ -34,7 +35,7 @@ from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 class Answered(NamedTuple):
     """A batch of photos.
 
-    ``rows`` (B,) of the paths; ``probabilities`` (B, C + E) in the order of the run's keys; ``neighbours`` and
+    ``rows`` (B,) of the photos; ``probabilities`` (B, C + E) in the order of the run's keys; ``neighbours`` and
     ``similarities`` (B, K): rows of the catalogue, K is 0 where there is none; ``believed`` (B,): whether each is taken
     to be of a known class at all, None where no threshold was fitted; ``broken``: reasons by row.
     """
@@ -48,14 +49,24 @@ class Answered(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ReadyRun:
-    """A run ready to answer through its recipe's views.
+class KnownClasses:
+    """The classes that a run can name.
 
     ``keys`` and ``names``: of the checkpoint's C classes, then of the E that the catalogue has grown by and the head
     does not know; ``positions``: of each of the catalogue's classes among these, -1 where it is none of them;
-    ``prototypes`` (C + E, D): of these classes; ``is_removed`` (C,): classes that were taken out of the catalogue;
-    ``way``: how it answers, in words.
+    ``prototypes`` (C + E, D): of these classes; ``is_removed`` (C,): classes that were taken out of the catalogue.
     """
+
+    keys: list[str]
+    names: list[str]
+    positions: np.ndarray
+    prototypes: np.ndarray
+    is_removed: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReadyRun:
+    """A run ready to answer through its recipe's views; ``way``: how it answers, in words."""
 
     run: Path
     recipe: Recipe
@@ -65,17 +76,19 @@ class ReadyRun:
     dtype: torch.dtype
     catalogue: Catalogue | None
     saved: SavedClassifier | None
-    keys: list[str]
-    names: list[str]
-    positions: np.ndarray
-    prototypes: np.ndarray
-    is_removed: np.ndarray
     way: str
+    known: KnownClasses
 
-    def answer(self, paths: Sequence[str], *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
+    def refresh(self) -> ReadyRun:
+        """The run with what other processes have grown or removed since; itself where there was nothing."""
+        if self.catalogue is None or not self.catalogue.refresh():
+            return self
+        return replace(self, known=_gather_classes(self.checkpoint, self.catalogue, self.saved))
+
+    def answer(self, photos: Images, *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
         """Answer for photos, batch by batch; ``neighbours``: how many are to be named at least."""
         batches = recognise_photos(
-            paths,
+            photos,
             self.network,
             self.recipe,
             views=self.recipe.predict.tta,
@@ -85,7 +98,7 @@ class ReadyRun:
             dtype=self.dtype,
         )
         for seen in batches:
-            ids = [paths[row] for row in seen.rows]
+            ids = [str(row) for row in seen.rows]
             answered = self._fuse(ids, seen.embeddings, seen.logits, neighbours)
             yield Answered(seen.rows, *answered, seen.broken)
 
@@ -100,13 +113,13 @@ class ReadyRun:
         rows, similarities = self.catalogue.search(queries, max(self.saved.classifier.vote.k, neighbours))
         evidence = Evidence(
             logits,
-            self.positions[self.catalogue.get_classes(rows)],
+            self.known.positions[self.catalogue.get_classes(rows)],
             similarities,
-            compare_prototypes(embeddings, self.prototypes),
+            compare_prototypes(embeddings, self.known.prototypes),
             self._order_categories(),
         )
-        grown_count = len(self.keys) - logits.shape[1]
-        fused = fuse_grown(evidence, self.saved.classifier, grown_count=grown_count, is_removed=self.is_removed)
+        grown_count = len(self.known.keys) - logits.shape[1]
+        fused = fuse_grown(evidence, self.saved.classifier, grown_count=grown_count, is_removed=self.known.is_removed)
         unknown = self.saved.unknown
         believed = None if unknown is None or not rows.shape[1] else believe(evidence, fused, unknown)
         return fused, rows, similarities, believed
@@ -130,16 +143,6 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)
     catalogue, saved, way = _load_neighbours(run, recipe, checkpoint)
-    keys, names, removed = checkpoint.class_keys, checkpoint.class_names, set[str]()
-    positions, prototypes = np.empty(0, np.int64), np.empty((0, 0), np.float32)
-    if catalogue is not None and saved is not None:
-        grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
-        known = saved.prototypes[ClassOrder(saved.keys).positions_of(keys)]
-        rows = catalogue.get_grown_rows()
-        more = build_prototypes(rows.embeddings, ClassOrder(grown).positions_of(rows.keys), len(grown))
-        keys, names, removed = keys + grown, names + [catalogue.names[key] for key in grown], catalogue.removed
-        prototypes = np.concatenate([known, more.reshape(len(grown), known.shape[1])])
-        positions = ClassOrder(keys).positions_of(catalogue.keys)
     return ReadyRun(
         run=run,
         recipe=recipe,
@@ -149,12 +152,27 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         dtype=resources.dtype,
         catalogue=catalogue,
         saved=saved,
-        keys=keys,
-        names=names,
-        positions=positions,
-        prototypes=prototypes,
-        is_removed=np.isin(checkpoint.class_keys, list(removed)),
         way=way,
+        known=_gather_classes(checkpoint, catalogue, saved),
+    )
+
+
+def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: SavedClassifier | None) -> KnownClasses:
+    """The classes that a run can name as its catalogue is now."""
+    keys, names = checkpoint.class_keys, checkpoint.class_names
+    if catalogue is None or saved is None:
+        nothing = np.empty((0, 0), np.float32)
+        return KnownClasses(keys, names, np.empty(0, np.int64), nothing, np.zeros(len(keys), dtype=bool))
+    grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
+    known = saved.prototypes[ClassOrder(saved.keys).positions_of(keys)]
+    rows = catalogue.get_grown_rows()
+    more = build_prototypes(rows.embeddings, ClassOrder(grown).positions_of(rows.keys), len(grown))
+    return KnownClasses(
+        keys + grown,
+        names + [catalogue.names[key] for key in grown],
+        ClassOrder(keys + grown).positions_of(catalogue.keys),
+        np.concatenate([known, more.reshape(len(grown), known.shape[1])]),
+        np.isin(keys, list(catalogue.removed)),
     )
 
 

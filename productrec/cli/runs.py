@@ -117,6 +117,52 @@ def sweep(
     report(swept, loaded.train.keep_best_by)
 
 
+def query(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
+    ],
+    box: Annotated[
+        str | None, typer.Option(help="The part of each photo that shows the product: x,y,width,height in pixels.")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=0, help="How many near products to name.")] = 3,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Say `unknown` where the photo is doubtful, as of a product never seen.")
+    ] = False,
+    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a photo.")] = False,
+    strip: Annotated[
+        Path | None, typer.Option(help="Write a picture (JPEG or PNG): each photo beside its nearest products.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a strip that is there.")] = False,
+) -> None:
+    """Ask a run about photos: the class with its confidence, whether it is a known product, and the nearest ones.
+
+    A photo is doubtful where products that were hidden from the run for a test would be taken for known ones more than
+    once in a hundred times at such a score.
+    """
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.query import run_query
+
+    files, overrides = split_overrides(photos)
+    selected = load_runs([run], overrides, views=views, command="photos")
+    if len(selected.runs) > 1:
+        names = ", ".join(str(folder) for folder in selected.runs)
+        raise typer.BadParameter(f"must be a run of one model; {run} holds {names}", param_hint="RUN")
+    for folder, recipe in selected.runs.items():
+        run_query(
+            folder,
+            recipe,
+            files,
+            box=box,
+            nearest=nearest,
+            doubts=unknown,
+            as_json=as_json,
+            strip=strip,
+            replace=replace,
+        )
+
+
 def predict(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN|RECIPE... [KEY=VALUE]...", help="Run folders, or a recipe.")
@@ -271,4 +317,4 @@ def centres(
     report(run_centres(run, distance=distance))
 
 
-COMMANDS = (train, predict, evaluate, ensemble, submit, run, sweep, centres)
+COMMANDS = (train, predict, query, evaluate, ensemble, submit, run, sweep, centres)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 
 from productrec.artifacts import write_file
 from productrec.assembly.answering import prepare_run
+from productrec.assembly.photo_files import list_files
 from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
+from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
 from productrec.delimited import guard_cell
 from productrec.ensembling.blend import check_same_order, resolve_weights
@@ -59,7 +60,7 @@ def run_photos(
         raise ArtifactError(
             f"{out}: is there already. Name another file with --out, or pass --replace to write over it."
         )
-    files = _list_files(source, out)
+    files = list_files(source, out)
     with show_progress("reading photos", len(files)) as bar:
         states = inspect_images(list(files.values()), workers=count_cores(), on_progress=bar.advance)
     reasons = {
@@ -70,17 +71,17 @@ def run_photos(
         first = next(iter(reasons.items()))
         raise DataError(f"{source}: not one of {len(files)} files is a photo; the first, {first[0]}: {first[1]}")
     ready = [prepare_run(run, recipe) for run, recipe in runs.items()]
-    titles = {key: name for one in reversed(ready) for key, name in zip(one.keys, one.names, strict=True)}
-    keys = list(dict.fromkeys(key for one in ready for key in one.keys))
+    titles = {key: name for one in reversed(ready) for key, name in zip(one.known.keys, one.known.names, strict=True)}
+    keys = list(dict.fromkeys(key for one in ready for key in one.known.keys))
     names = [str(run) for run in runs]
     check_same_order(names, [sorted(one.checkpoint.class_keys) for one in ready], "classes")
-    orders = [ClassOrder(one.keys).positions_of(keys) for one in ready]
+    orders = [ClassOrder(one.known.keys).positions_of(keys) for one in ready]
     shares = resolve_weights(names, weights)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:
         size = min(one.recipe.predict.batch_size for one in ready)  # the runs go side by side
-        for parts in zip(*(one.answer(paths, batch_size=size) for one in ready), strict=True):
+        for parts in zip(*(one.answer(FileImages(paths), batch_size=size) for one in ready), strict=True):
             rows, broken = parts[0].rows, parts[0].broken
             blended = sum(
                 share * np.where(order >= 0, part.probabilities[:, order], 0.0)  # -1: one that others have grown by
@@ -108,24 +109,6 @@ def report(done: Photographed) -> None:
     if done.reasons:
         warn(f"{describe_offenders(done.reasons)} are no photos; their lines in the CSV say why.")
     say(f"photos {done.path}: {done.photos:,} classified")
-
-
-def _list_files(source: Path, out: Path) -> dict[str, str]:
-    """Path of every file by its name below ``source``; no hidden ones, and not the CSV itself."""
-    if source.is_file():
-        return {source.name: str(source)}
-    if not source.is_dir():
-        raise DataError(f"{source}: must be a folder of photos, or a photo; there is none of that name.")
-    files = {}
-    for folder, folders, names in os.walk(source):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder, name)
-            if not name.startswith(".") and path.absolute() != out.absolute():
-                files[path.relative_to(source).as_posix()] = str(path)
-    if not files:
-        raise DataError(f"{source}: must hold photos; it holds no file.")
-    return files
 
 
 def _describe(probabilities: np.ndarray, keys: list[str], names: Mapping[str, str]) -> Iterable[tuple[str, ...]]:

@@ -48,8 +48,6 @@ ALONE = [PRODUCT, Classifier(weights={"head": 1.0}), Classifier(weights={"protot
 
 
 @pytest.mark.parametrize("classifier", ALONE)
-    "classifier", [PRODUCT, Classifier(weights={"head": 1.0}), Classifier(weights={"prototypes": 1.0})]
-)
 def test_whatever_speaks_a_grown_product_is_named_where_all_neighbours_are_of_it(classifier):
     evidence = gather([[3, 3, 3]], [[0.9, 0.8, 0.8]], logits=((1.0, 0.5, 0.0),), prototypes=[[0.1, 0.0, 0.1, 0.9]])
     fused = fuse_grown(evidence, classifier, grown_count=1, is_removed=NONE)
