@@ -285,4 +285,4 @@ def test_lists_are_whole_descending_and_name_a_row_once(name, seed, rows, querie
     assert found.rows.shape == found.similarities.shape == (queries, min(k, rows))
     assert found.rows.dtype == np.int64 and found.similarities.dtype == np.float32
     assert (np.diff(found.similarities, axis=1) <= 0).all() and np.isfinite(found.similarities).all()
-    assert all(len(set(row)) == len(row) and 0 <= min(row) and max(row) < rows for row in found.rows.tolist())
+    assert all(len(set(row)) == len(row) and min(row) >= 0 and max(row) < rows for row in found.rows.tolist())

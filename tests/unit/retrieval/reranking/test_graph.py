@@ -16,7 +16,7 @@ def build_drawn(rows=60, k=6):
 def test_the_graph_is_symmetric_sparse_and_its_eigenvalues_lie_within_one():
     graph = build_drawn()
     dense = graph.toarray()
-    np.testing.assert_array_equal(dense, dense.T)
+    np.testing.assert_allclose(dense, dense.T, atol=1e-15)
     assert (np.diag(dense) == 0).all() and np.diff(graph.indptr).max() <= 6
     assert np.abs(np.linalg.eigvalsh(dense)).max() <= 1 + 1e-9
 
