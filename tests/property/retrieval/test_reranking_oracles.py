@@ -1,11 +1,14 @@
 """Re-rankings against dense oracles that are written from the papers' formulas, and what holds for each of them."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from productrec.retrieval.reranking.catalogue import list_rerankings
+from productrec.retrieval.reranking.engine import jaccard_mix
 from productrec.retrieval.reranking.first_search import search_first
 from productrec.retrieval.reranking.methods.alpha_query_expansion import AlphaQueryExpansion
 from productrec.retrieval.reranking.methods.class_bridged import ClassBridged
@@ -80,10 +83,14 @@ def rerank_densely(queries, gallery, k1, k2, weight):
     k2=st.integers(1, 7),
     weight=st.sampled_from([0.0, 0.3, 1.0]),
     noise=st.sampled_from([0.3, 0.8, 3.0]),
+    most_compared=st.sampled_from([0, 100_000]),
 )
-def test_sparse_k_reciprocal_ranks_as_the_dense_algorithm_of_the_paper(seed, queries, rows, k, k1, k2, weight, noise):
+def test_sparse_k_reciprocal_ranks_as_the_dense_algorithm_of_the_paper(
+    seed, queries, rows, k, k1, k2, weight, noise, most_compared
+):
     asked, gallery, _ = draw_clustered(seed, queries, rows, noise=noise)
-    found = KReciprocal(k1=k1, k2=k2, original_weight=weight).rerank(search_first(asked, gallery, k=k))
+    with mock.patch.object(jaccard_mix, "MOST_COMPARED", most_compared):
+        found = KReciprocal(k1=k1, k2=k2, original_weight=weight).rerank(search_first(asked, gallery, k=k))
     told, similarities = check_same_order(found, rerank_densely(asked, gallery, k1, k2, weight))
     np.testing.assert_allclose(similarities, told, atol=1e-4)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from productrec.errors import ArtifactError
 from productrec.retrieval.reranking.declared import Reranking
-from productrec.retrieval.reranking.engine.candidates import take_best
+from productrec.retrieval.reranking.engine import jaccard_mix
 from productrec.retrieval.reranking.engine.jaccard import share_out_queries, sum_minima
 from productrec.retrieval.reranking.engine.reciprocal import encode_neighbourhoods
 from productrec.retrieval.reranking.first_search import FirstSearch, NeighbourLists
@@ -34,8 +34,9 @@ class KReciprocal(Reranking):
     the paper; the authors' program also divides d by its largest value in each row and V by its sum, and asks for more
     than 2/3, so that its lambda is not quite this one.
 
-    Memory grows with N times the neighbours of neighbours; distances of queries to all gallery rows are held for a few
-    queries at a time. Time beyond the search grows with N and with Q times M.
+    Memory grows with N times the neighbours of neighbours; distances to all gallery rows are held for a few queries.
+    Time beyond the search grows with N and with Q times M. Lists are the exact beginning of the ranking of all gallery
+    rows; of more than 100,000 only where the first search was exact too.
     """
 
     formula = "d* = (1 - w) (1 - sum min(V_q, V_g) / sum max(V_q, V_g)) + w d(q, g), V: Gaussian over reciprocal sets"
@@ -94,15 +95,18 @@ def rerank_k_reciprocal(
         vectors = encode_neighbourhoods(embeddings, joint, k1=k1, k2=k2, pool=pool)
         own, gallery = vectors[:queries], vectors[queries:].tocsc()
         del vectors, embeddings
-        query_sums, gallery_sums = (np.asarray(part.sum(axis=1), dtype=np.float32).ravel() for part in (own, gallery))
+        sums = [np.asarray(vectors.sum(axis=1), dtype=np.float32).ravel() for vectors in (own, gallery)]
 
         def rerank(part: slice) -> NeighbourLists:
-            jaccard = sum_minima(own[part], gallery)
-            jaccard /= query_sums[part, None] + gallery_sums - jaccard  # the sum of maxima, above 0
-            similarities = first.queries[part] @ first.gallery.T
-            similarities *= np.float32(2.0 * original_weight)
-            similarities += np.float32(1.0 - original_weight) * jaccard - np.float32(original_weight)
-            return take_best(similarities, first.depth)
+            minima = sum_minima(own[part], gallery)
+            shares = (sums[0][part], sums[1])
+            if len(first.gallery) <= jaccard_mix.MOST_COMPARED:
+                asked = first.queries[part]
+                return jaccard_mix.rank_all(minima, shares, asked, first.gallery, k=first.depth, weight=original_weight)
+            lists = NeighbourLists(*(column[part] for column in first.lists))
+            return jaccard_mix.rank_sharing(
+                minima, shares, first.queries[part], first.gallery, lists, weight=original_weight
+            )
 
         parts = list(pool.map(rerank, share_out_queries(own, gallery)))
     return NeighbourLists(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
