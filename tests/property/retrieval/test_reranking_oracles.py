@@ -83,13 +83,13 @@ def rerank_densely(queries, gallery, k1, k2, weight):
     k2=st.integers(1, 7),
     weight=st.sampled_from([0.0, 0.3, 1.0]),
     noise=st.sampled_from([0.3, 0.8, 3.0]),
-    most_compared=st.sampled_from([0, 100_000]),
+    dense_share=st.sampled_from([-1.0, 2.0]),
 )
 def test_sparse_k_reciprocal_ranks_as_the_dense_algorithm_of_the_paper(
-    seed, queries, rows, k, k1, k2, weight, noise, most_compared
+    seed, queries, rows, k, k1, k2, weight, noise, dense_share
 ):
     asked, gallery, _ = draw_clustered(seed, queries, rows, noise=noise)
-    with mock.patch.object(jaccard_mix, "MOST_COMPARED", most_compared):
+    with mock.patch.object(jaccard_mix, "DENSE_SHARE", dense_share):
         found = KReciprocal(k1=k1, k2=k2, original_weight=weight).rerank(search_first(asked, gallery, k=k))
     told, similarities = check_same_order(found, rerank_densely(asked, gallery, k1, k2, weight))
     np.testing.assert_allclose(similarities, told, atol=1e-4)

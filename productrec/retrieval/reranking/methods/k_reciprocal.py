@@ -8,8 +8,8 @@ import numpy as np
 
 from productrec.errors import ArtifactError
 from productrec.retrieval.reranking.declared import Reranking
-from productrec.retrieval.reranking.engine import jaccard_mix
 from productrec.retrieval.reranking.engine.jaccard import share_out_queries, sum_minima
+from productrec.retrieval.reranking.engine.jaccard_mix import rank_mixed
 from productrec.retrieval.reranking.engine.reciprocal import encode_neighbourhoods
 from productrec.retrieval.reranking.first_search import FirstSearch, NeighbourLists
 from productrec.runtime import count_cores
@@ -36,7 +36,7 @@ class KReciprocal(Reranking):
 
     Memory grows with N times the neighbours of neighbours; distances to all gallery rows are held for a few queries.
     Time beyond the search grows with N and with Q times M. Lists are the exact beginning of the ranking of all gallery
-    rows; of more than 100,000 only where the first search was exact too.
+    rows where the first search was exact too.
     """
 
     formula = "d* = (1 - w) (1 - sum min(V_q, V_g) / sum max(V_q, V_g)) + w d(q, g), V: Gaussian over reciprocal sets"
@@ -98,14 +98,14 @@ def rerank_k_reciprocal(
         sums = [np.asarray(vectors.sum(axis=1), dtype=np.float32).ravel() for vectors in (own, gallery)]
 
         def rerank(part: slice) -> NeighbourLists:
-            minima = sum_minima(own[part], gallery)
-            shares = (sums[0][part], sums[1])
-            if len(first.gallery) <= jaccard_mix.MOST_COMPARED:
-                asked = first.queries[part]
-                return jaccard_mix.rank_all(minima, shares, asked, first.gallery, k=first.depth, weight=original_weight)
             lists = NeighbourLists(*(column[part] for column in first.lists))
-            return jaccard_mix.rank_sharing(
-                minima, shares, first.queries[part], first.gallery, lists, weight=original_weight
+            return rank_mixed(
+                sum_minima(own[part], gallery),
+                (sums[0][part], sums[1]),
+                first.queries[part],
+                first.gallery,
+                lists,
+                weight=original_weight,
             )
 
         parts = list(pool.map(rerank, share_out_queries(own, gallery)))
