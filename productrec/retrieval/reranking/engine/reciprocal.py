@@ -50,8 +50,8 @@ def expand_sets(sets: csr_matrix, halves: csr_matrix, rows: slice) -> csr_matrix
     from scipy.sparse import csr_matrix
 
     own = sets[rows]
-    # How many rows of R(q, k / 2) lie in R(i, k), for the q of R(i, k) alone.
-    shared = own.multiply((own @ halves.T).tocsr()).tocsr()
+    # How many rows of R(q, k / 2) lie in R(i, k), for the q of R(i, k) alone; being mutual is symmetric.
+    shared = own.multiply(own @ halves).tocsr()
     sizes = np.diff(halves.indptr)
     is_joined = shared.data >= _OVERLAP * sizes[shared.indices] - 1e-6
     kept = np.concatenate([[0], np.cumsum(is_joined)])[shared.indptr]
