@@ -41,7 +41,7 @@ class FirstSearch:
 
     def search_again(self, queries: np.ndarray, gallery: np.ndarray) -> FirstSearch:
         """The same search with other embeddings of the same images, as deep."""
-        from productrec.retrieval.index import search_rows
+        from productrec.retrieval.engine import search_rows
 
         lists = NeighbourLists(*search_rows(queries, gallery, self.depth))
         return replace(self, queries=queries, gallery=gallery, lists=lists)
@@ -95,7 +95,7 @@ def search_first(
     gallery = np.ascontiguousarray(gallery, dtype=np.float32)
     if lists is None:
         # One search function stands for all: FAISS is imported in `index` alone, and not before it is needed.
-        from productrec.retrieval.index import search_rows
+        from productrec.retrieval.engine import search_rows
 
         return FirstSearch(queries, gallery, NeighbourLists(*search_rows(queries, gallery, k)), labels)
     return FirstSearch(queries, gallery, _check_lists(lists, len(queries), len(gallery)), labels)

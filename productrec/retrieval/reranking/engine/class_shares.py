@@ -85,7 +85,7 @@ def judge_gallery(first: FirstSearch, classes: Classes, *, k: int, by: Judge, po
     """
     from scipy.sparse import csr_matrix
 
-    from productrec.retrieval.index import search_rows
+    from productrec.retrieval.engine import search_rows
 
     unknown = np.flatnonzero(classes.positions < 0)
     known = np.flatnonzero(classes.positions >= 0)

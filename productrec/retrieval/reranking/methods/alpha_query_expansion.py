@@ -35,7 +35,7 @@ def expand_queries(first: FirstSearch, *, k: int, alpha: float) -> np.ndarray:
         return first.queries
     rows, similarities = first.lists
     if k > first.depth and first.depth < len(first.gallery):
-        from productrec.retrieval.index import search_rows
+        from productrec.retrieval.engine import search_rows
 
         rows, similarities = search_rows(first.queries, first.gallery, k)
     weights = weigh_by_similarity(similarities[:, :k], alpha)

@@ -65,7 +65,7 @@ def augment_gallery(
     if not k:
         return gallery
     if labels is None:
-        from productrec.retrieval.index import search_rows
+        from productrec.retrieval.engine import search_rows
 
         rows, similarities = search_rows(gallery, gallery, k, own_rows=np.arange(len(gallery)))
     else:

@@ -71,7 +71,7 @@ def rerank_diffusion(
     truncate: int,
 ) -> NeighbourLists:
     """Lists by the f of `Diffusion`, as deep as the first search's; see its settings for the arguments."""
-    from productrec.retrieval.index import search_rows
+    from productrec.retrieval.engine import search_rows
 
     count = len(first.gallery)
     graph = build_mutual_graph(*search_rows(first.gallery, first.gallery, k, own_rows=np.arange(count)), gamma)

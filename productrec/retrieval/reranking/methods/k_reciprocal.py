@@ -53,7 +53,7 @@ class KReciprocal(Reranking):
 
 def search_jointly(first: FirstSearch, *, k1: int, k2: int) -> np.ndarray:
     """The nearest other rows (N, K) int64 of each of the N = Q + M rows, queries first, for `rerank_k_reciprocal`."""
-    from productrec.retrieval.index import search_rows
+    from productrec.retrieval.engine import search_rows
 
     rows = np.concatenate([first.queries, first.gallery])
     return search_rows(rows, rows, max(k1, k2 - 1), own_rows=np.arange(len(rows)))[0]

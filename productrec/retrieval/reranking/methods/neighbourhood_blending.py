@@ -51,7 +51,7 @@ def blend_neighbourhoods(
     queries: np.ndarray, gallery: np.ndarray, *, rounds: int, k: int, threshold: float, least_similarity: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Queries (Q, D) and gallery (M, D), float32 unit rows, after ``rounds`` of blending; see the class's formula."""
-    from productrec.retrieval.index import search_rows
+    from productrec.retrieval.engine import search_rows
 
     own_rows = np.arange(len(gallery))
     for _ in range(rounds):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from productrec.errors import ArtifactError
-from productrec.retrieval.index import search_rows
+from productrec.retrieval.engine import search_rows
 from productrec.retrieval.reranking.first_search import search_first
 from tests.unit.retrieval.reranking.drawn import draw
 

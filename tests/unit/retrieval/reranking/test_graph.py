@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from productrec.retrieval.index import search_rows
+from productrec.retrieval.engine import search_rows
 from productrec.retrieval.reranking.engine.graph import build_mutual_graph, solve_diffusion
 from tests.unit.retrieval.reranking.drawn import draw_clustered
 

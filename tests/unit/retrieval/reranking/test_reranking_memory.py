@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from productrec.retrieval.index import search_rows
+from productrec.retrieval.engine import search_rows
 from productrec.retrieval.reranking.engine.jaccard import share_out_queries, sum_minima
 from productrec.retrieval.reranking.engine.reciprocal import (
     build_reciprocal_sets,
