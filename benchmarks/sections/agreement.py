@@ -84,7 +84,7 @@ def _compare_inference(device: torch.device) -> list[Row]:
     seen = []
     for place in (device, _CPU):
         network = build_ready_trainer(recipe, _CLASSES, place, torch.float32).recognizer.eval()
-        recognise = ViewRecognizer(network, [(0, False), (0, True)], device=place, dtype=torch.float32)
+        recognise = ViewRecognizer(network, [(0, False, 0), (0, True, 0)], device=place, dtype=torch.float32)
         seen.append(recognise([images])[1])
     ours, reference = seen
     return [

@@ -11,7 +11,7 @@ import torch
 from productrec.assembly.resources import choose_loader_workers
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import Images
-from productrec.data.view_presets import get_views
+from productrec.data.view_presets import get_views, plan_views
 from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
@@ -50,8 +50,7 @@ def recognise_photos(
         dtype: to compute in.
     """
     seen_views = get_views(views)
-    cuts = list(dict.fromkeys(view.cut for view in seen_views))
-    plan = [(cuts.index(view.cut), view.flip) for view in seen_views]
+    _, plan = plan_views(seen_views)
     loader = build_view_loader(
         ViewedImages(photos, seen_views, side_px),
         batch_size=batch_size,

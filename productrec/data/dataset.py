@@ -23,7 +23,7 @@ from productrec.data.images import Images
 from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.slots import Slots, Slotted
 from productrec.data.transforms import Augmentation
-from productrec.data.view_presets import View
+from productrec.data.view_presets import View, plan_views
 from productrec.data.views import compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
 
@@ -144,7 +144,7 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
 
     def __init__(self, images: Images, views: Sequence[View], side_px: int) -> None:
         self._images = images
-        self._cuts = tuple(dict.fromkeys(view.cut for view in views))
+        self._cuts = tuple(plan_views(views)[0])
         self._side_px = side_px
 
     @property

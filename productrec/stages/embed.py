@@ -17,7 +17,7 @@ from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
-from productrec.data.view_presets import get_views
+from productrec.data.view_presets import get_views, plan_views
 from productrec.errors import DataError, describe_offenders
 from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
@@ -116,8 +116,7 @@ def _embed(
     side_px = checkpoint.recipe["train"]["side_px"]
     own = slice_of_rank(len(rows), ranks)
     dataset = ViewedImages(open_images(table, rows.iloc[own]), views, side_px)
-    cuts = list(dict.fromkeys(view.cut for view in views))
-    plan = [(cuts.index(view.cut), view.flip) for view in views]
+    _, plan = plan_views(views)
     loader = build_view_loader(
         dataset,
         batch_size=recipe.predict.batch_size,
