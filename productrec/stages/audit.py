@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 
 from productrec.artifacts import check_replaceable, compute_file_digest, is_fresh, load_manifest, write_artifact
+from productrec.assembly.audit_sheets import draw_suspects, draw_twins
 from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
 from productrec.data.curation.duplicates import DuplicateReport, compute_fingerprints, find_duplicates
 from productrec.data.curation.findings import ACTIONS, build_findings, write_findings
 from productrec.data.images import open_images
-from productrec.data.sheets import write_sheet
 from productrec.data.table import ImageTable, load_table
-from productrec.data.views import resize_square
 from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recognition.classifier import Classifier, Evidence
 from productrec.recognition.suspects import judge_labels
+from productrec.recognition.twins import LEAST_MIXING, find_twins
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.engine import search_close_pairs, search_rows
 from productrec.runtime import count_cores
@@ -30,12 +30,11 @@ from productrec.runtime import count_cores
 KIND = "findings"
 CSV_NAME = "findings.csv"
 SHEET_NAME = "suspects.jpg"
+TWINS_NAME = "twins.jpg"
 _NEIGHBOURS = 20
 _CLASSIFIER = Classifier(weights={"head": 0.5, "vote": 0.5})  # images vote on their own class without themselves
 _CLOSE = 0.97  # similarity of embeddings from which pixels are compared
 _MOST_CLOSE_PAIRS = 5  # compared, times the images
-_SHEET_PX = 128
-_EXAMPLES = 2
 
 
 @dataclass(frozen=True)
@@ -103,14 +102,14 @@ def run_audit(
         if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
             counts = load_manifest(out, kind=KIND).notes["counts"]
             return Audited(out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True)
-    rows = _find_suspects(table, sets)
+    rows, doubles = _find_suspects(table, sets)
     if mark is not None:
         for finding in rows[:first]:
             finding["action"] = mark
     suspects = build_findings(rows)
     if duplicates:
         rows = rows + find_label_conflicts(_compare(table, list(sets.values())))
-    rows = rows + find_class_anomalies(table.images, table.classes["id"].tolist())
+    rows = rows + doubles + find_class_anomalies(table.images, table.classes["id"].tolist())
     rows = rows + find_shape_outliers(table.images)
     findings = _complete(build_findings(rows), table)
     counts = {str(kind): int(count) for kind, count in findings["kind"].value_counts(sort=False).items()}
@@ -118,7 +117,9 @@ def run_audit(
         findings.to_parquet(temporary / "findings.parquet", index=False)
         write_findings(temporary / CSV_NAME, findings)
         if len(suspects) and shown:
-            _draw_sheet(temporary / SHEET_NAME, suspects, shown, table)
+            draw_suspects(temporary / SHEET_NAME, suspects, shown, table)
+        if doubles and shown:
+            draw_twins(temporary / TWINS_NAME, doubles[:shown], table)
     return Audited(out, counts, skipped=False)
 
 
@@ -129,7 +130,8 @@ def report(audited: Audited) -> None:
     if audited.counts:
         path = audited.folder / CSV_NAME
         say(
-            f"write drop, relabel or weight into the column action of {path}, and ingest the source again with "
+            f"write drop, relabel, weight or (of two classes) merge into the column action of {path}, and ingest the "
+            f"source again with "
             f"--apply {path}"
         )
 
@@ -153,11 +155,14 @@ def _load_sets(judge: Judge) -> EmbeddingSet:
     return join_embedding_sets(sets, keep_logits=True)
 
 
-def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> list[dict[str, Any]]:
-    """Images whose label some judge does not believe, by the mean of the judges' doubts, descending."""
+def _find_suspects(
+    table: ImageTable, sets: Mapping[Judge, EmbeddingSet]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Images whose label some judge does not believe, by the mean of the judges' doubts, descending; twin classes."""
     images = table.images.set_index("image_id")
     doubts: dict[str, list[tuple[float, int, str]]] = {}
     unjudged = 0
+    mixed: dict[tuple[int, int], list[float]] = {}
     for judge, embedded in sets.items():
         rows = images.loc[embedded.ids]
         given = rows["label"].fillna(-1).to_numpy(dtype=np.int64)
@@ -177,6 +182,9 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
             embedded.embeddings[queries], embedded.embeddings[gallery], _NEIGHBOURS, own_rows=own
         )
         assert embedded.logits is not None
+        for pair in find_twins(positions[queries], positions[gallery][neighbours], len(embedded.class_ids), least=0.0):
+            ids = (int(embedded.class_ids[pair.one]), int(embedded.class_ids[pair.other]))
+            mixed.setdefault(ids, []).append(pair.mixing)
         evidence = Evidence(embedded.logits[queries], positions[gallery][neighbours], similarities)
         judged = judge_labels(evidence, positions[queries], _CLASSIFIER)
         for number, row in enumerate(queries.tolist()):
@@ -195,7 +203,19 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
         if doubt > 0.5:
             finding = {"image_id": image_id, "kind": "wrong_label", "new_label": suggested, "detail": words}
             found_rows.append(finding | {"weight": round(1.0 - doubt, 3), "score": round(doubt, 4)})
-    return sorted(found_rows, key=lambda finding: -float(finding["score"]))
+    return sorted(found_rows, key=lambda finding: -float(finding["score"])), _list_twins(mixed, len(sets))
+
+
+def _list_twins(mixed: Mapping[tuple[int, int], Sequence[float]], judges: int) -> list[dict[str, Any]]:
+    """Findings of pairs of classes that are mixed in the mean of the judges, the most mixed first."""
+    found = []
+    for (one, other), values in mixed.items():
+        mixing = sum(values) / judges
+        if mixing >= LEAST_MIXING:
+            detail = f"their images lie among each other, {mixing:.0%} of what one product under two names would show"
+            finding = {"kind": "same_product", "label": other, "new_label": one, "score": round(mixing, 4)}
+            found.append(finding | {"detail": detail})
+    return sorted(found, key=lambda finding: -float(finding["score"]))
 
 
 def _compare(table: ImageTable, sets: Sequence[EmbeddingSet]) -> DuplicateReport:
@@ -223,33 +243,3 @@ def _complete(findings: pd.DataFrame, table: ImageTable) -> pd.DataFrame:
     for column in ("label", "new_label"):
         findings[f"{column}_name"] = findings[column].map(names).astype("str").where(findings[column].notna())
     return findings
-
-
-def _draw_sheet(path: Path, suspects: pd.DataFrame, shown: int, table: ImageTable) -> None:
-    """A row a suspect: the image, then examples of its label, then examples of the class that is suggested.
-
-    Above them stand the image's id and the names of both classes. No example is a suspect itself.
-    """
-    usable = table.images[table.images["status"] == "ok"]
-    doubted = set(suspects["image_id"])
-    clean = usable[(usable["split"] == "train") & ~usable["image_id"].isin(doubted)]
-    blank = np.full((_SHEET_PX, _SHEET_PX, 3), 255, np.uint8)
-    by_label = {label: rows.head(_EXAMPLES) for label, rows in clean.groupby("label")}
-
-    def show(rows: pd.DataFrame, count: int) -> list[np.ndarray]:
-        pictures = open_images(table, rows)
-        squares = [resize_square(pictures.decode(row), _SHEET_PX) for row in range(len(rows))]
-        return (squares + [blank] * count)[:count]
-
-    labels = usable.set_index("image_id")["label"]
-    names = dict(zip(table.classes["id"].tolist(), table.classes["name"].tolist(), strict=True))
-    lines, captions = [], []
-    first = suspects.head(shown)
-    for image_id, suggested in zip(first["image_id"], first["new_label"], strict=True):
-        line, caption = show(usable[usable["image_id"] == image_id], 1), [str(image_id)]
-        for what, label in (("labelled", labels[image_id]), ("looks like", suggested)):
-            line += [blank[:, :8], *show(by_label.get(label, clean.head(0)), _EXAMPLES)]
-            caption += ["", f"{what} {names.get(label, label)}", *[""] * (_EXAMPLES - 1)]
-        lines.append(line)
-        captions.append(caption)
-    write_sheet(path, lines, captions)

@@ -118,3 +118,37 @@ def test_what_cannot_be_audited_is_told_in_a_line(finished, productrec):
     assert (finished / "data/tiny/images.parquet").read_bytes() == before
     other = ("name=left", "data.table=data/tiny", "train.fold=0")
     assert productrec("train", finished / "tiny.yaml", *TINY, *other).code == 3
+
+
+def test_one_product_under_two_names_is_told_shown_and_merged(place, drawn, productrec):
+    source = place / "source"
+    shutil.copytree(drawn, source)
+    for split in ("train", "val"):
+        listed = json.loads((source / f"{split}.json").read_text())
+        own = [entry for entry in listed["images"] if entry["class"] == 0]
+        for entry in own[::2]:
+            entry["class"] = 6
+        (source / f"{split}.json").write_text(json.dumps(listed))
+    tree = json.loads((source / "product_tree.json").read_text())
+    for level in tree.values():
+        for members in level.values():
+            if "0" in members or 0 in members:
+                members.append(type(members[0])(6))
+    (source / "product_tree.json").write_text(json.dumps(tree))
+    recipe = write_recipe(place, source)
+    assert productrec("ingest", source, "--out", "data/tiny").code == 0
+    # Colours tell the drawn products apart without training; a head that learned to part the two would hide them.
+    settings = [*TINY, "train.epochs=1", "train.learning_rate=1e-6", "model.pooling=average"]
+    assert productrec("train", recipe, *settings).code == 0
+    audited = productrec("audit", "runs/tiny", "--out", "data/tiny.audit")
+    assert audited.code == 0, audited.err
+    pairs = [row for row in read_findings(place / "data/tiny.audit") if row["kind"] == "same_product"]
+    assert {("0", "6")} <= {(row["new_label"], row["label"]) for row in pairs}
+    assert (place / "data/tiny.audit/twins.jpg").exists()
+    path = place / "data/tiny.audit/findings.csv"
+    told = re.compile(r"^,same_product,,6,([^,]*),0,", re.MULTILINE)
+    path.write_text(told.sub(r",same_product,merge,6,\1,0,", path.read_text()))
+    applied = productrec("ingest", source, "--out", "data/tiny", "--apply", path)
+    assert applied.code == 0 and "1 classes merged into others" in applied.err, applied.err
+    labels = pd.read_parquet("data/tiny/images.parquet")["label"].dropna()
+    assert 6 not in set(labels) and (labels == 0).sum() > 8

@@ -28,7 +28,7 @@ FINDING_COLUMNS = {
     "detail": "str",
     "path": "str",
 }
-ACTIONS = ("drop", "relabel", "weight")
+ACTIONS = ("drop", "relabel", "weight", "merge")
 _NEEDED = ("image_id", "action")
 
 
@@ -47,8 +47,9 @@ def write_findings(path: Path, findings: pd.DataFrame) -> None:
 def read_findings(path: Path) -> pd.DataFrame:
     """The findings of a CSV whose ``action`` is not empty, as a person left them.
 
-    An action is ``drop``, ``relabel`` (to the class id in ``new_label``) or ``weight`` (from 0 to 1, in ``weight``).
-    Other columns are not read. Rows without an action say nothing.
+    An action is ``drop``, ``relabel`` (to the class id in ``new_label``), ``weight`` (from 0 to 1, in ``weight``), or,
+    of a row without an image, ``merge`` (all images of the class in ``label`` become the one in ``new_label``). Other
+    columns are not read. Rows without an action say nothing.
 
     Raises:
         DataError: it is no such CSV, or a row says what cannot be done, by its line.
@@ -68,19 +69,33 @@ def read_findings(path: Path) -> pd.DataFrame:
     texts["action"] = texts["action"].str.strip().str.lower()
     texts = texts[texts["action"] != ""]
     _refuse(path, texts[~texts["action"].isin(ACTIONS)], f"an action must be {', '.join(ACTIONS)} or empty")
-    _refuse(path, texts[texts["image_id"] == ""], "an action needs an image_id; classes as such cannot be changed")
+    is_merge = texts["action"] == "merge"
+    _refuse(
+        path, texts[(texts["image_id"] == "") & ~is_merge], "an action needs an image_id; a class can only be merged"
+    )
+    _refuse(path, texts[(texts["image_id"] != "") & is_merge], "merge is of a class, of a row without an image_id")
+    labels = [parse_whole_number(text.strip().removesuffix(".0")) for text in _get_texts(texts, "label")]
     new_labels = [parse_whole_number(text.strip().removesuffix(".0")) for text in _get_texts(texts, "new_label")]
     weights = [_parse_weight(text) for text in _get_texts(texts, "weight")]
     wrong = (texts["action"] == "relabel").to_numpy() & np.array([label is None for label in new_labels], dtype=bool)
     _refuse(path, texts[wrong], "relabel needs a class id in new_label")
+    wrong = is_merge.to_numpy() & np.array(
+        [None in pair or pair[0] == pair[1] for pair in zip(labels, new_labels, strict=True)], dtype=bool
+    )
+    _refuse(path, texts[wrong], "merge needs the ids of two classes, in label and new_label")
     wrong = (texts["action"] == "weight").to_numpy() & np.array([weight is None for weight in weights], dtype=bool)
     _refuse(path, texts[wrong], "weight needs a number from 0 to 1 in weight")
     frame = pd.DataFrame({"image_id": texts["image_id"], "action": texts["action"], "line": texts["line"]})
-    frame["new_label"] = pd.Series(new_labels, index=texts.index, dtype="Int64").where(frame["action"] == "relabel")
+    frame["label"] = pd.Series(labels, index=texts.index, dtype="Int64").where(is_merge)
+    has_new = is_merge | (frame["action"] == "relabel")
+    frame["new_label"] = pd.Series(new_labels, index=texts.index, dtype="Int64").where(has_new)
     frame["weight"] = pd.Series(weights, index=texts.index, dtype="Float64").where(frame["action"] == "weight")
     # One image may stand in several findings; saying the same thing twice is no contradiction.
-    frame = frame.drop_duplicates(["image_id", "action", "new_label", "weight"])
-    twice = frame.duplicated(["image_id", "action"], keep=False)
+    frame = frame.drop_duplicates(["image_id", "action", "label", "new_label", "weight"])
+    merged = frame[frame["action"] == "merge"]
+    chained = merged["label"].duplicated(keep=False) | merged["label"].isin(merged["new_label"])
+    _refuse(path, merged[chained], "a class must be merged once, into one that is not merged itself")
+    twice = frame.duplicated(["image_id", "action"], keep=False) & (frame["action"] != "merge")
     both = frame["image_id"].isin(frame.loc[frame["action"] == "drop", "image_id"]) & (frame["action"] != "drop")
     _refuse(path, frame[twice | both], "an image must not be told two things")
     return frame.reset_index(drop=True)
@@ -101,7 +116,9 @@ def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
         DataError: an id or a class is not in the table, or an image without a label would get one.
     """
     row_of = {image_id: row for row, image_id in enumerate(images["image_id"])}
-    unknown = [image_id for image_id in findings["image_id"] if image_id not in row_of]
+    merged = findings[findings["action"] == "merge"]
+    of_images = findings.loc[findings["action"] != "merge", "image_id"]
+    unknown = [image_id for image_id in of_images if image_id not in row_of]
     if unknown:
         raise DataError(
             f"findings: ids must be in the image table; {describe_offenders(unknown)} are not. "
@@ -109,7 +126,8 @@ def check_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
         )
     known = set(class_ids)
     relabelled = findings[findings["action"] == "relabel"]
-    strange = [label for label in relabelled["new_label"] if label not in known]
+    named = [*relabelled["new_label"], *merged["label"], *merged["new_label"]]
+    strange = [label for label in named if label not in known]
     if strange:
         raise DataError(f"findings: new labels must be among the classes; {describe_offenders(strange)} are not.")
     rows = images.iloc[[row_of[image_id] for image_id in relabelled["image_id"]]]
@@ -129,6 +147,9 @@ def apply_findings(images: pd.DataFrame, findings: pd.DataFrame, class_ids: Sequ
     """
     row_of = check_findings(images, findings, class_ids)
     changed = images.copy()
+    merged = findings[findings["action"] == "merge"]
+    into = dict(zip(merged["label"], merged["new_label"], strict=True))
+    changed["label"] = changed["label"].map(lambda label: into.get(label, label), na_action="ignore").astype("Int64")
     for action, column, values in (("relabel", "label", "new_label"), ("weight", "weight", "weight")):
         selected = findings[findings["action"] == action]
         changed.loc[_find_rows(changed, selected, row_of), column] = selected[values].to_numpy()
@@ -144,10 +165,13 @@ def _find_rows(images: pd.DataFrame, findings: pd.DataFrame, row_of: dict[str, i
 
 
 def describe_applied(findings: pd.DataFrame) -> str:
-    """How many images were dropped, relabelled and weighed."""
+    """How many images were dropped, relabelled and weighed, and classes merged, where any were."""
     counts = findings["action"].value_counts()
     done = {"drop": "dropped", "relabel": "relabelled", "weight": "weighed"}
-    return "findings applied: " + ", ".join(f"{int(counts.get(name, 0)):,} {done[name]}" for name in ACTIONS)
+    told = [f"{int(counts.get(name, 0)):,} {words}" for name, words in done.items()]
+    if merged := int(counts.get("merge", 0)):
+        told.append(f"{merged:,} classes merged into others")
+    return "findings applied: " + ", ".join(told)
 
 
 def _get_texts(frame: pd.DataFrame, name: str) -> list[str]:

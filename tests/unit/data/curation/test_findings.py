@@ -67,7 +67,7 @@ def test_saying_the_same_twice_is_no_contradiction(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["a,remove,,"], "action must be drop, relabel, weight or empty; 1 .line 2."),
+        (["a,remove,,"], "action must be drop, relabel, weight, merge or empty; 1 .line 2."),
         ([",drop,,"], "needs an image_id"),
         (["a,drop,,", "a,relabel,2,"], "told two things"),
         (["a,relabel,1,", "a,relabel,2,"], "told two things.*line 2, line 3"),
@@ -117,3 +117,28 @@ def test_a_file_that_is_no_findings_is_refused(tmp_path: Path) -> None:
         read_findings(write(tmp_path, "a", header="image_id"))
     with pytest.raises(DataError, match="cannot be read"):
         read_findings(tmp_path / "absent.csv")
+
+
+def test_two_classes_become_one_and_an_image_may_still_be_told_otherwise(tmp_path: Path) -> None:
+    header = "image_id,action,label,new_label,weight"
+    findings = read_findings(write(tmp_path, ",merge,1,2,", "a,relabel,1,3,", header=header))
+    changed = apply_findings(build_images(), findings, [1, 2, 3])
+    assert changed["label"].fillna(-1).tolist() == [3, 2, 2, -1, 2]
+    assert describe_applied(findings).endswith("1 relabelled, 0 weighed, 1 classes merged into others")
+    with pytest.raises(DataError, match="must be among the classes"):
+        apply_findings(build_images(), findings, [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["a,merge,1,2,"], "of a row without an image_id"),
+        ([",merge,1,,"], "ids of two classes"),
+        ([",merge,1,1,"], "ids of two classes"),
+        ([",merge,1,2,", ",merge,1,3,"], "merged once"),
+        ([",merge,1,2,", ",merge,2,3,"], "not merged itself"),
+    ],
+)
+def test_a_merge_that_says_nothing_clear_is_told_by_its_line(tmp_path: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read_findings(write(tmp_path, *lines, header="image_id,action,label,new_label,weight"))
