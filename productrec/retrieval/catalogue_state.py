@@ -77,6 +77,16 @@ class State:
         return int(self.alive[self.index.searcher.rows :].sum())
 
     @cached_property
+    def positions(self) -> dict[str, int]:
+        """Position of each key."""
+        return {key: position for position, key in enumerate(self.keys)}
+
+    @cached_property
+    def living(self) -> set[str]:
+        """Keys of the classes that have rows."""
+        return {self.keys[position] for position in np.unique(self.classes[self.alive]).tolist() if position >= 0}
+
+    @cached_property
     def _late_rows(self) -> dict[str, int]:
         ids = [image_id for segment in self.segments for image_id in segment.rows.ids]
         return {image_id: self.index.searcher.rows + row for row, image_id in enumerate(ids)}

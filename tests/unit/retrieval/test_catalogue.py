@@ -100,6 +100,9 @@ def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(tm
     moved = GrownRows(["new0"], ["tea"], {}, ["x"], grown.embeddings[:1])
     with pytest.raises(ArtifactError, match="another class"):
         catalogue.grow(moved, **MADE)
+    twice = GrownRows(["a", "a"], ["jam", "jam"], {}, ["x", "y"], draw_classes(2, seed=7))
+    with pytest.raises(ArtifactError, match=r"unique; 1 \(a\) come twice"):
+        catalogue.grow(twice, **MADE)
     assert len(catalogue) == 62
 
 
