@@ -93,8 +93,8 @@ class State:
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """Row of each image id, int64; -1 where none of that id is alive."""
-        early, late = self.index.rows_by_id, self._late_rows
-        rows = np.array([late.get(image_id, early.get(image_id, -1)) for image_id in ids], dtype=np.int64)
+        late = np.array([self._late_rows.get(image_id, -1) for image_id in ids], dtype=np.int64)
+        rows = np.where(late >= 0, late, self.index.find(ids)) if len(ids) else late
         return np.where((rows >= 0) & self.alive[np.maximum(rows, 0)], rows, -1)
 
     def list_ids(self) -> list[str]:
