@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from sections.figures import Row, describe_machine, print_markdown, print_row
 
+from productrec.errors import ArtifactError
 from productrec.runtime import prepare_process
 
 if TYPE_CHECKING:
@@ -61,10 +63,17 @@ def main() -> int:
 
     from productrec.runtime import choose_dtype
 
-    rows = check_agreement(device) + measure_pair_losses(device, quick=options.quick)
-    rows += measure_device_training(device, choose_dtype("auto", device), quick=options.quick)
-    for row in rows:
-        print_row(row)
+    measures: tuple[Callable[[], list[Row]], ...] = (
+        partial(check_agreement, device),
+        partial(measure_pair_losses, device, quick=options.quick),
+        partial(measure_device_training, device, choose_dtype("auto", device), quick=options.quick),
+    )
+    rows: list[Row] = []
+    for measure in measures:
+        seen = measure()
+        rows += seen
+        for row in seen:
+            print_row(row)
     failed = [row.what for row in rows if row.holds is False]
     if failed:
         print(f"FAILED: {device} does not agree with the CPU in {len(failed)}: {'; '.join(failed)}", flush=True)
@@ -75,8 +84,9 @@ def main() -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8")
     print_markdown(rows)
+    failed = [row.what for row in rows if row.holds is False]
     if failed:
-        print(f"\nFAILED: {device} does not agree with the CPU: {'; '.join(failed)}")
+        print(f"\nFAILED: {'; '.join(failed)}")
     return 1 if failed else 0
 
 
@@ -134,6 +144,7 @@ def _measure_pipeline(
     peaks["prediction"] = _read_peak_gib(device)
     print_scores(predicted)
     submit_recipe(recipe, predicted.folder / "test", out=options.submission or work / "submission.csv")
+    exports = _export(recipe, run)
 
     scores = {way: asdict(one) for way, one in predicted.validation[run.name].items()}
     figures |= {"epochs": epochs, "training_minutes": minutes, "predict_stage_seconds": predict_seconds}
@@ -146,6 +157,28 @@ def _measure_pipeline(
     for way, one in scores.items():
         seen = f"top-1 accuracy {100 * one['top_1_accuracy']:.1f} %, top-3 error {100 * one['top_3_error']:.1f} %"
         rows.append(Row("validation", way, seen))
+    return rows + exports
+
+
+def _export(recipe: Recipe, run: Path) -> list[Row]:
+    """The trained run as files; each is compared with the run as it is written, on the CPU, and refused if unequal."""
+    from importlib.util import find_spec
+
+    from productrec.stages.export import TOLERANCE, run_export
+
+    rows = []
+    for to in ("torch", "onnx"):
+        what = f"exported to {to}, compared with the run on {recipe.model.backbone}"
+        if to == "onnx" and any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
+            rows.append(Row("export", what, "its libraries are not installed here"))
+            continue
+        try:
+            seen = run_export(run, recipe, to=to).agreement
+        except ArtifactError as error:
+            rows.append(Row("export", what, str(error), holds=False))
+            continue
+        shown = f"embeddings {seen.embedding:.1e}, probabilities {seen.probability:.1e}, {seen.images} images"
+        rows.append(Row("export", what, shown, f"<= {TOLERANCE:g}", seen.is_within(TOLERANCE)))
     return rows
 
 
@@ -160,6 +193,8 @@ def _load_recipe(options: argparse.Namespace, work: Path, device: torch.device) 
         source = draw_competition(work / "drawn", skus=skus, train_images=train_images, max_side_px=256).folder
     places = [f"data.source={source}", f"data.table={work / 'table'}", f"runs={work / 'runs'}", f"device={device}"]
     sizes = [f"train.side_px={options.side_px}", "predict.tta=full", *(_QUICK if options.quick else ())]
+    if device.type != "cpu":  # the recipes in pipelines/ are set for one
+        sizes += ["train.precision=auto", "train.workers=-1"]
     backbone = options.backbone or ("regnetx_002" if options.quick else "resnet50")
     return load_single_recipe(options.recipe, backbone=backbone, overrides=[*places, *sizes, *options.overrides])
 

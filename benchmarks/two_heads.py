@@ -26,9 +26,9 @@ _BASE = {
     "competition": "imaterialist2019",
     "model": {"backbone": "tf_efficientnet_lite0", "pretrained": True, "embedding_dim": 256},
     "train": {
-        "side_px": 96,
+        "side_px": 128,
         "batch_size": 32,
-        "freeze_stages": 5,
+        "freeze_stages": 3,
         "learning_rate": 1e-3,
         "head_rate_factor": 5.0,
         "ema_decay": 0.98,
@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the table, the runs and runs.jsonl")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
     parser.add_argument("--data", type=Path, default=_ROOT.parent / "shared" / "data" / "grocery")
     parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")

@@ -42,6 +42,21 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class Share:
+    """This process's share of a machine: it is number ``number``, from 0, of ``processes`` that work side by side."""
+
+    number: int = 0
+    processes: int = 1
+
+    def count_cores(self) -> int:
+        """Cores that are this process's, at least one."""
+        return max(1, count_cores() // self.processes)
+
+
+ALONE = Share()
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
@@ -72,13 +87,21 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def take_own_device(device: torch.device) -> torch.device:
-    """The GPU of this rank, where torchrun started several on this machine; any other device as it is."""
+def take_own_device(device: torch.device, share: Share = ALONE) -> torch.device:
+    """This process's own GPU, where several stand beside each other: as ranks of torchrun, or with a ``share`` each.
+
+    Any other device, and a GPU that is named by its number, stays as it is.
+    """
     import torch
 
-    if device.type != "cuda" or "LOCAL_RANK" not in os.environ:
+    if device.type != "cuda":
         return device
-    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if "LOCAL_RANK" in os.environ:
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    elif share.processes > 1 and device.index is None and torch.cuda.device_count() > 1:
+        own = torch.device("cuda", share.number % torch.cuda.device_count())
+    else:
+        return device
     torch.cuda.set_device(own)
     return own
 

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,9 +22,16 @@ _PRELOADED = ["productrec.cli", "productrec.pipeline.predict", "productrec.sweep
 
 
 @cache
-def _get_context() -> multiprocessing.context.ForkServerContext:
+def get_warm_context() -> multiprocessing.context.ForkServerContext:
+    """What starts processes that are forked from the first one, which is started here."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    before = Path.cwd()
+    os.chdir(ROOT)  # where the first process imports from
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(before)
     return context
 
 
@@ -36,13 +44,8 @@ class WarmProcess:
         folder = Path(tempfile.mkdtemp(prefix="warm-"))
         self._out, self._err = folder / "out", folder / "err"
         own = (target, arguments, str(cwd), dict(environment or {}), str(self._out), str(self._err))
-        before = Path.cwd()
-        os.chdir(ROOT)  # where the first process imports from
-        try:
-            self._process = _get_context().Process(target=_play, args=own)
-            self._process.start()
-        finally:
-            os.chdir(before)
+        self._process = get_warm_context().Process(target=_play, args=own)
+        self._process.start()
         self.pid = self._process.pid
 
     @property

@@ -36,6 +36,7 @@ def check_agreement(device: torch.device) -> list[Row]:
             *_compare_losses(device),
             *_compare_step(device, "multi_similarity"),
             *_compare_step(device, "soft_triple"),
+            *_compare_step(device, "multi_similarity", backbone="tf_efficientnet_lite0", frozen=3),
             *_compare_search(device),
         ]
 
@@ -63,13 +64,14 @@ def _build_row(what: str, seen: float, most: float) -> Row:
     return Row("agreement", f"{what}, relative difference", f"{seen:.1e}", f"<= {most:.0e}", seen <= most)
 
 
-def _build_small_recipe(metric: str) -> Recipe:
+def _build_small_recipe(metric: str, backbone: str = "regnetx_002", frozen: int = 0) -> Recipe:
     # SGD, because Adam's first step divides each gradient by its own size and makes rounding as large as the step.
     training = {"side_px": 64, "batch_size": 32, "optimizer": "sgd", "learning_rate": 0.01, "warmup_epochs": 0}
+    training["freeze_stages"] = frozen
     return build_recipe(
         {
             "name": "agreement",
-            "model": {"backbone": "regnetx_002", "pretrained": False, "embedding_dim": _DIM},
+            "model": {"backbone": backbone, "pretrained": frozen > 0, "embedding_dim": _DIM},
             "loss": {"metric": metric},
             "train": {**training, "sampler": "pk", "centre_rate_factor": 1, "ema_decay": 0.998, "precision": "float32"},
         }
@@ -82,7 +84,7 @@ def _compare_inference(device: torch.device) -> list[Row]:
     seen = []
     for place in (device, _CPU):
         network = build_ready_trainer(recipe, _CLASSES, place, torch.float32).recognizer.eval()
-        recognise = ViewRecognizer(network, [(0, False), (0, True)], device=place, dtype=torch.float32)
+        recognise = ViewRecognizer(network, [(0, False, 0), (0, True, 0)], device=place, dtype=torch.float32)
         seen.append(recognise([images])[1])
     ours, reference = seen
     return [
@@ -116,9 +118,9 @@ def _compare_losses(device: torch.device) -> list[Row]:
     return table
 
 
-def _compare_step(device: torch.device, metric: str) -> list[Row]:
-    """One training step, clipping and moving average included."""
-    recipe = _build_small_recipe(metric)
+def _compare_step(device: torch.device, metric: str, *, backbone: str = "regnetx_002", frozen: int = 0) -> list[Row]:
+    """One training step, clipping and moving average included; ``frozen`` stages of the backbone stay as they are."""
+    recipe = _build_small_recipe(metric, backbone, frozen)
     images, labels = draw_batch(recipe, _CLASSES)
     losses, updates, averages = [], [], []
     for place in (device, _CPU):
@@ -130,10 +132,12 @@ def _compare_step(device: torch.device, metric: str) -> list[Row]:
         after = [parameter.detach() for module in modules for parameter in module.parameters()]
         updates.append(torch.cat([(new - old).flatten() for new, old in zip(after, before, strict=True)]))
         averages.append(torch.cat([value.float().flatten() for value in trainer.average.network.state_dict().values()]))
-    name = metric.replace("_", "-")
+    # A trained network's clipped activations make more of rounding: two CPU kernels differ by 4e-3 there.
+    most = 2e-2 if frozen else 1e-3
+    name = metric.replace("_", "-") + (f", {backbone} with {frozen} stages frozen" if frozen else "")
     return [
         _build_row(f"a training step, {name}: loss", compute_difference(*losses), 1e-5),
-        _build_row(f"a training step, {name}: what it adds to the weights", compute_difference(*updates), 1e-3),
+        _build_row(f"a training step, {name}: what it adds to the weights", compute_difference(*updates), most),
         _build_row(f"a training step, {name}: averaged weights", compute_difference(*averages), 1e-5),
     ]
 

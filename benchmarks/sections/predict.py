@@ -18,7 +18,7 @@ from productrec.assembly.network import build_network
 from productrec.assembly.resources import choose_loader_workers
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import FileImages
-from productrec.data.view_presets import get_views
+from productrec.data.view_presets import get_views, plan_views
 from productrec.demo.drawn.competition import draw_competition
 from productrec.models.inference import ViewRecognizer
 from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
@@ -131,8 +131,7 @@ def embed_images(
 ) -> None:
     """The loop of the embed stage: from files to an embedding set on the disk."""
     wanted = get_views(views)
-    cuts = list(dict.fromkeys(view.cut for view in wanted))
-    plan = [(cuts.index(view.cut), view.flip) for view in wanted]
+    _, plan = plan_views(wanted)
     dataset = ViewedImages(FileImages(paths), wanted, side_px)
     loader = build_view_loader(dataset, batch_size=batch_size, workers=workers, pin_memory=device.type == "cuda")
     with write_embedding_set(

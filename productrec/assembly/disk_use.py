@@ -5,7 +5,7 @@ from __future__ import annotations
 from productrec.assembly.embedding_requests import add_plain, list_requests
 from productrec.data.table import ImageTable
 from productrec.recipe import Recipe
-from productrec.recognition.fusion import PARTS
+from productrec.recognition.classifier import PARTS
 from productrec.recognition.probabilities import count_probabilities_bytes
 from productrec.retrieval.embedding_set import count_set_bytes
 from productrec.retrieval.index import count_index_bytes

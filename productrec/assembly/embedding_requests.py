@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from productrec.data.table import ImageTable
 from productrec.recipe import Recipe
@@ -20,6 +23,26 @@ class EmbeddingRequest:
     def get_folder(self, run: Path) -> Path:
         """Where the embedding set lands in a run."""
         return run / "embeddings" / self.views / self.split
+
+
+def name_fold(fold: int) -> str:
+    """The split that holds the training images of a fold."""
+    return f"fold-{fold}"
+
+
+def name_rest(fold: int) -> str:
+    """The split that holds the training images of all folds but one."""
+    return f"without-fold-{fold}"
+
+
+def select_rows(table: ImageTable, split: str) -> pd.DataFrame:
+    """Readable rows of a split of the table, or of those that `name_fold` and `name_rest` name."""
+    named = re.fullmatch(r"(without-)?fold-(\d+)", split)
+    if named is None:
+        return table.select([split])
+    rows = table.select(["train"])
+    is_held_out = (rows["fold"] == int(named.group(2))).fillna(False).to_numpy(dtype=bool)
+    return rows[~is_held_out if named.group(1) else is_held_out]
 
 
 def list_requests(recipe: Recipe, table: ImageTable) -> list[EmbeddingRequest]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,15 +10,15 @@ import torch
 
 from productrec.assembly.resources import choose_loader_workers
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
-from productrec.data.images import FileImages
-from productrec.data.view_presets import get_views
+from productrec.data.images import Images
+from productrec.data.view_presets import get_views, plan_views
 from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 
 
 class Seen(NamedTuple):
-    """A batch: ``rows`` (B,) of the paths, ``embeddings`` (B, D), ``logits`` (B, C), ``broken``: reasons by row."""
+    """A batch: ``rows`` (B,) of the photos, ``embeddings`` (B, D), ``logits`` (B, C), ``broken``: reasons by row."""
 
     rows: list[int]
     embeddings: np.ndarray
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
 
 def recognise_photos(
-    paths: Sequence[str],
+    photos: Images,
     network: Recognizer,
     recipe: Recipe,
     *,
@@ -40,7 +40,7 @@ def recognise_photos(
     """What a network says of photos through a preset of views, averaged.
 
     Args:
-        paths: of the files.
+        photos: files, boxes in them, or pictures in memory.
         network: on ``device``.
         recipe: how many loader processes.
         views: preset.
@@ -50,10 +50,9 @@ def recognise_photos(
         dtype: to compute in.
     """
     seen_views = get_views(views)
-    cuts = list(dict.fromkeys(view.cut for view in seen_views))
-    plan = [(cuts.index(view.cut), view.flip) for view in seen_views]
+    _, plan = plan_views(seen_views)
     loader = build_view_loader(
-        ViewedImages(FileImages(paths), seen_views, side_px),
+        ViewedImages(photos, seen_views, side_px),
         batch_size=batch_size,
         workers=choose_loader_workers(recipe, device),
         pin_memory=device.type == "cuda",

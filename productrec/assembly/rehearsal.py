@@ -164,7 +164,7 @@ def time_step(trainer: Trainer, plan: Plan, labels: Tensor, phase: Phase, most_s
 
 def time_pass(network: nn.Module, side_px: int, resources: Resources, *, images: int, most_seconds: float) -> float:
     """Seconds that a network, in evaluation mode, takes for the forward pass of one of so many random images."""
-    recognise = ViewRecognizer(network, [(0, False)], device=resources.device, dtype=resources.dtype)
+    recognise = ViewRecognizer(network, [(0, False, 0)], device=resources.device, dtype=resources.dtype)
     pixels = torch.randint(0, 256, (images, side_px, side_px, 3), dtype=torch.uint8)
     timing = time_turns(lambda: recognise([pixels]), resources.device, most_seconds=most_seconds)
     return timing.seconds / images

@@ -10,7 +10,7 @@ from productrec.assembly.precision import choose_precision, is_timed, keep_preci
 from productrec.console import silence
 from productrec.data.dataset import choose_workers
 from productrec.recipe import Recipe
-from productrec.runtime import choose_device, count_cores, keep_freed_memory, take_own_device
+from productrec.runtime import ALONE, Share, choose_device, keep_freed_memory, take_own_device
 from productrec.training.ranks.group import Ranks, join_ranks
 from productrec.training.ranks.resources import Resources
 
@@ -31,19 +31,23 @@ def claim_resources(recipe: Recipe, run: Path, ranks: Ranks | None = None) -> Re
     return resources
 
 
-def join_training(recipe: Recipe) -> Resources:
+def join_training(recipe: Recipe, share: Share = ALONE) -> Resources:
     """Join the other processes that torchrun started, where it did; all but the first print nothing from then on.
+
+    Args:
+        recipe: settings of the device, of precision and of loader processes.
+        share: of this machine, where other trainings run beside this one.
 
     Raises:
         ArtifactError: what the run has kept is damaged.
         RecipeError: see `claim_resources`.
         TrainingError: the others cannot be joined.
     """
-    device = take_own_device(choose_device(recipe.device))
+    device = take_own_device(choose_device(recipe.device), share)
     ranks = join_ranks(device, timeout_minutes=recipe.train.timeout_minutes)
     if not ranks.is_first:
         silence()
-    return _share_machine(recipe, device, ranks, recipe.run_folder, use="train")
+    return _share_machine(recipe, device, ranks, recipe.run_folder, use="train", share=share)
 
 
 def foresee_resources(recipe: Recipe, *, use: str) -> Resources:
@@ -58,13 +62,15 @@ def foresee_resources(recipe: Recipe, *, use: str) -> Resources:
 
 def choose_loader_workers(recipe: Recipe, device: torch.device, *, processes: int = 1) -> int:
     """Loader processes of each of so many ``processes`` that share this machine's cores."""
-    cores = max(1, count_cores() // processes)
+    cores = Share(processes=processes).count_cores()
     return choose_workers(recipe.train.workers, cores=cores, on_gpu=device.type == "cuda")
 
 
-def _share_machine(recipe: Recipe, device: torch.device, ranks: Ranks, run: Path, *, use: str) -> Resources:
+def _share_machine(
+    recipe: Recipe, device: torch.device, ranks: Ranks, run: Path, *, use: str, share: Share = ALONE
+) -> Resources:
     keep_freed_memory(device)
     chosen = choose_precision(recipe, device, use=use, run=run) if ranks.is_first else torch.float32
     dtype = ranks.broadcast(chosen)
-    workers = choose_loader_workers(recipe, device, processes=ranks.local_size)
+    workers = choose_loader_workers(recipe, device, processes=ranks.local_size * share.processes)
     return Resources(device, dtype, workers, ranks)

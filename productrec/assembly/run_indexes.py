@@ -13,6 +13,7 @@ from productrec.artifacts import MANIFEST_NAME
 from productrec.assembly.network import load_network
 from productrec.assembly.photo_batches import recognise_photos
 from productrec.assembly.resources import claim_resources
+from productrec.data.images import FileImages
 from productrec.data.view_presets import PRESETS, get_views
 from productrec.errors import ArtifactError
 from productrec.models.recognizer import Recognizer
@@ -51,7 +52,7 @@ class Embedder:
     def embed(self, paths: Sequence[str], views: str) -> Iterator[tuple[list[int], np.ndarray]]:
         """Positions of the photos that could be read, and their embeddings (B, D), batch by batch."""
         batches = recognise_photos(
-            paths,
+            FileImages(paths),
             self.network,
             self.recipe,
             views=views,

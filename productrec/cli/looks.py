@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from productrec.cli.options import AllowCode
+from productrec.cli.options import AllowCode, Jobs
 from productrec.errors import RecipeError
 
 
@@ -20,6 +20,7 @@ def demo(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the demo's recipe.")
     ] = None,
+    jobs: Jobs = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Draw a competition and play it to the end: a few minutes, nothing needed but this."""
@@ -34,6 +35,7 @@ def demo(
         difficulty=difficulty,
         seed=seed,
         overrides=overrides or [],
+        jobs=jobs,
         allow_code=allow_code,
     )
 

@@ -20,6 +20,18 @@ AllowCode = Annotated[
 ]
 
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        min=1,
+        help="Members that train at once, each in a process of its own with its share of the cores; default: on a CPU "
+        "as many as there are cores, elsewhere 1.",
+        show_default=False,
+    ),
+]
+
+
 def parse_weights(text: str | None) -> list[float] | None:
     if text is None:
         return None

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from productrec.cli.options import AllowCode, Overrides, RecipePath, parse_numbers, parse_weights, split_overrides
+from productrec.cli.options import (
+    AllowCode,
+    Jobs,
+    Overrides,
+    RecipePath,
+    parse_numbers,
+    parse_weights,
+    split_overrides,
+)
 from productrec.data.view_presets import PRESETS
 
 
@@ -19,11 +27,30 @@ def train(
     max_minutes: Annotated[
         float | None, typer.Option(min=0.0, help="Stop each model after so long, with a usable checkpoint.")
     ] = None,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Train once a fold, each left out in turn; needs a table with folds.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="Train once a seed, from the recipe's own on.")] = 0,
+    only: Annotated[str | None, typer.Option(help="With --folds or --seeds: the numbers to train now, as 0,2.")] = None,
+    jobs: Jobs = None,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that train together, one a GPU.")] = 1,
     max_restarts: Annotated[int, typer.Option(min=0, help="How often they start again after one has died.")] = 0,
     allow_code: AllowCode = False,
 ) -> None:
-    """Train a recipe's model (or each of its members) on its image table."""
+    """Train a recipe's model (or each of its members) on its image table.
+
+    With --folds K or --seeds N it is trained K or N times; --only trains some of them here and others elsewhere. Where
+    all folds are finished, each training image is predicted by the run that did not see it, and how head, neighbours
+    and prototypes become one answer is fitted on that.
+    """
+    if folds and seeds:
+        raise typer.BadParameter("goes without --folds", param_hint="--seeds")
+    if only is not None and not folds and not seeds:
+        raise typer.BadParameter("goes with --folds or --seeds", param_hint="--only")
+    if nproc > 1 and jobs is not None and jobs > 1:
+        raise typer.BadParameter(
+            "must be 1 with --nproc, whose processes train one model together", param_hint="--jobs"
+        )
     from productrec.launch import STARTED
     from productrec.pipeline.select import check_overrides
     from productrec.recipe import load_recipe
@@ -39,7 +66,22 @@ def train(
 
     if max_minutes is not None:  # importing took some of it
         max_minutes -= (time.time() - started) / 60
-    train_recipe(loaded, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
+    if folds or seeds:
+        from productrec.pipeline.spread import train_spread
+
+        numbers = None if only is None else parse_numbers(only)
+        train_spread(
+            loaded,
+            folds=folds,
+            seeds=seeds,
+            only=numbers,
+            resume=resume,
+            max_minutes=max_minutes,
+            jobs=jobs,
+            allow_code=allow_code,
+        )
+        return
+    train_recipe(loaded, resume=resume, max_minutes=max_minutes, jobs=jobs, allow_code=allow_code)
 
 
 def sweep(
@@ -73,6 +115,52 @@ def sweep(
     loaded = load_recipe(recipe, overrides or [])
     swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out, allow_code=allow_code)
     report(swept, loaded.train.keep_best_by)
+
+
+def query(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
+    ],
+    box: Annotated[
+        str | None, typer.Option(help="The part of each photo that shows the product: x,y,width,height in pixels.")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=0, help="How many near products to name.")] = 3,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Say `unknown` where the photo is doubtful, as of a product never seen.")
+    ] = False,
+    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a photo.")] = False,
+    strip: Annotated[
+        Path | None, typer.Option(help="Write a picture (JPEG or PNG): each photo beside its nearest products.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a strip that is there.")] = False,
+) -> None:
+    """Ask a run about photos: the class with its confidence, whether it is a known product, and the nearest ones.
+
+    A photo is doubtful where products that were hidden from the run for a test would be taken for known ones more than
+    once in a hundred times at such a score.
+    """
+    from productrec.pipeline.select import load_runs
+    from productrec.stages.query import run_query
+
+    files, overrides = split_overrides(photos)
+    selected = load_runs([run], overrides, views=views, command="photos")
+    if len(selected.runs) > 1:
+        names = ", ".join(str(folder) for folder in selected.runs)
+        raise typer.BadParameter(f"must be a run of one model; {run} holds {names}", param_hint="RUN")
+    for folder, recipe in selected.runs.items():
+        run_query(
+            folder,
+            recipe,
+            files,
+            box=box,
+            nearest=nearest,
+            doubts=unknown,
+            as_json=as_json,
+            strip=strip,
+            replace=replace,
+        )
 
 
 def predict(
@@ -209,13 +297,14 @@ def run(
     replace_table: Annotated[
         bool, typer.Option("--replace-table", help="Ingest a source that has changed again, over its image table.")
     ] = False,
+    jobs: Jobs = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
     from productrec.pipeline.play import run_recipe
     from productrec.recipe import load_recipe
 
-    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, allow_code=allow_code)
+    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, jobs=jobs, allow_code=allow_code)
 
 
 def centres(
@@ -228,4 +317,4 @@ def centres(
     report(run_centres(run, distance=distance))
 
 
-COMMANDS = (train, predict, evaluate, ensemble, submit, run, sweep, centres)
+COMMANDS = (train, predict, query, evaluate, ensemble, submit, run, sweep, centres)

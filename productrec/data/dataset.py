@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import itertools
@@ -10,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from productrec.data.images import Images
 from productrec.data.samplers import Draw, EpochSampler
 from productrec.data.slots import Slots, Slotted
 from productrec.data.transforms import Augmentation
-from productrec.data.view_presets import View
+from productrec.data.view_presets import View, plan_views
 from productrec.data.views import compute_side_px, cut_views
 from productrec.errors import DataError, StorageError
 
@@ -144,7 +144,7 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
 
     def __init__(self, images: Images, views: Sequence[View], side_px: int) -> None:
         self._images = images
-        self._cuts = tuple(dict.fromkeys(view.cut for view in views))
+        self._cuts = tuple(plan_views(views)[0])
         self._side_px = side_px
 
     @property
@@ -306,7 +306,7 @@ def _share_ending() -> torch.Tensor:
     Torch ends them where a loader is freed; one that something still holds at the end would else be waited for.
     """
     ending: torch.Tensor = torch.zeros(1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
-    atexit.register(ending.fill_, 1)
+    Finalize(None, ending.fill_, args=(1,), exitpriority=0)  # atexit comes too late in a process of multiprocessing
     return ending
 
 

@@ -51,6 +51,30 @@ class FileImages:
         return crop_to_box(pixels, box) if box else pixels
 
 
+class ArrayImages:
+    """Pictures in memory, (H, W, 3) uint8 RGB each."""
+
+    def __init__(self, pictures: Sequence[np.ndarray]) -> None:
+        """Take pictures up.
+
+        Raises:
+            DataError: one is of another shape or type.
+        """
+        for number, picture in enumerate(pictures):
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+                raise DataError(
+                    f"picture {number}: must be (H, W, 3) uint8, RGB; got {picture.dtype} of shape {picture.shape}."
+                )
+        self._pictures = list(pictures)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def decode(self, row: int) -> np.ndarray:
+        """See `Images.decode`."""
+        return self._pictures[row]
+
+
 class PackedRows:
     """Some rows of a packed store."""
 

@@ -3,6 +3,7 @@
 A preset is an entry of `PRESETS`, and nothing else has to know of it. No pixels are touched here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from productrec.errors import RecipeError
@@ -14,19 +15,21 @@ _EDGE = 0.15
 
 @dataclass(frozen=True)
 class View:
-    """One variant: a part of the image (left, top, right, bottom as fractions), its scale, and whether it is mirrored.
+    """One variant: a part of the image (left, top, right, bottom as fractions), its scale, and what is done with it.
 
-    The part is resized to a square of ``scale`` times the network's side.
+    The part is resized to a square of ``scale`` times the network's side; ``flip``: then mirrored; ``turns``: then
+    turned by so many quarters, to the left.
     """
 
     name: str
     box: Box = WHOLE
     scale: float = 1.0
     flip: bool = False
+    turns: int = 0
 
     @property
     def cut(self) -> tuple[Box, float]:
-        """What has to be cut from the image; mirrored views share their cut with the plain one."""
+        """What has to be cut from the image; mirrored and turned views share their cut with the plain one."""
         return self.box, self.scale
 
 
@@ -45,6 +48,9 @@ _ZOOMED = tuple(View(f"{view.name}_zoomed", view.box, scale=1.25) for view in _C
 _SCALES = (View("scale_0.85", scale=0.85), View("scale_1.25", scale=1.25))
 
 
+_TURNS = tuple(View(f"turn_{90 * turns}", turns=turns) for turns in (1, 2, 3))
+
+
 def _mirror(views: tuple[View, ...]) -> tuple[View, ...]:
     return tuple(View(f"{view.name}_flip", view.box, view.scale, True) for view in views)
 
@@ -53,6 +59,8 @@ PRESETS: dict[str, tuple[View, ...]] = {
     "plain": (_PLAIN,),
     "flip": (_PLAIN, _FLIP),
     "five_crops": (_PLAIN, _FLIP, *_CROPS),
+    "ten_crops": (_PLAIN, _FLIP, *_CROPS, *_mirror(_CROPS)),
+    "turns": (_PLAIN, *_TURNS),
     "scales": (_PLAIN, _FLIP, *_SCALES, *_mirror(_SCALES)),
     "zoom": (_PLAIN, _FLIP, *_ZOOMED, *_mirror(_ZOOMED)),
     "full": (_PLAIN, _FLIP, *_CROPS, *_mirror(_CROPS), *_ZOOMED, *_mirror(_ZOOMED), *_SCALES, *_mirror(_SCALES)),
@@ -68,3 +76,13 @@ def get_views(preset: str) -> tuple[View, ...]:
     if preset not in PRESETS:
         raise RecipeError(f"tta: must be one of {', '.join(PRESETS)}; got {preset!r}.")
     return PRESETS[preset]
+
+
+def plan_views(views: Sequence[View]) -> tuple[list[tuple[Box, float]], list[tuple[int, bool, int]]]:
+    """What has to be cut from an image for some views, each once, and what to do with it for each view.
+
+    Returns:
+        Cuts; and for each view the number of its cut, whether it is mirrored, and by how many quarters it is turned.
+    """
+    cuts = list(dict.fromkeys(view.cut for view in views))
+    return cuts, [(cuts.index(view.cut), view.flip, view.turns) for view in views]

@@ -20,7 +20,7 @@ from productrec.pipeline.predict import predict_runs
 from productrec.pipeline.score_table import TITLES, print_score_rows
 from productrec.pipeline.select import select_runs
 from productrec.recipe import Recipe, load_recipe
-from productrec.recognition.fusion import PARTS
+from productrec.recognition.classifier import PARTS
 from productrec.recognition.probabilities import load_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.submit import submit_recipe
@@ -36,6 +36,7 @@ def run_demo(
     difficulty: float,
     seed: int,
     overrides: Sequence[str] = (),
+    jobs: int | None = 1,
     allow_code: bool = False,
 ) -> dict[str, Scores]:
     """Draw, ingest, train two models, embed, index, classify with views, ensemble, submit, and score on hidden labels.
@@ -49,6 +50,7 @@ def run_demo(
         difficulty: 0 to 1.
         seed: decides the drawings and the weights.
         overrides: ``key=value`` changes of the demo's recipe.
+        jobs: models that train at once; that of `train_recipe`.
         allow_code: whether they may name a loss outside productrec.
 
     Returns:
@@ -71,7 +73,7 @@ def run_demo(
     check_recipe_code(recipe, allow_code=allow_code)
     hidden = _draw(out, options)
     ingest_recipe(recipe)
-    train_recipe(recipe, resume=True, allow_code=allow_code)
+    train_recipe(recipe, resume=True, jobs=jobs, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))
     submission = submit_recipe(recipe, predicted.folder / "test")
     scores = score_hidden(recipe, predicted.folder, hidden)

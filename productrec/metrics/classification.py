@@ -80,6 +80,51 @@ def compute_log_loss(
     return float(-np.log(np.clip(given, floor, 1.0)).mean())
 
 
+def compute_map_at_k(ranks: NDArray[np.integer], k: int, weights: NDArray[np.float64] | None = None) -> float:
+    """Mean average precision at k where each row has one true class: the mean of 1 / (1 + rank), 0 from rank k on.
+
+    Args:
+        ranks: (N,) how many classes rank before the true one.
+        k: how many guesses count.
+        weights: (N,) how often each row counts; None for once each.
+    """
+    return float(np.average(np.where(ranks < k, 1 / (1 + ranks.astype(np.float64)), 0.0), weights=weights))
+
+
+def compute_global_average_precision(
+    is_right: NDArray[np.bool_],
+    confidence: NDArray[np.floating],
+    answerable: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None = None,
+) -> float:
+    """GAP, or micro-AP: all answers in one list, the surest first; the mean precision at the right ones.
+
+    The sum of precision over the right answers by the number of rows that have one (Perronnin et al., CVPR 2009;
+    Google Landmark). Answers of equal confidence stand in the order they are given.
+
+    Args:
+        is_right: (N,) whether each row's answer is right.
+        confidence: (N,) of it.
+        answerable: (N,) whether there is a right answer.
+        weights: (N,) how often each row counts; None for once each.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    times = np.ones(len(order)) if weights is None else weights
+    return sum_precisions((is_right * times)[order], times[order]) / max(float((answerable * times).sum()), 1e-300)
+
+
+def sum_precisions(right: NDArray[np.float64], times: NDArray[np.float64]) -> float:
+    """Sum of the precisions of a ranked list at its right answers.
+
+    A row that counts w times makes w answers in a row, of one precision to within rounding of its own w.
+
+    Args:
+        right: (N,) how often each row counts where its answer is right, else 0; the surest first.
+        times: (N,) how often each row counts.
+    """
+    return float(right @ (np.cumsum(right) / np.maximum(np.cumsum(times), 1e-300)))
+
+
 def compute_macro_f1(
     labels: NDArray[np.integer], predicted: NDArray[np.integer], weights: NDArray[np.float64] | None = None
 ) -> float:

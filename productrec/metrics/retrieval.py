@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from productrec.errors import DataError, describe_offenders
+from productrec.metrics.classification import sum_precisions
 from productrec.metrics.figures import RETRIEVAL_FIGURES
 from productrec.metrics.ranks import TILE_QUERIES, TILE_ROWS, RankedQueries, rank_positives
 
@@ -142,10 +143,7 @@ class Retrieval:
         means = {name: float(asked @ values / total) for name, values in self._values.items()}
         order = self._by_similarity
         counted, right = times[order], (times * (self.first_ranks == 1))[order]
-        hits = np.cumsum(right)
-        # A query that counts w times makes w predictions in a row, of one precision to within rounding of its own w.
-        precisions = hits / np.maximum(np.cumsum(counted), 1e-300)
-        return means | {"gap": float(right @ precisions / total)}
+        return means | {"gap": sum_precisions(right, counted) / total}
 
     @cached_property
     def _values(self) -> dict[str, NDArray[Any]]:

@@ -23,13 +23,14 @@ class ViewRecognizer:
     """
 
     def __init__(
-        self, network: nn.Module, plan: Sequence[tuple[int, bool]], *, device: torch.device, dtype: torch.dtype
+        self, network: nn.Module, plan: Sequence[tuple[int, bool, int]], *, device: torch.device, dtype: torch.dtype
     ) -> None:
         """Prepare for the views of ``plan``.
 
         Args:
             network: a recognizer in evaluation mode, on ``device``.
-            plan: for each view the number of its cut and whether it is mirrored; the first view is the plain one.
+            plan: for each view the number of its cut, whether it is mirrored, and then by how many quarters it is
+                turned to the left; the first view is the plain one.
             device: where to compute.
             dtype: of activations.
         """
@@ -51,10 +52,10 @@ class ViewRecognizer:
         """
         moved: dict[int, Tensor] = {}
         seen: list[Recognized] = []
-        for number, mirrored in self._plan:
+        for number, mirrored, turns in self._plan:
             if number not in moved:
                 moved[number] = cuts[number].to(self._device, non_blocking=True)
-            recognized = self._recognise(moved[number], mirrored)
+            recognized = self._recognise(_turn(moved[number], mirrored, turns))
             if not seen:
                 seen = [recognized, Recognized(*(value.clone() for value in recognized))]
                 continue
@@ -64,22 +65,29 @@ class ViewRecognizer:
         together = Recognized(F.normalize(sums.embeddings, dim=1).cpu(), (sums.logits / len(self._plan)).cpu())
         return Recognized(plain.embeddings.cpu(), plain.logits.cpu()), together
 
-    def _recognise(self, images: Tensor, mirrored: bool) -> Recognized:
+    def _recognise(self, images: Tensor) -> Recognized:
         """What the network says of the images (B, S, S, 3), as many at a time as suit the device."""
         shape = tuple(images.shape[1:])
         if self._device.type != "cpu" or not len(images):
-            return self._forward(images, mirrored)
+            return self._forward(images)
         if shape not in self._chunks:
             with autocast(self._device, self._dtype):
                 own = getattr(self._network, "_orig_mod", self._network)  # compiling for the one image takes a minute
                 self._chunks[shape] = max(1, _CHUNK_BYTES // (_LIVE * measure_largest(own, images[:1])))
-        parts = [self._forward(chunk, mirrored) for chunk in torch.split(images, self._chunks[shape])]
+        parts = [self._forward(chunk) for chunk in torch.split(images, self._chunks[shape])]
         return parts[0] if len(parts) == 1 else Recognized(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
-    def _forward(self, images: Tensor, mirrored: bool) -> Recognized:
+    def _forward(self, images: Tensor) -> Recognized:
         with autocast(self._device, self._dtype):
-            recognized: Recognized = self._network(images.flip(2) if mirrored else images)
+            recognized: Recognized = self._network(images)
         return recognized
+
+
+def _turn(images: Tensor, mirrored: bool, turns: int) -> Tensor:
+    """Images (B, S, S, 3) mirrored, then turned by quarters to the left."""
+    if mirrored:
+        images = images.flip(2)
+    return torch.rot90(images, turns, dims=(1, 2)) if turns else images
 
 
 def measure_largest(network: nn.Module, images: Tensor) -> int:

@@ -145,7 +145,11 @@ def _list_whole(plan: RecipePlan) -> list[_Row]:
     training = sum((member.train_work for member in members[1:]), members[0].train_work)
     predicting = sum((member.predicting for member in members[1:]), members[0].predicting)
     how = f"{_COMPUTED}: least where loading hides behind the network, most where they take turns"
-    rows = [("training takes", describe_work(training), how), ("embedding takes", describe_work(predicting), how)]
+    turns = "; one member after the other (--jobs 1)" if len(members) > 1 else ""
+    rows = [
+        ("training takes", describe_work(training), f"{how}{turns}"),
+        ("embedding takes", describe_work(predicting), how),
+    ]
     if plan.load is not None:
         rows.append(
             ("load before", f"{plan.load:.1f} on {count_cores()} cores", f"{_SEEN}; with other work all takes longer")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
 from productrec.console import say
@@ -11,19 +13,23 @@ from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.pipeline.predict import _keep_recipe, predict_runs
 from productrec.pipeline.score_table import print_scores
 from productrec.pipeline.select import select_runs
+from productrec.pipeline.side_by_side import choose_jobs, train_side_by_side
 from productrec.recipe import Recipe
 from productrec.stages.ingest import report, run_ingest
 from productrec.stages.submit import submit_recipe
-from productrec.stages.train import Trained, run_train
+from productrec.stages.train import Trained
 from productrec.training.run.endings import Ending
 
 
-def run_recipe(recipe: Recipe, *, replace_table: bool = False, allow_code: bool = False) -> Submission | None:
+def run_recipe(
+    recipe: Recipe, *, replace_table: bool = False, jobs: int | None = 1, allow_code: bool = False
+) -> Submission | None:
     """Play every stage; what is finished and unchanged is skipped.
 
     Args:
         recipe: what is played.
         replace_table: take a changed source in: write the image table anew where it is of other rows.
+        jobs: that of `train_recipe`.
         allow_code: that of `run_train`.
 
     Returns:
@@ -34,7 +40,7 @@ def run_recipe(recipe: Recipe, *, replace_table: bool = False, allow_code: bool 
     """
     check_recipe_code(recipe, allow_code=allow_code)
     ingest_recipe(recipe, replace=replace_table)
-    train_recipe(recipe, resume=True, allow_code=allow_code)
+    train_recipe(recipe, resume=True, jobs=jobs, allow_code=allow_code)
     predicted = predict_runs(select_runs(recipe))
     print_scores(predicted)
     if not predicted.test_images:
@@ -74,25 +80,53 @@ def check_recipe_code(recipe: Recipe, *, allow_code: bool) -> None:
 
 
 def train_recipe(
-    recipe: Recipe, *, resume: bool, max_minutes: float | None = None, allow_code: bool = False
+    recipe: Recipe,
+    *,
+    resume: bool,
+    members: Sequence[str] | None = None,
+    max_minutes: float | None = None,
+    jobs: int | None = 1,
+    allow_code: bool = False,
 ) -> list[Trained]:
-    """Train the recipe's model, or each of its members in turn; see `run_train`."""
+    """Train the recipe's model, or its members.
+
+    Args:
+        recipe: what is trained.
+        members: names of those to train; None for all.
+        resume: that of `run_train`.
+        max_minutes: of each model.
+        jobs: members that train at once, each in a process of its own, which imports the caller's main module anew;
+            None for as many as this machine trains well at once, see `choose_jobs`.
+        allow_code: that of `run_train`.
+
+    Returns:
+        Outcomes, in the order of the members.
+
+    Raises:
+        ProductrecError: see `train_side_by_side`.
+    """
     check_recipe_code(recipe, allow_code=allow_code)
-    trained = []
-    for member in recipe.resolve_members().values():
-        outcome = run_train(member, resume=resume, max_minutes=max_minutes, allow_code=allow_code)
+
+    def tell(trained: Trained) -> None:
         if recipe.members:
             _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
-        what = _describe_ending(outcome)
         figures = ", ".join(
-            f"{name} {outcome.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in outcome.figures
+            f"{name} {trained.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in trained.figures
         )
         say(
-            f"run {outcome.folder} {what}; best checkpoint: {figures or 'no validation'}"
-            + (f". {outcome.warning}" if outcome.warning else "")
+            f"run {trained.folder} {_describe_ending(trained)}; best checkpoint: {figures or 'no validation'}"
+            + (f". {trained.warning}" if trained.warning else "")
         )
-        trained.append(outcome)
-    return trained
+
+    recipes = [one for name, one in recipe.resolve_members().items() if members is None or name in members]
+    return train_side_by_side(
+        recipes,
+        jobs=choose_jobs(recipes, jobs),
+        resume=resume,
+        max_minutes=max_minutes,
+        allow_code=allow_code,
+        on_ended=tell,
+    )
 
 
 def _describe_ending(trained: Trained) -> str:

@@ -25,6 +25,7 @@ from productrec.stages.evaluate import (
     has_foreign_classes,
     run_evaluate,
 )
+from productrec.stages.fit import run_fit
 from productrec.stages.index import run_index
 from productrec.stages.submit import find_predictions, find_recipe
 from productrec.training.ranks.group import join_ranks, leave_ranks, refuse_once
@@ -102,8 +103,9 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
-    """Index and classify one run through one preset of views."""
+    """Index, fit and classify one run through one preset of views."""
     run_index(folder, recipe, views=views)
+    run_fit(folder, recipe, views=views)
     return run_classify(folder, recipe, views=views)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from productrec.console import print_table, say
 from productrec.metrics.figures import VALIDATION_FIGURES
-from productrec.recognition.fusion import PART_TITLES, PARTS
+from productrec.recognition.classifier import PART_TITLES, PARTS
 from productrec.recognition.scores import Scores
 from productrec.stages.ensemble import Ensembled
 from productrec.stages.evaluate import Evaluation

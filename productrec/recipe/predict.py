@@ -41,13 +41,13 @@ class PredictSettings(Settings):
     power_grid: tuple[NonNegative, ...] = setting(
         (1.0, 4.0, 16.0, 64.0), "powers of the similarity tried on validation", min_length=1
     )
-    head_weight_grid: tuple[Fraction, ...] = setting(
-        tuple(round(0.1 * step, 1) for step in range(11)),
-        "fusion weights of the head tried on validation",
+    parts: tuple[Literal["head", "vote", "prototypes"], ...] = setting(
+        ("head", "vote", "prototypes"),
+        "what speaks in the answer: the head, the vote of neighbours, the class prototypes",
         min_length=1,
     )
     member_weights: dict[str, NonNegative] = setting({}, "weight of each member in the ensemble; 1 where none is given")
-    keep_parts: bool = setting(False, "also write the probabilities of head, nearest and vote")
+    keep_parts: bool = setting(False, "also write the probabilities of head, nearest, vote and prototypes")
 
     @field_validator("tta", "gallery_tta")
     @classmethod

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from productrec.errors import DataError
-from productrec.recognition.fusion import Evidence, Fusion, compute_parts
+from productrec.recognition.classifier import Classifier, Evidence, compute_parts
 
 _BLOCK_ROWS = 4096
 
@@ -27,7 +27,7 @@ class Judged(NamedTuple):
     margin: np.ndarray
 
 
-def judge_labels(evidence: Evidence, labels: np.ndarray, fusion: Fusion) -> Judged:
+def judge_labels(evidence: Evidence, labels: np.ndarray, classifier: Classifier) -> Judged:
     """Hold the label of every image against its neighbours and against the head.
 
     With p, the fused probabilities, doubt is half of one plus the best other class's p less the label's: the
@@ -36,7 +36,7 @@ def judge_labels(evidence: Evidence, labels: np.ndarray, fusion: Fusion) -> Judg
     Args:
         evidence: of N images, whose neighbours must not be the images themselves.
         labels: (N,) class positions as they are given.
-        fusion: how vote and head are weighed.
+        classifier: how vote and head are weighed.
 
     Raises:
         DataError: not one label an image, or a label that is no class position.
@@ -52,7 +52,7 @@ def judge_labels(evidence: Evidence, labels: np.ndarray, fusion: Fusion) -> Judg
     )
     for start in range(0, count, _BLOCK_ROWS):
         block = slice(start, min(start + _BLOCK_ROWS, count))
-        parts = compute_parts(evidence.take(block.start, block.stop), fusion)
+        parts = compute_parts(evidence.take(block), classifier)
         given = labels[block]
         judged.doubt[block] = 0.5 - _compute_margin(parts.fused, given) / 2
         judged.suggested[block] = parts.fused.argmax(axis=1)

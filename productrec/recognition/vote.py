@@ -1,32 +1,76 @@
-"""The vote: each nearest neighbour speaks for its class, the louder the more similar it is."""
+"""The vote: each nearest neighbour speaks for its class, the louder the more similar, or the nearer, it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+Weighing = Literal["power", "softmax", "rank"]
+Pooling = Literal["sum", "mean", "max"]
 
-def compute_vote(
-    classes: np.ndarray, similarities: np.ndarray, class_count: int, *, k: int, power: float
-) -> np.ndarray:
-    """Share of each class in the vote of the ``k`` nearest: its neighbours' sum of similarity to ``power``.
+
+@dataclass(frozen=True)
+class Vote:
+    """Who votes, and how loud.
+
+    ``k``: neighbours that vote; ``weighing``: by the similarity s of a neighbour and s1 of the nearest one, ``power``
+    (s / s1) ** strength, ``softmax`` exp(strength * (s - s1)), or by its place, ``rank`` (1 / (1 + place)) **
+    strength; ``pooling``: what a class gets of its neighbours' weights, their sum, mean or maximum. A strength of 0
+    counts heads, a large one listens to the nearest.
+    """
+
+    k: int = 10
+    weighing: Weighing = "power"
+    strength: float = 16.0
+    pooling: Pooling = "sum"
+
+
+def compute_vote(classes: np.ndarray, similarities: np.ndarray, class_count: int, vote: Vote) -> np.ndarray:
+    """Share of each class in a vote.
 
     Args:
         classes: (Q, K) class position of each neighbour, nearest first; -1 where its class is not among them.
-        similarities: (Q, K), descending; a negative similarity has no vote.
+        similarities: (Q, K), descending; a neighbour of similarity 0 or below has no vote.
         class_count: C.
-        k: neighbours that vote, at most K are there.
-        power: 0 counts heads, a large one listens to the nearest.
+        vote: at most K of its neighbours are there.
 
     Returns:
         (Q, C) float32, each row sums to 1; uniform where nobody votes.
     """
-    classes, similarities = classes[:, :k], similarities[:, :k]
-    # Relative to the nearest, so that a high power does not underflow; shares do not change.
-    nearest = np.maximum(similarities[:, :1], 1e-12)
-    weights = (np.clip(similarities, 0.0, None) / nearest).astype(np.float64) ** power
-    weights[(similarities <= 0) | (classes < 0)] = 0.0
+    classes, similarities = classes[:, : vote.k], similarities[:, : vote.k]
+    weights = _weigh(similarities, vote)
+    votes = (similarities > 0) & (classes >= 0)
+    weights[~votes] = 0.0
     queries = len(classes)
-    cells = np.arange(queries)[:, None] * class_count + np.maximum(classes, 0)
-    votes = np.bincount(cells.ravel(), weights.ravel(), minlength=queries * class_count).reshape(queries, class_count)
-    return normalise_rows(votes)
+    cells = (np.arange(queries)[:, None] * class_count + np.maximum(classes, 0)).ravel()
+    if vote.pooling == "max":
+        shares: np.ndarray = np.zeros(queries * class_count)
+        np.maximum.at(shares, cells, weights.ravel())
+    else:
+        shares = np.bincount(cells, weights.ravel(), minlength=queries * class_count)
+        if vote.pooling == "mean":
+            shares = shares / np.maximum(np.bincount(cells, votes.ravel(), minlength=queries * class_count), 1)
+    return normalise_rows(shares.reshape(queries, class_count))
+
+
+def _weigh(similarities: np.ndarray, vote: Vote) -> np.ndarray:
+    """Weights (Q, k) float64 of the neighbours, relative to the nearest one's, so that none underflows."""
+    if vote.weighing == "rank":
+        places = np.arange(similarities.shape[1], dtype=np.float64)
+        return np.broadcast_to((1 / (1 + places)) ** vote.strength, similarities.shape).copy()
+    nearest = similarities[:, :1].astype(np.float64)
+    if vote.weighing == "softmax":
+        return np.exp(vote.strength * (similarities - nearest))
+    powers: np.ndarray = (np.clip(similarities, 0.0, None) / np.maximum(nearest, 1e-12)) ** vote.strength
+    return powers
+
+
+def soften(shares: np.ndarray, least: float = 1e-6) -> np.ndarray:
+    """Shares (Q, C) with about ``least`` for a class that nobody voted for: a vote of few must not rule it out."""
+    softened: np.ndarray = (shares + np.float32(least)) / np.float32(1 + shares.shape[1] * least)
+    return softened
 
 
 def compute_nearest(classes: np.ndarray, similarities: np.ndarray, class_count: int) -> np.ndarray:
@@ -44,10 +88,11 @@ def compute_nearest(classes: np.ndarray, similarities: np.ndarray, class_count: 
     return normalise_rows(best)
 
 
-def compute_softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits (N, C), in float32."""
+def compute_softmax(logits: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Probabilities of logits (N, C) times ``scale``, in float32."""
     shifted = logits.astype(np.float32)
     shifted -= shifted.max(axis=1, keepdims=True)
+    shifted *= np.float32(scale)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=1, keepdims=True)
     return shifted

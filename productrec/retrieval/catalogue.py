@@ -83,6 +83,11 @@ class Catalogue:
         classes: np.ndarray = self._state.classes[rows]
         return classes
 
+    def get_ids(self, rows: np.ndarray) -> list[str]:
+        """Image ids of rows (N,)."""
+        ids = self._state.list_ids()
+        return [ids[row] for row in rows.tolist()]
+
     def get_grown_rows(self) -> GrownRows:
         """The rows that can be found and were grown, after the base or into it."""
         state = self._state

@@ -21,7 +21,7 @@ from productrec.data.sheets import write_sheet
 from productrec.data.table import ImageTable, load_table
 from productrec.data.views import resize_square
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.recognition.fusion import Evidence, Fusion
+from productrec.recognition.classifier import Classifier, Evidence
 from productrec.recognition.suspects import judge_labels
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.engine import search_close_pairs, search_rows
@@ -31,7 +31,7 @@ KIND = "findings"
 CSV_NAME = "findings.csv"
 SHEET_NAME = "suspects.jpg"
 _NEIGHBOURS = 20
-_FUSION = Fusion(k=10, power=16.0, head_weight=0.5)
+_CLASSIFIER = Classifier(weights={"head": 0.5, "vote": 0.5})  # images vote on their own class without themselves
 _CLOSE = 0.97  # similarity of embeddings from which pixels are compared
 _MOST_CLOSE_PAIRS = 5  # compared, times the images
 _SHEET_PX = 128
@@ -178,7 +178,7 @@ def _find_suspects(table: ImageTable, sets: Mapping[Judge, EmbeddingSet]) -> lis
         )
         assert embedded.logits is not None
         evidence = Evidence(embedded.logits[queries], positions[gallery][neighbours], similarities)
-        judged = judge_labels(evidence, positions[queries], _FUSION)
+        judged = judge_labels(evidence, positions[queries], _CLASSIFIER)
         for number, row in enumerate(queries.tolist()):
             words = (
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"

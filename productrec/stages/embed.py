@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.embedding_requests import EmbeddingRequest, add_plain, list_requests
+from productrec.assembly.embedding_requests import EmbeddingRequest, add_plain, list_requests, select_rows
 from productrec.assembly.network import load_network
 from productrec.assembly.resources import claim_resources
 from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
-from productrec.data.view_presets import get_views
+from productrec.data.view_presets import get_views, plan_views
 from productrec.errors import DataError, describe_offenders
 from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
@@ -107,7 +107,7 @@ def _embed(
 ) -> None:
     ranks = resources.ranks
     views = get_views(request.views)
-    rows = table.select([request.split])
+    rows = select_rows(table, request.split)
     if not len(rows):
         raise DataError(
             f"{table.root}: the table has no readable {request.split} images, so there is nothing to embed. "
@@ -116,8 +116,7 @@ def _embed(
     side_px = checkpoint.recipe["train"]["side_px"]
     own = slice_of_rank(len(rows), ranks)
     dataset = ViewedImages(open_images(table, rows.iloc[own]), views, side_px)
-    cuts = list(dict.fromkeys(view.cut for view in views))
-    plan = [(cuts.index(view.cut), view.flip) for view in views]
+    _, plan = plan_views(views)
     loader = build_view_loader(
         dataset,
         batch_size=recipe.predict.batch_size,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from productrec.artifacts import is_fresh
+from productrec.assembly.evidence import get_gallery_views
 from productrec.console import say
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
@@ -28,7 +29,7 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
         ArtifactError: an embedding set is missing, or of another network.
     """
     table = load_table(recipe.table, root=recipe.data.images)
-    gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
+    gallery_views = get_gallery_views(recipe, views)
     splits = recipe.predict.gallery_splits
     sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]
     index_folder = run / "index" / gallery_views

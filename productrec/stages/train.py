@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from productrec.assembly.precision import is_timed, keep_precision
 from productrec.assembly.resources import join_training
@@ -19,7 +20,7 @@ from productrec.losses.declared import MetricLoss
 from productrec.losses.own_loss import check_code_allowed, explain_own_error
 from productrec.plots import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
-from productrec.runtime import StopRequest, catch_stop
+from productrec.runtime import ALONE, Share, StopRequest, catch_stop
 from productrec.training.ranks.group import Ranks, is_first_process, leave_ranks, refuse_once
 from productrec.training.ranks.resources import Resources
 from productrec.training.run.checkpoint import load_checkpoint
@@ -60,6 +61,7 @@ def run_train(
     max_minutes: float | None = None,
     allow_code: bool = False,
     should_stop: Callable[[int, dict[str, float]], bool] = lambda epoch, figures: False,
+    share: Share = ALONE,
 ) -> Trained:
     """Train one model (a recipe without members), alone or as one of the ranks that torchrun started.
 
@@ -69,6 +71,7 @@ def run_train(
         max_minutes: stop in time, with a usable model, so that all of this takes no longer; None for no limit.
         allow_code: whether the recipe's loss may be imported from outside productrec, which runs that code.
         should_stop: asked after every epoch, with its figures; where it says so the run ends there and is finished.
+        share: of this machine, where other trainings run beside this one.
 
     Raises:
         ArtifactError: the run folder holds another run, one that was stopped and ``resume`` is false, or one that
@@ -87,10 +90,9 @@ def run_train(
         with refuse_once():
             table = load_allowed_table(recipe)
             decisive = get_decisive_settings(recipe) | {"table": table.fingerprint}
-            defaults = get_decisive_settings(Recipe(name=recipe.name))
-            if check_run_folder(folder, decisive, resume=resume, defaults=defaults):
-                return Trained(folder, load_figures(folder), 0.0, skipped=True)
-            resources = join_training(recipe)
+            if (finished := _find_finished(recipe, decisive, resume=resume)) is not None:
+                return finished
+            resources = join_training(recipe, share)
             session = build_session(
                 recipe,
                 table,
@@ -113,6 +115,30 @@ def run_train(
         if resources.ranks.is_first and ending is not Ending.OUT_OF_TIME:
             finish_run(folder, decisive, figures, soup)
         return Trained(folder, figures, minutes, skipped=False, ending=ending, warning=session.reporter.warning)
+
+
+def find_finished(recipe: Recipe, *, resume: bool = False) -> Trained | None:
+    """The finished run of a recipe without members; None where there is something left to train.
+
+    Args:
+        recipe: every setting.
+        resume: whether a run that was stopped may go on.
+
+    Raises:
+        ArtifactError: see `run_train`, which would not begin either.
+        DataError: the table is not there, or the rules forbid a split.
+    """
+    with claim_run_folder(recipe.run_folder):
+        decisive = get_decisive_settings(recipe) | {"table": load_allowed_table(recipe).fingerprint}
+        return _find_finished(recipe, decisive, resume=resume)
+
+
+def _find_finished(recipe: Recipe, decisive: dict[str, Any], *, resume: bool) -> Trained | None:
+    folder = recipe.run_folder
+    defaults = get_decisive_settings(Recipe(name=recipe.name))
+    if not check_run_folder(folder, decisive, resume=resume, defaults=defaults):
+        return None
+    return Trained(folder, load_figures(folder), 0.0, skipped=True)
 
 
 def _describe_start(recipe: Recipe, session: Session, resources: Resources) -> str:

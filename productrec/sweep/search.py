@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
-from dataclasses import asdict, replace
-from multiprocessing import connection, resource_tracker
+from dataclasses import asdict
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from productrec.artifacts import write_json
-from productrec.assembly.resources import choose_loader_workers
 from productrec.assembly.training_data import leave_fold_out
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, Interrupted, ProductrecError, RecipeError, TrainingError
 from productrec.losses.own_loss import check_code_allowed
 from productrec.metrics.figures import VALIDATION_FIGURES
-from productrec.recipe import Recipe, change_recipe, select_settings
+from productrec.pipeline.processes import begin_process, end_processes, name_end, start_process
+from productrec.recipe import Recipe, select_settings
 from productrec.recipe.loss import LossSettings
-from productrec.runtime import StopRequest, catch_stop, choose_device, count_cores
+from productrec.runtime import Share, StopRequest, catch_stop
 from productrec.sweep.space import Choices, Spec, load_space
 from productrec.sweep.trials import ENDED, Job, SweepResult, describe_settings, rank_row, run_trials, settle
 
@@ -179,70 +174,37 @@ def _check_validation(job: Job, table: ImageTable) -> None:
 
 def _run_workers(job: Job, stop: StopRequest) -> None:
     """Start the workers and wait for them; a stop is handed on, once."""
-    context = multiprocessing.get_context("spawn")  # CUDA outlives no fork
-    processes = [context.Process(target=_start_worker, args=(job, number)) for number in range(job.workers)]
+    processes: list[BaseProcess] = []
     is_stopping = False
     try:
-        # They inherit that Ctrl-C is held back, and would else die of it with a traceback while they import.
-        # The tracker that comes with the first of them lets it through again, so it is started before.
-        resource_tracker.ensure_running()
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        for process in processes:
-            process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        for number in range(job.workers):
+            processes.append(start_process(_start_worker, job, Share(number, job.workers)))
         while alive := [process for process in processes if process.is_alive()]:
             connection.wait([process.sentinel for process in alive], timeout=0.5)
             if stop.wanted and not is_stopping:
                 is_stopping = True
-                for process in alive:
-                    process.terminate()
+                end_processes(alive)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        for process in processes:
-            if process.pid is not None and process.is_alive():
-                process.terminate()
+        end_processes(processes)
     if stop.wanted:
         raise Interrupted("stopped", exit_code=stop.exit_code)
     codes = [process.exitcode for process in processes if process.exitcode]
     if codes:
-        how = ", ".join(f"signal {-code}" if code < 0 else f"exit code {code}" for code in codes)
+        how = ", ".join(map(name_end, codes))
         raise TrainingError(
             f"sweep: {len(codes)} of {job.workers} workers ended early ({how}); their own messages say why. "
             "The same command goes on."
         )
 
 
-def _start_worker(job: Job, number: int) -> None:
+def _start_worker(job: Job, share: Share) -> None:
     """What a process does that the command has started."""
-    os.setsid()  # a signal to the whole group reaches the command alone, which hands it on once
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    cores = max(1, count_cores() // job.workers)
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(cores)
+    begin_process(share)
     try:
         with catch_stop() as stop:
-            run_trials(_share_machine(job, number), job.open_study(), stop)
+            run_trials(job, job.open_study(), stop, share)
     except Interrupted as error:
         sys.exit(error.exit_code)
     except ProductrecError as error:
-        print(f"error: worker {number + 1}: {error}", file=sys.stderr)
+        print(f"error: worker {share.number + 1}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def _follow_parent() -> None:
-    """Stop politely when the command is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _share_machine(job: Job, number: int) -> Job:
-    """The job with a GPU of its own for each worker, where there are several, and a part of the cores."""
-    device = choose_device(job.recipe.device)
-    name = job.recipe.device
-    if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
-        name = f"cuda:{number % torch.cuda.device_count()}"
-    loaders = choose_loader_workers(job.recipe, device, processes=job.workers)
-    recipe = change_recipe(job.recipe, {"device": name, "train.workers": loaders}, "sweep")
-    return replace(job, recipe=recipe)

@@ -20,7 +20,7 @@ from productrec.console import get_console, say
 from productrec.errors import Interrupted, RecipeError, TrainingError, describe_error
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recipe import Recipe, change_recipe, save_recipe
-from productrec.runtime import StopRequest
+from productrec.runtime import ALONE, Share, StopRequest
 from productrec.stages.train import run_train
 from productrec.sweep.space import Space
 from productrec.training.run.endings import Ending
@@ -80,8 +80,8 @@ class SweepResult:
     best: TrialRow | None
 
 
-def run_trials(job: Job, study: Study, stop: StopRequest) -> None:
-    """Run trials until there are enough of them, or no time is left.
+def run_trials(job: Job, study: Study, stop: StopRequest, share: Share = ALONE) -> None:
+    """Run trials until there are enough of them, or no time is left; ``share`` is that of this worker.
 
     Raises:
         Interrupted: stopped from outside.
@@ -94,7 +94,7 @@ def run_trials(job: Job, study: Study, stop: StopRequest) -> None:
             return
         begins = "goes on" if active.goes_on else "begins"
         say(f"trial {active.number} {begins}: {describe_settings(active.settings)}")
-        _run_trial(job, study, active, stop)
+        _run_trial(job, study, active, stop, share)
         result = settle(job, study)
         row = next(row for row in result.rows if row.number == active.number)
         shown = f"{job.figure} {row.value:.4f}" if row.value is not None else row.reason
@@ -106,7 +106,7 @@ def run_trials(job: Job, study: Study, stop: StopRequest) -> None:
         raise Interrupted("stopped", exit_code=stop.exit_code)
 
 
-def _run_trial(job: Job, study: Study, active: ActiveTrial, stop: StopRequest) -> None:
+def _run_trial(job: Job, study: Study, active: ActiveTrial, stop: StopRequest, share: Share) -> None:
     folder = job.get_run(active.number)
     if active.goes_on:
         for epoch, value in _read_figures(folder, job.figure):
@@ -125,7 +125,12 @@ def _run_trial(job: Job, study: Study, active: ActiveTrial, stop: StopRequest) -
     try:
         with _keep_quiet(job.workers > 1):
             trained = run_train(
-                active.recipe, resume=True, max_minutes=left, allow_code=job.allow_code, should_stop=should_stop
+                active.recipe,
+                resume=True,
+                max_minutes=left,
+                allow_code=job.allow_code,
+                should_stop=should_stop,
+                share=share,
             )
     except (RecipeError, TrainingError) as error:
         study.give_up(active, reason=str(error))

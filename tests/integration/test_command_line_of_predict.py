@@ -70,7 +70,7 @@ def test_one_predictions_settings_do_not_become_an_ensembles_own(place, drawn, p
     from tests.integration.conftest import write_recipe
 
     recipe = write_recipe(place, drawn, members={"a": {"seed": 1}, "b": {"seed": 2}})
-    assert productrec("run", recipe, *TINY, "train.epochs=1").code == 0
+    assert productrec("run", recipe, *TINY, "train.epochs=1", "--jobs", "1").code == 0
     kept = (place / "runs/tiny/recipe.yaml").read_bytes()
     assert productrec("predict", "runs/tiny", "--views", "flip", "predict.neighbours=7").code == 0
     assert (place / "runs/tiny/recipe.yaml").read_bytes() == kept

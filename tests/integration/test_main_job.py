@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from productrec.data.transforms import MEAN_COLOUR
+from productrec.recognition.classifier import build_classifier
 from productrec.recognition.probabilities import load_probabilities
+from productrec.recognition.weights import combine
 from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY, write_recipe
 
@@ -49,9 +51,11 @@ def test_parts_are_kept_beside_what_they_are_fused_to(finished, productrec):
     for split in ("val", "test"):
         folder = finished / "runs/tiny/predictions/plain"
         fused = load_probabilities(folder / split)
-        parts = {name: load_probabilities(folder / "parts" / name / split) for name in ("head", "nearest", "vote")}
-        weight = fused.made["fusion"]["head_weight"]
-        mixed = weight * parts["head"].values + (1 - weight) * parts["vote"].values
+        names = ("head", "nearest", "vote", "prototypes")
+        parts = {name: load_probabilities(folder / "parts" / name / split) for name in names}
+        classifier = build_classifier(fused.made["classifier"])
+        opinions = [parts[name].values for name in classifier.weights]
+        mixed = combine(opinions, list(classifier.weights.values()), classifier.rule)
         np.testing.assert_allclose(fused.values, mixed, atol=1e-6)
         assert all(part.made["part"] == name and part.ids == fused.ids for name, part in parts.items())
         logits = load_embedding_set(finished / "runs/tiny/embeddings/plain" / split).logits
@@ -174,7 +178,7 @@ def test_tta_alone_takes_its_default_and_plain_predictions_stay(finished, produc
 def test_members_are_trained_and_ensembled(place, drawn, productrec):
     members = {"a": {"seed": 1}, "b": {"loss": {"metric": {"name": "soft_triple", "centres_per_class": 2}}}}
     recipe = write_recipe(place, drawn, members=members, predict={"member_weights": {"a": 3.0}})
-    done = productrec("run", recipe, *TINY, "train.epochs=1")
+    done = productrec("run", recipe, *TINY, "train.epochs=1", "--jobs", "1")
     assert done.code == 0, done.err
     assert "ensembled" in done.out
     parts = [load_probabilities(place / f"runs/tiny/{name}/predictions/plain/test").values for name in "ab"]
@@ -236,8 +240,9 @@ def test_the_demo_plays_to_the_end_and_goes_on_where_it_was(place, productrec):
         "train.workers=0",
         "model.embedding_dim=8",
     ]
-    done = productrec("demo", "--out", "play", *small, *settings)
+    done = productrec("demo", "--out", "play", *small, *settings, "--jobs", "2")
     assert done.code == 0, done.err
+    assert "pairs: epoch 1 " in done.err and "centres: epoch 1 " in done.err
     for title in ("head alone", "nearest neighbour", "vote", "fused", "with TTA", "ensembled"):
         assert title in done.out
     assert len(read_rows(place / "play" / "submission.csv")) == 8

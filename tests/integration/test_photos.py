@@ -31,7 +31,7 @@ def alone(trained, drawn, tmp_path, monkeypatch):
 def test_photos_get_what_the_test_split_gets(alone, productrec):
     done = productrec("predict", "tiny", "--images", "photos", "--out", "new.csv")
     assert done.code == 0, done.err
-    assert "neighbours, as fitted on validation, through the views plain" in done.err
+    assert "as fitted on validation, through the views plain" in done.err
     rows = read_rows(alone / "new.csv")
     known = load_probabilities(alone / "tiny/predictions/plain/test")
     assert tuple(next(iter(rows.values()))) == COLUMNS
@@ -80,17 +80,14 @@ def test_the_head_speaks_alone_where_neighbours_cannot(alone, productrec):
     assert set(read_rows(alone / "new.csv")) == set(read_rows(alone / "flip.csv"))
 
 
-def test_predictions_of_an_earlier_index_are_passed_over(alone, productrec):
-    fused = productrec("predict", "tiny", "--images", "photos", "--out", "fused.csv")
-    assert fused.code == 0, fused.err
-    manifest = alone / "tiny/neighbours/plain/val/manifest.json"  # as of a table whose validation images are gone
+def test_a_classifier_of_an_earlier_index_is_passed_over(alone, productrec):
+    manifest = alone / "tiny/classifier/plain/manifest.json"
     noted = json.loads(manifest.read_text())
     noted["inputs"]["index"] = "of an earlier time"
     manifest.write_text(json.dumps(noted))
     done = productrec("predict", "tiny", "--images", "photos", "--out", "new.csv")
     assert done.code == 0, done.err
-    assert "neighbours, as fitted on validation, through the views plain" in done.err
-    assert read_rows(alone / "new.csv") == read_rows(alone / "fused.csv")
+    assert "the head alone, since its index is of an earlier time" in done.err
 
 
 def test_several_runs_are_averaged_class_by_class(alone, productrec):

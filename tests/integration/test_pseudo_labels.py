@@ -40,7 +40,7 @@ def test_what_cannot_be_pseudo_labels_is_told(finished, productrec):
     assert done.code == 4 and "predictions/plain/nothing" in done.err
     folder = finished / "runs/tiny/predictions/plain/test"
     # The head alone, which is never wholly sure.
-    assert productrec("predict", "runs/tiny", "predict.head_weight_grid=[1.0]").code == 0
+    assert productrec("predict", "runs/tiny", "predict.parts=[head]").code == 0
     done = train(productrec, "test", *settings, "train.pseudo_confidence=1")
     assert done.code == 3 and "Lower train.pseudo_confidence" in done.err
     (folder / "ids.json").write_text("[]")

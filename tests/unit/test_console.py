@@ -7,7 +7,19 @@ import time
 
 import pytest
 
-from productrec.console import build_table, print_table, say, show_progress, warn
+from productrec.console import (
+    Listener,
+    Moved,
+    Opened,
+    Said,
+    build_table,
+    print_table,
+    relay_to,
+    say,
+    show_bars,
+    show_progress,
+    warn,
+)
 
 TRICKY = "class [bold]x[/] :cat: [/red] 1"
 
@@ -103,3 +115,38 @@ def test_a_slow_job_has_a_rate_below_ten(capsys: pytest.CaptureFixture[str]) -> 
         time.sleep(0.3)
         bar.advance(1)
     assert re.search(r" (\d\.\d+|[1-9]) steps/s", capsys.readouterr().err)
+
+
+def test_what_other_processes_say_has_their_names(capsys: pytest.CaptureFixture[str]) -> None:
+    said: dict[str, list[Said]] = {"ann": [], "bob": []}
+    try:
+        for name in said:
+            relay_to(said[name].append)
+            with show_progress("training", 3, "steps") as bar:
+                bar.advance(2, loss="1.5")
+                warn(TRICKY)
+                bar.advance(1)
+    finally:
+        relay_to(None)
+    assert capsys.readouterr() == ("", "")
+    with show_bars() as bars:
+        listeners = {name: Listener(name, bars) for name in said}
+        for number in range(len(said["ann"])):  # by turns
+            for name, listener in listeners.items():
+                listener.show(said[name][number])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [f"{name}: warning: {TRICKY}" for name in said]
+    for name, (bar_line, note) in zip(said, (lines[2:4], lines[4:6]), strict=True):
+        assert bar_line.startswith(f"{name}: training ") and "3/3" in bar_line
+        assert note == f"{name}: loss 1.5"
+
+
+def test_the_bar_of_a_process_that_died_is_closed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_bars() as bars:
+        listener = Listener("ann", bars)
+        for said in (Opened("training", 3, "steps"), Moved(1, {})):
+            listener.show(said)
+        listener.close()
+        listener.close()
+        listener.show(Moved(1, {}))
+    assert capsys.readouterr().err.count("ann: training") == 1

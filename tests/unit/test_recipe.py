@@ -149,7 +149,7 @@ def test_several_faults_are_told_at_once(write) -> None:
         ("loss: {metric: triplets}", "Did you mean triplet?"),
         ("loss: {label_smoothing: 1}", "loss.label_smoothing: "),
         ("data: {validation_fraction: 1.0}", "data.validation_fraction: "),
-        ("predict: {head_weight_grid: [0, 1.5]}", "predict.head_weight_grid.1: "),
+        ("predict: {power_grid: [0, -1.5]}", "predict.power_grid.1: "),
         ("predict: {member_weights: {a: -1}}", "predict.member_weights.a: "),
         ("members: {small: }", "members.small: "),
         ("members: {'../up': {}}", "members: a member's name must be letters, digits, - and _; got '../up'"),

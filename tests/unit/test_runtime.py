@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from productrec.errors import RecipeError
-from productrec.runtime import autocast, catch_stop, choose_device, choose_dtype, count_cores, set_seed
+from productrec.runtime import (
+    Share,
+    autocast,
+    catch_stop,
+    choose_device,
+    choose_dtype,
+    count_cores,
+    set_seed,
+    take_own_device,
+)
 
 CPU = torch.device("cpu")
 
@@ -33,6 +42,23 @@ def test_cores_without_affinity_are_the_machines(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert count_cores() == 1
+
+
+@pytest.mark.parametrize(("cores", "processes", "share"), [(8, 1, 8), (8, 3, 2), (2, 2, 1), (2, 5, 1)])
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, share: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert Share(0, processes).count_cores() == share
+
+
+def test_processes_with_a_share_take_a_gpu_each_where_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    gpu = torch.device("cuda")
+    assert [take_own_device(gpu, Share(number, 3)).index for number in range(3)] == [0, 1, 0]
+    assert take_own_device(gpu) == gpu
+    assert take_own_device(torch.device("cuda", 1), Share(0, 3)).index == 1
+    assert take_own_device(torch.device("cpu"), Share(1, 3)).type == "cpu"
 
 
 def test_the_named_device_is_taken() -> None:

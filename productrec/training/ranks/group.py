@@ -168,7 +168,7 @@ def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
     Raises:
         TrainingError: they cannot be joined.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or "RANK" not in os.environ:
+    if is_only_process() or "RANK" not in os.environ:
         return Ranks()
     try:
         if not distributed.is_initialized():
@@ -181,9 +181,14 @@ def join_ranks(device: torch.device, *, timeout_minutes: float) -> Ranks:
         raise TrainingError(f"ranks: cannot be joined ({describe_error(error)}). Start them with --nproc.") from None
 
 
+def is_only_process() -> bool:
+    """Whether torchrun has started no other with this process; known before they are joined."""
+    return int(os.environ.get("WORLD_SIZE", "1")) <= 1
+
+
 def is_first_process() -> bool:
     """Whether this process is alone, or will be the first of its ranks; known before they are joined."""
-    return int(os.environ.get("WORLD_SIZE", "1")) <= 1 or int(os.environ.get("RANK", "0")) == 0
+    return is_only_process() or int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager

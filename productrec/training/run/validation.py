@@ -148,7 +148,7 @@ def recognise_images(
     embeddings: list[Tensor] = []
     label_ranks: list[np.ndarray] = [np.empty(0, np.int64)]
     kept: list[int] = []
-    recognise = ViewRecognizer(network, [(0, False)], device=device, dtype=dtype)
+    recognise = ViewRecognizer(network, [(0, False, 0)], device=device, dtype=dtype)
     for batch in loader:
         plain, _ = recognise(batch.cuts)
         good = [position for position, row in enumerate(batch.rows.tolist()) if row not in batch.broken]

@@ -198,7 +198,7 @@ def test_a_lossless_picture_comes_back_to_the_bit(height: int, width: int, seed:
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
-    preset=st.sampled_from(["plain", "flip", "five_crops", "scales", "zoom", "full"]),
+    preset=st.sampled_from(["plain", "flip", "five_crops", "ten_crops", "turns", "scales", "zoom", "full"]),
     side=st.integers(16, 80),
 )
 def test_every_view_of_a_plain_picture_is_plain(height: int, width: int, preset: str, side: int) -> None:

@@ -86,4 +86,3 @@ def test_any_setting_may_be_given_and_a_wrong_one_is_refused():
 def test_methods_that_there_are_not_are_told():
     assert check_methods(["circle", "unlabelled"], list_fine_tuned()) is None
     assert "got tripplet" in check_methods(["circle", "tripplet"], list_fine_tuned())
-    assert "trains no embedding" in check_methods(["cross_entropy"], list_fine_tuned())

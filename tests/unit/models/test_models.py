@@ -1,5 +1,6 @@
 """Networks: any layout becomes one embedding of unit norm and one row of logits."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -125,13 +126,17 @@ def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():
     network = build()
     images = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    plan = [(0, False), (0, True), (1, False)]
+    plan = [(0, False, 0), (0, True, 0), (1, False, 0), (0, False, 1), (0, True, 2)]
     recognise = ViewRecognizer(network, plan, device=torch.device("cpu"), dtype=torch.float32)
     plain, together = recognise([images, crops])
+    turned = [
+        torch.from_numpy(np.rot90(pixels, turns, axes=(1, 2)).copy())
+        for pixels, turns in ((images.numpy(), 1), (images.flip(2).numpy(), 2))
+    ]
     with torch.inference_mode():
-        single = [network(batch) for batch in (images, images.flip(2), crops)]
+        single = [network(batch) for batch in (images, images.flip(2), crops, *turned)]
     torch.testing.assert_close(plain.embeddings, single[0].embeddings)
-    torch.testing.assert_close(together.logits, sum(one.logits for one in single) / 3)
+    torch.testing.assert_close(together.logits, sum(one.logits for one in single) / 5)
     torch.testing.assert_close(together.embeddings, F.normalize(sum(one.embeddings for one in single), dim=1))
 
 
@@ -143,7 +148,7 @@ def test_a_plan_without_views_is_refused():
 def test_a_cpu_sees_few_enough_images_at_a_time(monkeypatch):
     network = build()
     images = torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8)
-    cpu, plan = torch.device("cpu"), [(0, False), (0, True)]
+    cpu, plan = torch.device("cpu"), [(0, False, 0), (0, True, 0)]
     whole = ViewRecognizer(network, plan, device=cpu, dtype=torch.float32)([images])
     monkeypatch.setattr(inference, "_CHUNK_BYTES", 2 * 3 * inference.measure_largest(network, images[:1]))
     seen = []

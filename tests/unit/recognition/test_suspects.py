@@ -5,8 +5,11 @@ import pytest
 
 from productrec.errors import DataError
 from productrec.recognition import suspects
-from productrec.recognition.fusion import Evidence, Fusion
+from productrec.recognition.classifier import Classifier, Evidence
 from productrec.recognition.suspects import judge_labels
+from productrec.recognition.vote import Vote
+
+CLASSIFIER = Classifier()
 
 
 def test_doubt_by_hand() -> None:
@@ -15,7 +18,7 @@ def test_doubt_by_hand() -> None:
         classes=np.array([[0, 0, 1, 1], [2, 2, 2, 2]]),
         similarities=np.ones((2, 4), np.float32),
     )
-    judged = judge_labels(evidence, np.array([0, 1]), Fusion(k=4, power=1.0, head_weight=0.5))
+    judged = judge_labels(evidence, np.array([0, 1]), Classifier(Vote(4, "power", 1.0)))
     # Fused: 0.6, 0.35, 0.05 and 0.05, 0.05, 0.9.
     np.testing.assert_allclose(judged.doubt, [0.5 - 0.25 / 2, 0.5 + 0.85 / 2], atol=1e-6)
     assert judged.suggested.tolist() == [0, 2]
@@ -32,11 +35,11 @@ def test_blocks_change_nothing_and_planted_labels_come_first(monkeypatch: pytest
     given = truth.copy()
     planted = generator.choice(300, 30, replace=False)
     given[planted] = (given[planted] + 1) % 5
-    whole = judge_labels(evidence, given, Fusion())
+    whole = judge_labels(evidence, given, CLASSIFIER)
     assert set(np.argsort(-whole.doubt)[:30].tolist()) == set(planted.tolist())
     assert (whole.suggested[planted] == truth[planted]).mean() > 0.9
     monkeypatch.setattr(suspects, "_BLOCK_ROWS", 7)
-    for one, other in zip(judge_labels(evidence, given, Fusion()), whole, strict=True):
+    for one, other in zip(judge_labels(evidence, given, CLASSIFIER), whole, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -44,4 +47,4 @@ def test_labels_that_are_no_positions_are_refused() -> None:
     evidence = Evidence(np.zeros((2, 3), np.float32), np.zeros((2, 1), np.int64), np.ones((2, 1), np.float32))
     for labels in (np.array([0]), np.array([0, 3]), np.array([-1, 0])):
         with pytest.raises(DataError, match="one position from 0 to 2"):
-            judge_labels(evidence, labels, Fusion())
+            judge_labels(evidence, labels, CLASSIFIER)

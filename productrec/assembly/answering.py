@@ -1,0 +1,204 @@
+"""A run that answers for photos: its network, its catalogue and the classifier fitted for it, ready to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from productrec.artifacts import load_manifest
+from productrec.assembly.evidence import get_gallery_views
+from productrec.assembly.network import load_network
+from productrec.assembly.photo_batches import recognise_photos
+from productrec.assembly.resources import claim_resources
+from productrec.class_order import ClassOrder
+from productrec.data.images import Images
+from productrec.errors import ArtifactError
+from productrec.models.recognizer import Recognizer
+from productrec.recipe import Recipe
+from productrec.recognition.classifier import Evidence
+from productrec.recognition.classifier_file import SavedClassifier, load_classifier
+from productrec.recognition.grown import fuse_grown
+from productrec.recognition.open_set import believe
+from productrec.recognition.prototypes import build_prototypes, compare_prototypes
+from productrec.recognition.vote import compute_softmax
+from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
+from productrec.retrieval.index import INDEX_KIND, has_keys
+from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
+
+
+class Answered(NamedTuple):
+    """A batch of photos.
+
+    ``rows`` (B,) of the photos; ``probabilities`` (B, C + E) in the order of the run's keys; ``neighbours`` and
+    ``similarities`` (B, K): rows of the catalogue, K is 0 where there is none; ``believed`` (B,): whether each is taken
+    to be of a known class at all, None where no threshold was fitted; ``broken``: reasons by row.
+    """
+
+    rows: list[int]
+    probabilities: np.ndarray
+    neighbours: np.ndarray
+    similarities: np.ndarray
+    believed: np.ndarray | None
+    broken: dict[int, str]
+
+
+@dataclass(frozen=True)
+class KnownClasses:
+    """The classes that a run can name.
+
+    ``keys`` and ``names``: of the checkpoint's C classes, then of the E that the catalogue has grown by and the head
+    does not know; ``positions``: of each of the catalogue's classes among these, -1 where it is none of them;
+    ``prototypes`` (C + E, D): of these classes; ``is_removed`` (C,): classes that were taken out of the catalogue.
+    """
+
+    keys: list[str]
+    names: list[str]
+    positions: np.ndarray
+    prototypes: np.ndarray
+    is_removed: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReadyRun:
+    """A run ready to answer through its recipe's views; ``way``: how it answers, in words."""
+
+    run: Path
+    recipe: Recipe
+    checkpoint: Checkpoint
+    network: Recognizer
+    device: torch.device
+    dtype: torch.dtype
+    catalogue: Catalogue | None
+    saved: SavedClassifier | None
+    way: str
+    known: KnownClasses
+
+    def refresh(self) -> ReadyRun:
+        """The run with what other processes have grown or removed since; itself where there was nothing."""
+        if self.catalogue is None or not self.catalogue.refresh():
+            return self
+        return replace(self, known=_gather_classes(self.checkpoint, self.catalogue, self.saved))
+
+    def answer(self, photos: Images, *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
+        """Answer for photos, batch by batch; ``neighbours``: how many are to be named at least."""
+        batches = recognise_photos(
+            photos,
+            self.network,
+            self.recipe,
+            views=self.recipe.predict.tta,
+            side_px=int(self.checkpoint.recipe["train"]["side_px"]),
+            batch_size=batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        for seen in batches:
+            ids = [str(row) for row in seen.rows]
+            answered = self._fuse(ids, seen.embeddings, seen.logits, neighbours)
+            yield Answered(seen.rows, *answered, seen.broken)
+
+    def _fuse(
+        self, ids: list[str], embeddings: np.ndarray, logits: np.ndarray, neighbours: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        if self.catalogue is None or self.saved is None:
+            nothing = np.empty((len(ids), 0))
+            return compute_softmax(logits), nothing.astype(np.int64), nothing.astype(np.float32), None
+        side_px = int(self.checkpoint.recipe["train"]["side_px"])
+        queries = EmbeddingSet(ids, embeddings, logits, [], [], self.checkpoint.weights_digest, {}, "", side_px)
+        rows, similarities = self.catalogue.search(queries, max(self.saved.classifier.vote.k, neighbours))
+        evidence = Evidence(
+            logits,
+            self.known.positions[self.catalogue.get_classes(rows)],
+            similarities,
+            compare_prototypes(embeddings, self.known.prototypes),
+            self._order_categories(),
+        )
+        grown_count = len(self.known.keys) - logits.shape[1]
+        fused = fuse_grown(evidence, self.saved.classifier, grown_count=grown_count, is_removed=self.known.is_removed)
+        unknown = self.saved.unknown
+        believed = None if unknown is None or not rows.shape[1] else believe(evidence, fused, unknown)
+        return fused, rows, similarities, believed
+
+    def _order_categories(self) -> list[int] | None:
+        assert self.saved is not None
+        if self.saved.categories is None:
+            return None
+        order = ClassOrder(self.saved.keys).positions_of(self.checkpoint.class_keys)
+        return [self.saved.categories[position] for position in order]
+
+
+def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
+    """A run ready to answer.
+
+    Raises:
+        ArtifactError: no checkpoint, one that was written before class names were kept, or a damaged artefact.
+    """
+    checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    if not checkpoint.class_keys:
+        raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
+    resources = claim_resources(recipe, run)
+    catalogue, saved, way = _load_neighbours(run, recipe, checkpoint)
+    return ReadyRun(
+        run=run,
+        recipe=recipe,
+        checkpoint=checkpoint,
+        network=load_network(checkpoint).to(resources.device),
+        device=resources.device,
+        dtype=resources.dtype,
+        catalogue=catalogue,
+        saved=saved,
+        way=way,
+        known=_gather_classes(checkpoint, catalogue, saved),
+    )
+
+
+def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: SavedClassifier | None) -> KnownClasses:
+    """The classes that a run can name as its catalogue is now."""
+    keys, names = checkpoint.class_keys, checkpoint.class_names
+    if catalogue is None or saved is None:
+        nothing = np.empty((0, 0), np.float32)
+        return KnownClasses(keys, names, np.empty(0, np.int64), nothing, np.zeros(len(keys), dtype=bool))
+    grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
+    known = saved.prototypes[ClassOrder(saved.keys).positions_of(keys)]
+    rows = catalogue.get_grown_rows()
+    more = build_prototypes(rows.embeddings, ClassOrder(grown).positions_of(rows.keys), len(grown))
+    return KnownClasses(
+        keys + grown,
+        names + [catalogue.names[key] for key in grown],
+        ClassOrder(keys + grown).positions_of(catalogue.keys),
+        np.concatenate([known, more.reshape(len(grown), known.shape[1])]),
+        np.isin(keys, list(catalogue.removed)),
+    )
+
+
+def _load_neighbours(
+    run: Path, recipe: Recipe, checkpoint: Checkpoint
+) -> tuple[Catalogue | None, SavedClassifier | None, str]:
+    """The gallery's catalogue and the classifier, where these belong together, and both in words."""
+    views = recipe.predict.tta
+    gallery, folder = run / "index" / get_gallery_views(recipe, views), run / "classifier" / views
+    again = f"productrec predict {run} --views {views}"
+    if not folder.exists() or not gallery.exists():
+        alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
+        return None, None, alone
+    index, saved = load_manifest(gallery, kind=INDEX_KIND), load_classifier(folder)
+    belongs = (
+        saved.index == index.fingerprint
+        and read_weights_digest(gallery, index) == checkpoint.weights_digest
+        and sorted(saved.keys) == sorted(checkpoint.class_keys)
+    )
+    if not belongs or not has_keys(gallery):
+        return None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew"
+    fitted = {"val": "as fitted on validation", "out of fold": "as fitted out of fold"}.get(
+        str(saved.fitted.get("on")), "by default"
+    )
+    way = f"{saved.classifier.tell()}, {fitted}, through the views {views}"
+    catalogue = Catalogue(gallery)
+    if changed := catalogue.describe_changes():
+        way += f"; the catalogue has changed since: {changed}"
+    return catalogue, saved, way

@@ -1,0 +1,110 @@
+"""What a run knows of the images of a split: logits, neighbours and prototypes, joined from its artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from productrec.class_order import ClassOrder
+from productrec.competitions.contract import Contract
+from productrec.data.table import ImageTable
+from productrec.errors import ArtifactError
+from productrec.recipe import Recipe
+from productrec.recognition.classifier import Evidence
+from productrec.recognition.objective import Objective
+from productrec.recognition.prototypes import compare_prototypes
+from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
+from productrec.retrieval.neighbours import load_neighbours
+
+NO_LABEL = int(np.iinfo(np.int64).min)
+
+
+@dataclass(frozen=True)
+class SplitEvidence:
+    """The images of a split that were embedded, what is known of them, and the fingerprints of what says so."""
+
+    ids: list[str]
+    evidence: Evidence
+    inputs: dict[str, str]
+
+
+def get_gallery_views(recipe: Recipe, views: str) -> str:
+    """The preset of views through which the gallery is seen where queries are seen through ``views``."""
+    return "plain" if views == "plain" else recipe.predict.gallery_tta
+
+
+def load_gallery(run: Path, recipe: Recipe, views: str) -> EmbeddingSet:
+    """The gallery's embeddings, split after split, as the index of ``views`` has them."""
+    folder = run / "embeddings" / get_gallery_views(recipe, views)
+    return join_embedding_sets(
+        [load_embedding_set(folder / split) for split in recipe.predict.gallery_splits], keep_logits=False
+    )
+
+
+def load_evidence(
+    run: Path,
+    table: ImageTable,
+    views: str,
+    split: str,
+    class_ids: Sequence[int],
+    prototypes: np.ndarray,
+    categories: Sequence[int] | None,
+) -> SplitEvidence | None:
+    """What is known of a split's images; None where there is none.
+
+    Args:
+        run: the run folder, with embedding and neighbour sets.
+        table: whose images they are.
+        views: preset of views.
+        split: of the table.
+        class_ids: (C,) that the head knows, ascending.
+        prototypes: (C, D) of these classes.
+        categories: (C,) of these classes, or None.
+
+    Raises:
+        ArtifactError: the sets are of different images or classes.
+    """
+    folder = run / "embeddings" / views / split
+    if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
+        return None
+    queries = load_embedding_set(folder)
+    neighbours = load_neighbours(run / "neighbours" / views / split)
+    if queries.ids != neighbours.ids or queries.class_ids != list(class_ids) or queries.logits is None:
+        raise ArtifactError(
+            f"{folder}: embedding and neighbour sets must be of the same images and classes; make them again."
+        )
+    if not queries.ids:
+        return None
+    evidence = Evidence(
+        queries.logits,
+        ClassOrder(list(class_ids)).positions_of(neighbours.labels),
+        neighbours.similarities,
+        compare_prototypes(queries.embeddings, prototypes),
+        categories,
+    )
+    inputs = {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint}
+    return SplitEvidence(queries.ids, evidence, inputs)
+
+
+def get_labels(table: ImageTable, ids: Sequence[str]) -> np.ndarray:
+    """Class ids (N,) of images; `NO_LABEL` where the table holds none."""
+    labels = dict(zip(table.images["image_id"], table.images["label"], strict=True))
+    values = [labels[image_id] for image_id in ids]
+    return np.array([NO_LABEL if value is None or pd.isna(value) else int(value) for value in values], dtype=np.int64)
+
+
+def number_categories(table: ImageTable, class_ids: Sequence[int]) -> list[int] | None:
+    """A number for each class's category, that of its whole path in the tree; None where all classes are of one."""
+    paths = dict(zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True))
+    named = [path if isinstance(path := paths.get(class_id), str) else "" for class_id in class_ids]
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(named))}
+    return [numbers[path] for path in named] if 1 < len(numbers) < len(named) else None
+
+
+def build_objective(contract: Contract) -> Objective:
+    """What a fit makes small for a competition."""
+    return Objective("top_k_error", contract.metric_k)

@@ -1,0 +1,1 @@
+"""Re-ranking and expansion: what a first search found, searched or ordered anew."""

@@ -1,0 +1,1 @@
+"""Re-rankings, a file each, known by the file's name."""

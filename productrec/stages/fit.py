@@ -1,0 +1,142 @@
+"""Fit: how a run's head, neighbours and prototypes become one answer is fitted, for the competition's metric."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from productrec.artifacts import is_fresh, load_manifest
+from productrec.assembly.evidence import (
+    build_objective,
+    get_gallery_views,
+    get_labels,
+    load_evidence,
+    load_gallery,
+    number_categories,
+)
+from productrec.assembly.out_of_fold import find_out_of_fold
+from productrec.class_order import ClassOrder
+from productrec.competitions.contract import load_contract
+from productrec.console import say, warn
+from productrec.data.class_keys import get_class_keys
+from productrec.data.table import load_table
+from productrec.recipe import Recipe
+from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
+from productrec.recognition.classifier_file import KIND, save_classifier
+from productrec.recognition.fitting import describe_steps, fit_classifier, score_fitted
+from productrec.recognition.open_set import fit_threshold
+from productrec.recognition.prototypes import build_prototypes
+from productrec.retrieval.index import INDEX_KIND
+from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
+
+_SHRINKAGE = 1.0  # images of a class's category that stand beside its own
+
+
+def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
+    """Write the classifier of a run for queries of one preset of views, ``RUN/classifier/VIEWS``.
+
+    It is what was fitted out of fold for this run's model, where that lies beside it; else it is fitted on validation
+    images that the run was not trained on, each step judged on those that it was not fitted on; without such images
+    head and prototypes speak alike, with a warning.
+
+    Args:
+        run: the run folder, with embedding and neighbour sets and the index.
+        recipe: grids, contract, table.
+        views: preset of views.
+
+    Raises:
+        ArtifactError: sets of different networks or images.
+    """
+    table, contract = load_table(recipe.table, root=recipe.data.images), load_contract(recipe.competition)
+    trained = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    class_ids = sorted(trained.match_classes(table))
+    if len(class_ids) == 1:
+        only = table.get_class_names(class_ids)[0]
+        warn(f"{run.name}: knows one class alone, {only!r}: every image is given it, and accuracy says nothing.")
+    gallery = load_gallery(run, recipe, views)
+    categories = number_categories(table, class_ids)
+    positions = ClassOrder(class_ids).positions_of(get_labels(table, gallery.ids))
+    prototypes = build_prototypes(
+        gallery.embeddings, positions, len(class_ids), shrinkage=_SHRINKAGE, categories=categories
+    )
+    validation = load_evidence(run, table, views, "val", class_ids, prototypes, categories)
+    classifier, fitted, unknown = UNFITTED, dict[str, Any](), None
+    inputs = {"index": load_manifest(run / "index" / get_gallery_views(recipe, views), kind=INDEX_KIND).fingerprint}
+    inputs |= {"weights": trained.weights_digest, "table": table.fingerprint}
+    settings = {
+        "views": views,
+        "parts": list(recipe.predict.parts),
+        "k_grid": list(recipe.predict.k_grid),
+        "power_grid": list(recipe.predict.power_grid),
+        "competition": [contract.metric, contract.metric_k],
+        "trained_on": list(trained.recipe["train"]["splits"]),
+    }
+    if validation is not None:
+        inputs |= {f"val {name}": print_ for name, print_ in validation.inputs.items()}
+    folder = run / "classifier" / views
+    beside = find_out_of_fold(run, recipe, views)
+    if beside is not None:
+        inputs["out of fold"] = beside.fingerprint
+    if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
+        return
+    reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
+    if beside is not None:
+        classifier, unknown = beside.classifier, beside.unknown
+        fitted = {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")}
+    elif reason or validation is None:
+        classifier = _restrict(UNFITTED, recipe)
+        warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
+    else:
+        evidence, labels = validation.evidence, ClassOrder(class_ids).positions_of(get_labels(table, validation.ids))
+        done = fit_classifier(
+            evidence,
+            labels,
+            build_objective(contract),
+            k_grid=recipe.predict.k_grid,
+            power_grid=recipe.predict.power_grid,
+            parts=recipe.predict.parts,
+        )
+        classifier = done.classifier
+        unknown = fit_threshold(evidence, labels, classifier)
+        scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
+        fitted = {"on": "val", "images": len(labels), "steps": describe_steps(done.steps)}
+        fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
+    say(f"{run.name}, {views} views: {classifier.tell()}{_tell_steps(fitted.get('steps', []))}")
+    save_classifier(
+        folder,
+        classifier,
+        prototypes=prototypes,
+        keys=get_class_keys(table, class_ids),
+        categories=categories,
+        fitted=fitted,
+        unknown=unknown,
+        inputs=inputs,
+        settings=settings,
+    )
+
+
+def _find_reason(trained: Checkpoint, labels: np.ndarray | None, class_ids: list[int]) -> str:
+    """Why nothing can be fitted on validation images; empty where it can."""
+    if labels is None or "val" in trained.recipe["train"]["splits"]:
+        return "no validation images it was not trained on"
+    return "" if np.isin(labels, class_ids).any() else "its head knows no class of the validation images"
+
+
+def _tell_steps(steps: list[dict[str, Any]]) -> str:
+    """Which steps were tried beside it and left out, and in what share of paired bootstraps they gained."""
+    out = [
+        f"{step['how'] or step['step']}{' alone' if step['how'] in BLENDED else ''} ({step['chance']:.0%})"
+        for step in steps
+        if step["chance"] is not None and not step["kept"]
+    ]
+    return f"; left out, with the share of bootstraps in which it gained: {', '.join(out)}" if out else ""
+
+
+def _restrict(classifier: Classifier, recipe: Recipe) -> Classifier:
+    """The unfitted classifier with those of its parts that may speak, or, where none may, with all that may."""
+    allowed: list[str] = [name for name in BLENDED if name in recipe.predict.parts]
+    kept: dict[str, float] = {name: weight for name, weight in classifier.weights.items() if name in allowed}
+    return Classifier(weights=kept or dict.fromkeys(allowed, 1.0), rule=classifier.rule)
