@@ -200,8 +200,8 @@ def _grow(folder: Path, dim: int, seed: int) -> None:
     catalogue.remove(["product 0"])
     removed = time.perf_counter() - started
     print(
-        f"\ngrowing: opened in {opened:.2f} s; the first product was kept and found in {seconds[0]:.2f} s (image ids "
-        f"are read then), the others in {statistics.median(seconds[1:]):.3f} s, at most {max(seconds[1:]):.3f} s; one "
+        f"\ngrowing: opened in {opened:.2f} s; the first product was kept and found in {seconds[0]:.2f} s, "
+        f"the others in {statistics.median(seconds[1:]):.3f} s, at most {max(seconds[1:]):.3f} s; one "
         f"removed in {removed:.3f} s",
         flush=True,
     )

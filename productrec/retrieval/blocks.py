@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +20,8 @@ _FEW = 8  # blocks that one thread checks as fast as several
 
 def write_block_digests(path: Path, out: Path) -> None:
     """Write the SHA-256 of each block of ``path``, one after the other, to ``out``."""
-    mapped = np.memmap(path, np.uint8, "r")
-    out.write_bytes(b"".join(_digest_all(mapped, range(_count(len(mapped))))))
+    with path.open("rb") as file:
+        out.write_bytes(b"".join(_digest_all(file.fileno(), range(_count(path.stat().st_size)))))
 
 
 class CheckedBlocks:
@@ -32,9 +34,10 @@ class CheckedBlocks:
             ArtifactError: there are not as many digests as blocks.
         """
         self._path = path
-        self._mapped = np.memmap(path, np.uint8, "r")
+        self._file = os.open(path, os.O_RDONLY)  # read, not mapped: what was checked is no memory of this process
+        weakref.finalize(self, os.close, self._file)
         wanted = digests.read_bytes()
-        count = _count(len(self._mapped))
+        count = _count(os.fstat(self._file).st_size)
         if len(wanted) != count * _DIGEST_BYTES:
             raise ArtifactError(
                 f"{digests}: must hold {count} digests of {_DIGEST_BYTES} bytes; got {len(wanted)} bytes. "
@@ -67,7 +70,7 @@ class CheckedBlocks:
         self._check(np.flatnonzero(touched & ~self._seen))
 
     def _check(self, blocks: np.ndarray) -> None:
-        for block, digest in zip(blocks.tolist(), _digest_all(self._mapped, blocks.tolist()), strict=True):
+        for block, digest in zip(blocks.tolist(), _digest_all(self._file, blocks.tolist()), strict=True):
             if digest != self._wanted[block]:
                 first = block * BLOCK_BYTES
                 raise ArtifactError(
@@ -82,9 +85,9 @@ def _count(size: int) -> int:
     return -(-size // BLOCK_BYTES)
 
 
-def _digest_all(mapped: np.ndarray, blocks: range | list[int]) -> list[bytes]:
+def _digest_all(file: int, blocks: range | list[int]) -> list[bytes]:
     def digest(block: int) -> bytes:
-        return hashlib.sha256(mapped[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES].data).digest()
+        return hashlib.sha256(os.pread(file, BLOCK_BYTES, block * BLOCK_BYTES)).digest()
 
     if len(blocks) <= _FEW:
         return [digest(block) for block in blocks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,27 +12,24 @@ from typing import Any
 import numpy as np
 
 from productrec.artifacts import load_manifest
-from productrec.class_order import ClassOrder
-from productrec.console import warn
 from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.locking import hold_lock
-from productrec.retrieval.catalogue_state import Beside, State, apply_changes, read_beside, stack_rows
+from productrec.retrieval.catalogue_loading import check_made, load_state
+from productrec.retrieval.catalogue_state import Beside, read_beside, stack_rows
 from productrec.retrieval.choice import Tuned, Wanted
 from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
 from productrec.retrieval.engine import search_flat
-from productrec.retrieval.index import INDEX_KIND, Index, check_queries, load_index, save_index
+from productrec.retrieval.index import INDEX_KIND, check_queries, save_index
 from productrec.retrieval.segments import (
     GrownRows,
     drop_changes,
     get_base_folder,
     get_grown_folder,
     list_changes,
-    load_segment,
     write_segment,
 )
 
 _WAIT_SECONDS = 60.0
-_TRIES = 3
 _SAME = 0.999  # similarity of what one image was embedded to twice
 
 
@@ -49,7 +47,7 @@ class Catalogue:
         """
         self.folder = folder
         self.grown_folder = grown or get_grown_folder(folder)
-        self._state = self._load(None)
+        self._state = load_state(self.folder, self.grown_folder, None)
 
     @property
     def keys(self) -> list[str]:
@@ -128,8 +126,7 @@ class Catalogue:
 
     def has_class(self, key: str) -> bool:
         """Whether a class has rows that can be found."""
-        state = self._state
-        return key in state.keys and bool(state.alive[state.classes == state.keys.index(key)].any())
+        return key in self._state.living
 
     def describe(self) -> dict[str, Any]:
         """Kind of index, rows, classes, segments, tombstones and recall, as plain values."""
@@ -140,7 +137,7 @@ class Catalogue:
             "kind": search["kind"],
             "recall": search.get("recall"),
             "rows": len(self),
-            "classes": len(np.unique(state.classes[state.alive])),
+            "classes": len(state.living),
             "base": state.index.searcher.rows,
             "grown": grown,
             "segments": len(state.segments),
@@ -161,7 +158,7 @@ class Catalogue:
     def refresh(self) -> bool:
         """Take in what other processes have changed; whether there was anything."""
         before = self._state
-        self._state = self._load(before)
+        self._state = load_state(self.folder, self.grown_folder, before)
         return self._state is not before
 
     def search(self, queries: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -206,14 +203,18 @@ class Catalogue:
                 an id is that of another image; another process writes for long.
         """
         check_embeddings(rows.embeddings, rows.ids, "grow")
+        if len(set(rows.ids)) < len(rows.ids):
+            twice = [image_id for image_id, count in Counter(rows.ids).items() if count > 1]
+            raise ArtifactError(f"{self.folder}: image ids must be unique; {describe_offenders(twice)} come twice.")
         made = {"weights_digest": weights_digest, "views": list(views), "side_px": side_px}
         with self._hold():
             state = self._state
-            _check_made(self.folder, state.index, {**made, "dim": rows.embeddings.shape[1]})
+            check_made(self.folder, state.index, {**made, "dim": rows.embeddings.shape[1]})
             known = state.find(rows.ids)
             here = np.flatnonzero(known >= 0)
             alike = (self.get_embeddings(known[here]) * rows.embeddings[here]).sum(axis=1) >= _SAME
-            same = alike & (state.classes[known[here]] == self._positions_of([rows.keys[row] for row in here]))
+            keys = np.array([state.positions.get(rows.keys[row], -1) for row in here.tolist()], dtype=np.int64)
+            same = alike & (state.classes[known[here]] == keys)
             if not same.all():
                 raise ArtifactError(
                     f"{self.folder}: image ids must be new; {describe_offenders(rows.ids[row] for row in here[~same])} "
@@ -242,10 +243,9 @@ class Catalogue:
         with self._hold():
             state = self._state
             before = len(self)
-            living = {state.keys[position] for position in np.unique(state.classes[state.alive]).tolist()}
-            unknown = [key for key in dict.fromkeys(keys) if key not in living]
+            unknown = [key for key in dict.fromkeys(keys) if key not in state.living]
             if unknown:
-                near = difflib.get_close_matches(unknown[0], sorted(living), n=3)
+                near = difflib.get_close_matches(unknown[0], sorted(state.living), n=3)
                 hint = f" Near to {unknown[0]!r}: {', '.join(near)}." if near else ""
                 raise DataError(
                     f"{self.folder}: classes to remove must be in the index; {describe_offenders(unknown)} are not."
@@ -270,7 +270,7 @@ class Catalogue:
             if not len(rows):
                 raise ArtifactError(f"{self.folder}: a gallery must hold at least one image; all were removed.")
             number = self._next() - 1
-            if number == state.number and state.base_count == state.index.searcher.rows:
+            if number == state.number:
                 return None
             grown = self.get_grown_rows()
             gallery = EmbeddingSet(
@@ -298,11 +298,8 @@ class Catalogue:
                 ).to_files(),
             )
             drop_changes(self.grown_folder, number)
-            self._state = self._load(None)
+            self._state = load_state(self.folder, self.grown_folder, None)
         return tuned
-
-    def _positions_of(self, keys: Sequence[str]) -> np.ndarray:
-        return ClassOrder(self._state.keys).positions_of(list(keys)) if len(keys) else np.empty(0, np.int64)
 
     def _next(self) -> int:
         base, changes = list_changes(self.grown_folder)
@@ -315,63 +312,3 @@ class Catalogue:
         with hold_lock(self.grown_folder / ".lock", busy, wait_seconds=_WAIT_SECONDS):
             self.refresh()
             yield
-
-    def _load(self, before: State | None) -> State:
-        """The state on the disk now; ``before`` itself where nothing has changed."""
-        for attempt in range(_TRIES):
-            number, changes = list_changes(self.grown_folder)
-            try:
-                return self._read(before, number, changes)
-            except ArtifactError:
-                # Another process may have compacted it meanwhile, and removed what was listed.
-                if attempt == _TRIES - 1 or list_changes(self.grown_folder) == (number, changes):
-                    raise
-        raise AssertionError("every try returns or raises")
-
-    def _read(self, before: State | None, number: int, changes: list[int]) -> State:
-        known = [one.number for one in before.segments] if before is not None and before.number == number else None
-        if before is not None and known == changes:
-            return before
-        if before is not None and known is not None and known == changes[: len(known)]:
-            index, segments = before.index, list(before.segments)
-        else:
-            index, segments = self._load_base(number), []
-        for change in changes[len(segments) :]:
-            segment = load_segment(self.grown_folder, change)
-            _check_made(self.folder, index, segment.notes)
-            segments.append(segment)
-        return apply_changes(index, number, tuple(segments))
-
-    def _load_base(self, number: int) -> Index:
-        if not number:
-            return load_index(self.folder)
-        index = load_index(get_base_folder(self.grown_folder, number))
-        table = load_manifest(self.folder, kind=INDEX_KIND)
-        if table.notes.get("weights_digest") != index.weights_digest:
-            _refuse(self.folder, "weights", index.weights_digest[:12], str(table.notes.get("weights_digest"))[:12])
-        manifest = load_manifest(index.folder, kind=INDEX_KIND)
-        if manifest.inputs["index"] != table.fingerprint:
-            warn(
-                f"{self.folder}: was made anew since {self.grown_folder.name} was compacted; images that are new in it "
-                "are not in the catalogue. Grow it by them."
-            )
-        return index
-
-
-def _check_made(folder: Path, index: Index, notes: dict[str, Any]) -> None:
-    """Refuse rows that were not made as those of the base were; what an older base does not say is passed over."""
-    told = {**index.notes, "weights_digest": index.weights_digest, "dim": index.searcher.dim}
-    words = {"weights_digest": "weights", "dim": "size", "side_px": "preprocessing (side_px)", "views": "views"}
-    for name, what in words.items():
-        wanted, got = told.get(name), notes.get(name)
-        if wanted is not None and got is not None and wanted != got:
-            short = [value[:12] if isinstance(value, str) else value for value in (wanted, got)]
-            _refuse(folder, what, *short)
-
-
-def _refuse(folder: Path, what: str, wanted: object, got: object) -> None:
-    raise ArtifactError(
-        f"{folder}: {what} of grown rows must be those of the index, {wanted}; got {got}. Take the run's own network "
-        f"and views; where the run was trained anew, remove {get_grown_folder(folder)} and grow again, or carry the "
-        "catalogue over from the earlier run with `productrec index renew`."
-    )

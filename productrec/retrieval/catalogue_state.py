@@ -77,14 +77,24 @@ class State:
         return int(self.alive[self.index.searcher.rows :].sum())
 
     @cached_property
+    def positions(self) -> dict[str, int]:
+        """Position of each key."""
+        return {key: position for position, key in enumerate(self.keys)}
+
+    @cached_property
+    def living(self) -> set[str]:
+        """Keys of the classes that have rows."""
+        return {self.keys[position] for position in np.unique(self.classes[self.alive]).tolist() if position >= 0}
+
+    @cached_property
     def _late_rows(self) -> dict[str, int]:
         ids = [image_id for segment in self.segments for image_id in segment.rows.ids]
         return {image_id: self.index.searcher.rows + row for row, image_id in enumerate(ids)}
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """Row of each image id, int64; -1 where none of that id is alive."""
-        early, late = self.index.rows_by_id, self._late_rows
-        rows = np.array([late.get(image_id, early.get(image_id, -1)) for image_id in ids], dtype=np.int64)
+        late = np.array([self._late_rows.get(image_id, -1) for image_id in ids], dtype=np.int64)
+        rows = np.where(late >= 0, late, self.index.find(ids)) if len(ids) else late
         return np.where((rows >= 0) & self.alive[np.maximum(rows, 0)], rows, -1)
 
     def list_ids(self) -> list[str]:

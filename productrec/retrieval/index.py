@@ -26,11 +26,12 @@ from productrec.retrieval.engine import (
     read_structure,
     write_engine,
 )
+from productrec.retrieval.id_places import PLACE_BYTES, find_places, write_places
 from productrec.retrieval.searcher import Effort, Searcher
 from productrec.runtime import measure_free_memory
 
 INDEX_KIND = "index"
-_ROWS, _DIGESTS, _STRUCTURE = "index.faiss", "index.blocks", "structure.faiss"
+_ROWS, _DIGESTS, _STRUCTURE, _PLACES = "index.faiss", "index.blocks", "structure.faiss", "places.npy"
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,15 @@ class Index:
         """(M,) int64 position of each row's class among ``keys``, -1 where it is none of them."""
         return ClassOrder(list(self.keys)).positions_of(self.labels)
 
+    def find(self, ids: Sequence[str]) -> np.ndarray:
+        """Row of each image id, int64; -1 where it is not there."""
+        path = self.folder / _PLACES
+        if path.exists():
+            return find_places(path, ids)
+        return np.array([self._rows_by_id.get(image_id, -1) for image_id in ids], dtype=np.int64)
+
     @cached_property
-    def rows_by_id(self) -> dict[str, int]:
-        """Row of each image id."""
+    def _rows_by_id(self) -> dict[str, int]:
         return {image_id: row for row, image_id in enumerate(self.load_ids())}
 
     def load_ids(self) -> list[str]:
@@ -111,6 +118,7 @@ def save_index(
         tuned = _build(temporary, kind, recall, notes)
         np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
         write_json(temporary / "gallery.json", gallery.ids)
+        write_places(temporary / _PLACES, gallery.ids)
         write_json(temporary / "keys.json", {str(class_id): key for class_id, key in (keys or {}).items()})
         for name, value in (beside or {}).items():
             write_json(temporary / name, value)
@@ -135,9 +143,9 @@ def _build(folder: Path, wanted: Wanted, recall: float, notes: dict[str, Any]) -
 
 
 def count_index_bytes(rows: int, dim: int) -> int:
-    """Bytes of the arrays of an index: embeddings, labels, and where there are many rows the codes of a structure."""
+    """Bytes of the arrays of an index: embeddings, labels, places of ids, and, of many rows, the codes of lists."""
     codes = count_codes(dim) // 2 + np.dtype(np.int64).itemsize if rows > EXACT_UP_TO else 0
-    return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize + codes)
+    return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize + PLACE_BYTES + codes)
 
 
 def load_index(folder: Path) -> Index:

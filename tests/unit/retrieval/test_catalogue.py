@@ -88,6 +88,19 @@ def test_grown_and_removed_rows_are_searched_as_one(tmp_path, kind):
     check(reopened, np.concatenate([embeddings, draw_classes(1, seed=8)]), [*keys, "tea"], min(k, len(keys)))
 
 
+def test_ids_are_found_without_their_file_too(tmp_path):
+    build(tmp_path / "plain")
+    catalogue = Catalogue(tmp_path / "plain")
+    asked = ["i59", "nowhere", "i0", "i7"]
+    assert catalogue.find(asked).tolist() == [59, -1, 0, 7]
+    manifest = json.loads((tmp_path / "plain/manifest.json").read_text())
+    del manifest["files"]["places.npy"]  # as in an index of an earlier version
+    (tmp_path / "plain/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "plain/places.npy").unlink()
+    assert Catalogue(tmp_path / "plain").find(asked).tolist() == [59, -1, 0, 7]
+    assert catalogue.find([]).shape == (0,)
+
+
 def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(tmp_path):
     build(tmp_path / "plain")
     catalogue = Catalogue(tmp_path / "plain")
@@ -100,6 +113,9 @@ def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(tm
     moved = GrownRows(["new0"], ["tea"], {}, ["x"], grown.embeddings[:1])
     with pytest.raises(ArtifactError, match="another class"):
         catalogue.grow(moved, **MADE)
+    twice = GrownRows(["a", "a"], ["jam", "jam"], {}, ["x", "y"], draw_classes(2, seed=7))
+    with pytest.raises(ArtifactError, match=r"unique; 1 \(a\) come twice"):
+        catalogue.grow(twice, **MADE)
     assert len(catalogue) == 62
 
 
