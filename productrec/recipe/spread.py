@@ -71,4 +71,5 @@ def _spread(recipe: Recipe, kind: str, variants: Mapping[str, Mapping[str, Any]]
             known = recipe.members.get(model)
             name = variant if known is None else f"{model}-{variant}"
             members[name] = own if known is None else merge(known, own, choices=CHOICES)
-    return recipe.model_copy(update={"name": f"{recipe.name}.{kind}", "members": members})
+    data = recipe.data.model_copy(update={"table": recipe.table})  # which else might follow from the name
+    return recipe.model_copy(update={"name": f"{recipe.name}.{kind}", "members": members, "data": data})

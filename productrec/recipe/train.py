@@ -58,8 +58,9 @@ class TrainSettings(Settings):
     )
     sampler: Sampler = setting(
         "auto",
-        "pk: P classes times K images (auto takes it for pair losses); shuffle: each image once; "
-        "balanced: each class equally often; square_root: by the root of its size; mixed: pk and shuffle",
+        "pk: P classes times K images; shuffle: each image once; balanced: each class equally often; square_root: by "
+        "the root of its size; mixed: pk and shuffle; auto: mixed for a pair loss beside the head, pk for one alone, "
+        "shuffle for others",
     )
     pk_share: Fraction = setting(0.5, "share of the batches that are PK ones, where the sampler is mixed")
     images_per_class: Annotated[int, Field(ge=2)] = setting(4, "K of the PK sampler; must divide batch_size")

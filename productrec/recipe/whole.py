@@ -26,6 +26,7 @@ from productrec.recipe.submit import SubmitSettings
 from productrec.recipe.train import TrainSettings
 from productrec.settings import text
 from productrec.settings.fields import Outcome, SettingInfo, Settings, setting, walk_settings
+from productrec.settings.names import Sampler
 from productrec.settings.text import describe_problem, flatten, merge, nest, parse_override, read_settings
 
 
@@ -110,10 +111,21 @@ class Recipe(Settings):
         return self
 
     @property
+    def sampler(self) -> Sampler:
+        """The sampler, where ``auto`` is what a loss over pairs wants: PK batches alone, mixed ones beside a head.
+
+        A head learns better from batches of all classes (benchmarks/RESULTS.md).
+        """
+        if self.train.sampler != "auto":
+            return self.train.sampler
+        if not self.loss.compares_pairs:
+            return "shuffle"
+        return "mixed" if self.loss.classification_weight > 0 else "pk"
+
+    @property
     def uses_pk_sampler(self) -> bool:
-        """Whether batches hold P classes times K images."""
-        auto = self.train.sampler == "auto" and self.loss.compares_pairs
-        return self.train.sampler in ("pk", "mixed") or auto
+        """Whether some batches hold P classes times K images."""
+        return self.sampler in ("pk", "mixed")
 
     @property
     def table(self) -> Path:

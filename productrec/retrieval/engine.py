@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -146,13 +146,21 @@ def count_codes(dim: int) -> int:
     return dim // 2 if dim % 2 == 0 else dim
 
 
+def _get_search(engine: faiss.Index) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """FAISS's own search. What `faiss.contrib.torch_utils` puts in its place, where some library has imported it,
+    takes no parameters.
+    """
+    search: Callable[..., tuple[np.ndarray, np.ndarray]] = getattr(engine, "search_numpy", engine.search)
+    return search
+
+
 def search_flat(flat: Engine, queries: np.ndarray, k: int, *, alive: np.ndarray | None = None) -> Found:
     """The ``k`` most similar rows, exactly; ``alive`` (M,) bool: those that may be found."""
     if alive is None:
         return Found(*flat.search(queries, k))
     bits = np.packbits(alive, bitorder="little")
     selector = faiss.IDSelectorBitmap(bits)
-    similarities, rows = flat.search(queries, k, params=faiss.SearchParameters(sel=selector))
+    similarities, rows = _get_search(flat)(queries, k, params=faiss.SearchParameters(sel=selector))
     similarities[rows < 0] = -np.inf
     return Found(similarities, rows)
 
@@ -160,7 +168,7 @@ def search_flat(flat: Engine, queries: np.ndarray, k: int, *, alive: np.ndarray 
 def list_candidates(structure: Engine, queries: np.ndarray, count: int, effort: int) -> np.ndarray:
     """Rows (Q, count) int64 that an inverted file takes to be nearest, -1 where its ``effort`` lists hold fewer."""
     parameters = faiss.SearchParametersIVF(nprobe=effort)
-    rows: np.ndarray = structure.search(queries, count, params=parameters)[1]
+    rows: np.ndarray = _get_search(structure)(queries, count, params=parameters)[1]
     return rows
 
 
@@ -185,7 +193,7 @@ def refine(flat: Engine, queries: np.ndarray, candidates: np.ndarray, k: int) ->
 def search_graph(graph: Engine, queries: np.ndarray, k: int, effort: int) -> Found:
     """The ``k`` rows that a graph finds with a list of ``effort`` (at least k) open candidates."""
     parameters = faiss.SearchParametersHNSW(efSearch=max(effort, k))
-    similarities, rows = graph.search(queries, k, params=parameters)
+    similarities, rows = _get_search(graph)(queries, k, params=parameters)
     similarities[rows < 0] = -np.inf
     return Found(similarities, rows)
 

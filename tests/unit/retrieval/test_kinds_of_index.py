@@ -1,5 +1,8 @@
 """Kinds of index: which is chosen, what each finds beside exact search, and damage that is refused when touched."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -213,3 +216,16 @@ def test_a_gpu_is_taken_only_where_it_passes_the_probe(monkeypatch, broken):
     assert (moved is flat) == (broken != "works")
     rows = Searcher(flat).search(embeddings[:9], 1).rows
     assert rows[:, 0].tolist() == list(range(9))
+
+
+def test_a_library_that_puts_its_own_search_in_place_of_faisss_changes_nothing():
+    """pytorch-metric-learning imports `faiss.contrib.torch_utils`, whose search knows no parameters."""
+    code = (
+        "import faiss.contrib.torch_utils, numpy as np\n"
+        "from productrec.retrieval.engine import build_engine, search_flat\n"
+        "rows = np.eye(4, dtype=np.float32)\n"
+        "alive = np.array([False, True, True, True])\n"
+        "print(search_flat(build_engine(rows), rows[:1] + 0.5 * rows[1:2], 2, alive=alive).rows.tolist())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().startswith("[[1,")
