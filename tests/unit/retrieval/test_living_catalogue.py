@@ -241,7 +241,7 @@ GROW_FOR_EVER = """
 import sys
 from pathlib import Path
 from productrec.retrieval.catalogue import Catalogue
-from tests.unit.retrieval.test_catalogue import MADE, draw_rows
+from tests.unit.retrieval.test_living_catalogue import MADE, draw_rows
 catalogue = Catalogue(Path(sys.argv[1]))
 for number in range(int(sys.argv[2]), 100_000):
     rows = draw_rows(f"{number} ", ["jam", "tea"], seed=number)
