@@ -81,7 +81,11 @@ class _PhotoServer:
         self._connections: Connections
 
     async def serve(self, host: str, port: int, stop: StopRequest, tell: Callable[[int], None]) -> int:
-        app = web.Application(middlewares=[web.middleware(self._guard)])
+        @web.middleware
+        async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        app = web.Application(middlewares=[guard])
         app.add_routes([web.get("/health", self._tell_health), web.post("/recognise", self._recognise)])
         runner = web.AppRunner(
             app,
