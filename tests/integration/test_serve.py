@@ -26,18 +26,19 @@ BAD_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "tools" / "make_ba
 def server(trained):
     """The process of a server, and its port."""
     command = [sys.executable, "-m", "productrec", "serve", str(trained / "runs/tiny"), "--port", "0", "device=cpu"]
-    process = subprocess.Popen([*command, "--max-bytes", "3000000"], stderr=subprocess.PIPE, text=True, cwd=trained)
-    lines = []
-    for line in process.stderr:
-        lines.append(line)
-        if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
-            break
-    else:
-        pytest.fail("".join(lines))
-    yield process, int(found[1])
-    process.kill()
-    process.wait(30)
-    process.stderr.close()
+    command += ["--max-bytes", "3000000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=trained) as process:
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if found := re.search(r"listening at http://127\.0\.0\.1:(\d+)", line):
+                    yield process, int(found[1])
+                    break
+            else:
+                pytest.fail("".join(lines))
+        finally:
+            process.kill()
 
 
 def ask(port, body, content_type="image/jpeg", *, path="/recognise"):
