@@ -1,6 +1,7 @@
 """Benchmark of ``productrec serve``: requests a second and latency under load, beside the bare network.
 
-A server runs in a process of its own; so many clients each ask for one photo after another. First the same photos go
+A server runs in a process of its own; so many clients each ask for one photo after another, as threads of one process
+that has to share the machine's cores with the server. First the same photos go
 through the run without a server: the bare forward of a decoded photo that is cut already, and a photo from its bytes to
 its answer. Printed: median and 99th percentile in ms of these and of the requests, requests a second, and the server's
 memory before and after. Without --run a small competition is drawn and trained.

@@ -11,7 +11,7 @@ import numpy as np
 from productrec.assembly.answering import prepare_run
 from productrec.assembly.asking import Answer, ask, ask_cuts
 from productrec.data.boxes import crop_to_box
-from productrec.data.decode import MOST_PIXELS, decode_image
+from productrec.data.decode import decode_image
 from productrec.data.images import ArrayImages, FileImages
 from productrec.errors import DataError, RecipeError
 from productrec.pipeline.select import load_runs
@@ -106,7 +106,7 @@ class LoadedRun:
         return list(ask(self._ready, images, names, nearest=nearest))
 
     def prepare(
-        self, data: bytes, *, name: str, box: str | None = None, nearest: int = 3, most_pixels: int = MOST_PIXELS
+        self, data: bytes, *, name: str, box: str | None = None, nearest: int = 3, most_pixels: int | None = None
     ) -> PreparedPhoto:
         """Decode a photo and cut it for the network; threads may do it side by side.
 
@@ -115,7 +115,7 @@ class LoadedRun:
             name: what to call it.
             box: the part that shows the product, ``x,y,width,height`` in pixels; None for all of it.
             nearest: products to name beside the class.
-            most_pixels: height times width at most.
+            most_pixels: height times width at most; None for as many as the decoder takes.
 
         Raises:
             DataError: it is no photo, or a larger one.

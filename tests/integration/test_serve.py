@@ -2,6 +2,7 @@
 
 import http.client
 import importlib.util
+import io
 import json
 import re
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import productrec as library
 
@@ -111,6 +113,13 @@ def test_of_several_photos_the_good_ones_are_answered(server, asked):
     status, told = ask(server[1], b"no photo", "application/octet-stream")
     assert status == 422 and "is not a picture" in told["answers"][0]["reason"]
     assert ask(server[1], bytes(3_000_001))[0] == 413
+
+
+def test_a_small_file_that_promises_many_pixels_is_not_decoded(server):
+    huge = io.BytesIO()
+    Image.new("1", (8000, 7000)).save(huge, "PNG")
+    status, told = ask(server[1], huge.getvalue(), "image/png")
+    assert status == 422 and "must have 1 to 50,000,000 pixels" in told["answers"][0]["reason"]
 
 
 def test_many_at_once_get_the_answers_of_a_loaded_run(server, asked):
