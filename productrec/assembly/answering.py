@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from productrec.artifacts import load_manifest
 from productrec.assembly.evidence import get_gallery_views
 from productrec.assembly.network import load_network
-from productrec.assembly.photo_batches import recognise_photos
+from productrec.assembly.photo_batches import PhotoRecognizer, Seen
 from productrec.assembly.resources import claim_resources
 from productrec.class_order import ClassOrder
 from productrec.data.images import Images
 from productrec.errors import ArtifactError
-from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
@@ -71,9 +69,7 @@ class ReadyRun:
     run: Path
     recipe: Recipe
     checkpoint: Checkpoint
-    network: Recognizer
-    device: torch.device
-    dtype: torch.dtype
+    recognizer: PhotoRecognizer
     catalogue: Catalogue | None
     saved: SavedClassifier | None
     way: str
@@ -87,20 +83,16 @@ class ReadyRun:
 
     def answer(self, photos: Images, *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
         """Answer for photos, batch by batch; ``neighbours``: how many are to be named at least."""
-        batches = recognise_photos(
-            photos,
-            self.network,
-            self.recipe,
-            views=self.recipe.predict.tta,
-            side_px=int(self.checkpoint.recipe["train"]["side_px"]),
-            batch_size=batch_size,
-            device=self.device,
-            dtype=self.dtype,
-        )
-        for seen in batches:
-            ids = [str(row) for row in seen.rows]
-            answered = self._fuse(ids, seen.embeddings, seen.logits, neighbours)
-            yield Answered(seen.rows, *answered, seen.broken)
+        for seen in self.recognizer.go_through(photos, self.recipe, batch_size=batch_size):
+            yield self._tell(seen, neighbours)
+
+    def answer_cuts(self, photos: Sequence[Sequence[np.ndarray]], *, neighbours: int = 0) -> Answered:
+        """Answer for one batch of photos, each given by its squares of ``recognizer.cut``; else as `answer`."""
+        return self._tell(self.recognizer.see(photos), neighbours)
+
+    def _tell(self, seen: Seen, neighbours: int) -> Answered:
+        ids = [str(row) for row in seen.rows]
+        return Answered(seen.rows, *self._fuse(ids, seen.embeddings, seen.logits, neighbours), seen.broken)
 
     def _fuse(
         self, ids: list[str], embeddings: np.ndarray, logits: np.ndarray, neighbours: int
@@ -147,9 +139,13 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         run=run,
         recipe=recipe,
         checkpoint=checkpoint,
-        network=load_network(checkpoint).to(resources.device),
-        device=resources.device,
-        dtype=resources.dtype,
+        recognizer=PhotoRecognizer(
+            load_network(checkpoint).to(resources.device),
+            views=recipe.predict.tta,
+            side_px=int(checkpoint.recipe["train"]["side_px"]),
+            device=resources.device,
+            dtype=resources.dtype,
+        ),
         catalogue=catalogue,
         saved=saved,
         way=way,

@@ -12,7 +12,7 @@ from productrec.assembly.answering import Answered, ReadyRun
 from productrec.data.images import Images
 
 UNKNOWN = "unknown"
-_SEEN_NEIGHBOURS = 50  # among which the nearest products are looked for
+MOST_NEAREST = 50  # neighbours among which the nearest products are looked for, so no more can be named
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,28 @@ def ask(ready: ReadyRun, photos: Images, names: Sequence[str], *, nearest: int) 
         names: (N,) what they are called.
         nearest: products to name beside the class.
     """
-    batches = ready.answer(photos, batch_size=ready.recipe.predict.batch_size, neighbours=_SEEN_NEIGHBOURS)
+    batches = ready.answer(photos, batch_size=ready.recipe.predict.batch_size, neighbours=MOST_NEAREST)
     for seen in batches:
         for place, row in enumerate(seen.rows):
             if row in seen.broken:
                 yield Answer(names[row], reason=seen.broken[row])
             else:
                 yield _build_answer(ready, seen, place, names[row], nearest)
+
+
+def ask_cuts(
+    ready: ReadyRun, photos: Sequence[Sequence[np.ndarray]], names: Sequence[str], *, nearest: Sequence[int]
+) -> list[Answer]:
+    """Answers for one batch of photos, in their order, each given by its squares of ``ready.recognizer.cut``.
+
+    Args:
+        ready: that is asked.
+        photos: N of them, at least one.
+        names: (N,) what they are called.
+        nearest: (N,) products to name beside the class of each.
+    """
+    seen = ready.answer_cuts(photos, neighbours=MOST_NEAREST)
+    return [_build_answer(ready, seen, row, names[row], nearest[row]) for row in seen.rows]
 
 
 def _build_answer(ready: ReadyRun, seen: Answered, place: int, photo: str, nearest: int) -> Answer:

@@ -1,8 +1,8 @@
-"""Photos through a run's network, batch by batch, as prediction and a growing index both see them."""
+"""Photos through a run's network, batch by batch, as prediction, a growing index and a server all see them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from productrec.assembly.resources import choose_loader_workers
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import Images
 from productrec.data.view_presets import get_views, plan_views
+from productrec.data.views import cut_views
 from productrec.models.inference import ViewRecognizer
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
@@ -26,39 +27,52 @@ class Seen(NamedTuple):
     broken: dict[int, str]
 
 
-def recognise_photos(
-    photos: Images,
-    network: Recognizer,
-    recipe: Recipe,
-    *,
-    views: str,
-    side_px: int,
-    batch_size: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Iterator[Seen]:
-    """What a network says of photos through a preset of views, averaged.
+class PhotoRecognizer:
+    """A network that looks at photos through a preset of views, and averages what it sees."""
 
-    Args:
-        photos: files, boxes in them, or pictures in memory.
-        network: on ``device``.
-        recipe: how many loader processes.
-        views: preset.
-        side_px: of the squares that the network sees.
-        batch_size: photos at a time.
-        device: to compute on.
-        dtype: to compute in.
-    """
-    seen_views = get_views(views)
-    _, plan = plan_views(seen_views)
-    loader = build_view_loader(
-        ViewedImages(photos, seen_views, side_px),
-        batch_size=batch_size,
-        workers=choose_loader_workers(recipe, device),
-        pin_memory=device.type == "cuda",
-    )
-    recognise = ViewRecognizer(network, plan, device=device, dtype=dtype)
-    batch: ViewBatch
-    for batch in loader:
-        _, seen = recognise(batch.cuts)
-        yield Seen(batch.rows.tolist(), seen.embeddings.numpy(), seen.logits.numpy(), batch.broken)
+    def __init__(
+        self, network: Recognizer, *, views: str, side_px: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """Prepare.
+
+        Args:
+            network: on ``device``.
+            views: preset.
+            side_px: of the squares that the network sees.
+            device: to compute on.
+            dtype: to compute in.
+        """
+        self._views, self._side_px, self._device = get_views(views), side_px, device
+        self._cuts, plan = plan_views(self._views)
+        self._recognise = ViewRecognizer(network, plan, device=device, dtype=dtype)
+
+    def go_through(self, photos: Images, recipe: Recipe, *, batch_size: int) -> Iterator[Seen]:
+        """What the network says of photos, batch by batch, in their order.
+
+        Args:
+            photos: files, boxes in them, or pictures in memory.
+            recipe: how many loader processes.
+            batch_size: photos at a time.
+        """
+        loader = build_view_loader(
+            ViewedImages(photos, self._views, self._side_px),
+            batch_size=batch_size,
+            workers=choose_loader_workers(recipe, self._device),
+            pin_memory=self._device.type == "cuda",
+        )
+        batch: ViewBatch
+        for batch in loader:
+            yield self._see(batch.rows.tolist(), batch.cuts, batch.broken)
+
+    def cut(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """The squares (S, S, 3) that the views need of a picture (H, W, 3); threads may call it side by side."""
+        return cut_views(pixels, self._cuts, self._side_px)
+
+    def see(self, photos: Sequence[Sequence[np.ndarray]]) -> Seen:
+        """What the network says of one batch of photos, each given by its squares of `cut`."""
+        stacked = [torch.from_numpy(np.stack(squares)) for squares in zip(*photos, strict=True)]
+        return self._see(list(range(len(photos))), stacked, {})
+
+    def _see(self, rows: list[int], cuts: Sequence[torch.Tensor], broken: dict[int, str]) -> Seen:
+        _, seen = self._recognise(cuts)
+        return Seen(rows, seen.embeddings.numpy(), seen.logits.numpy(), broken)

@@ -25,7 +25,7 @@ from productrec.assembly.training_data import (
 from productrec.data.dataset import TrainingBatch, ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable
-from productrec.data.view_presets import get_views
+from productrec.data.view_presets import get_views, plan_views
 from productrec.data.views import compute_side_px
 from productrec.models.inference import ViewRecognizer
 from productrec.recipe import Recipe
@@ -235,7 +235,7 @@ def _measure_viewing(recipe: Recipe, presets: list[str], table: ImageTable, reso
     viewed = {}
     for preset in presets:
         views = get_views(preset)
-        cuts = tuple(dict.fromkeys(view.cut for view in views))
+        cuts, _ = plan_views(views)
         if cuts not in rates:
             loader = build_view_loader(
                 ViewedImages(images, views, recipe.train.side_px),

@@ -11,7 +11,7 @@ import torch
 
 from productrec.artifacts import MANIFEST_NAME
 from productrec.assembly.network import load_network
-from productrec.assembly.photo_batches import recognise_photos
+from productrec.assembly.photo_batches import PhotoRecognizer
 from productrec.assembly.resources import claim_resources
 from productrec.data.images import FileImages
 from productrec.data.view_presets import PRESETS, get_views
@@ -51,17 +51,10 @@ class Embedder:
 
     def embed(self, paths: Sequence[str], views: str) -> Iterator[tuple[list[int], np.ndarray]]:
         """Positions of the photos that could be read, and their embeddings (B, D), batch by batch."""
-        batches = recognise_photos(
-            FileImages(paths),
-            self.network,
-            self.recipe,
-            views=views,
-            side_px=self.side_px,
-            batch_size=self.recipe.predict.batch_size,
-            device=self.device,
-            dtype=self.dtype,
+        recognizer = PhotoRecognizer(
+            self.network, views=views, side_px=self.side_px, device=self.device, dtype=self.dtype
         )
-        for seen in batches:
+        for seen in recognizer.go_through(FileImages(paths), self.recipe, batch_size=self.recipe.predict.batch_size):
             good = [place for place, row in enumerate(seen.rows) if row not in seen.broken]
             yield [seen.rows[place] for place in good], seen.embeddings[good]
 

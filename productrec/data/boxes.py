@@ -21,9 +21,15 @@ def crop_to_box(pixels: np.ndarray, box: str) -> np.ndarray:
 
 
 def is_box(box: Any) -> bool:
-    """Whether a value is a box as the table keeps it: four finite numbers, of which width and height are above 0."""
+    """Whether a value is a box as the table keeps it: four finite numbers, of which width and height are above 0.
+
+    The box's far corner must be finite too.
+    """
     try:
         values = [float(value) for value in str(box).split(",")]
     except ValueError:
         return False
-    return len(values) == 4 and bool(np.isfinite(values).all()) and min(values[2:]) > 0
+    if len(values) != 4 or not np.isfinite(values).all() or min(values[2:]) <= 0:
+        return False
+    x, y, width, height = values
+    return bool(np.isfinite((x + width, y + height)).all())

@@ -46,7 +46,7 @@ def read_image_bytes(path: str | Path) -> bytes:
         os.close(descriptor)
 
 
-def decode_image(data: bytes, where: str | Path) -> np.ndarray:
+def decode_image(data: bytes, where: str | Path, *, most_pixels: int | None = None) -> np.ndarray:
     """Decode to RGB.
 
     EXIF orientation is applied, transparency is put on white, 16-bit grey is scaled to 8, an animation gives its first
@@ -55,6 +55,7 @@ def decode_image(data: bytes, where: str | Path) -> np.ndarray:
     Args:
         data: the file's bytes.
         where: what to call the image in an error.
+        most_pixels: height times width at most; None for `MOST_PIXELS`.
 
     Returns:
         (H, W, 3) uint8.
@@ -66,7 +67,7 @@ def decode_image(data: bytes, where: str | Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                check_size(image.size, where)
+                check_size(image.size, where, most_pixels=most_pixels)
                 if image.format == "JPEG" and image.mode in ("RGB", "L"):
                     # OpenCV knows orientation from EXIF alone, Pillow from XMP too: Pillow says it for both decoders.
                     orientation = image.getexif().get(_ORIENTATION, 1)
@@ -106,12 +107,13 @@ def check_image(data: bytes, where: str | Path) -> tuple[int, int]:
         raise DataError(f"{where}: {_explain(error)}") from None
 
 
-def check_size(size: tuple[int, int], where: str | Path) -> None:
+def check_size(size: tuple[int, int], where: str | Path, *, most_pixels: int | None = None) -> None:
     """Refuse a picture whose header promises more pixels than a photograph has, before they are decoded."""
     width, height = size
-    if width < 1 or height < 1 or max(size) > MOST_SIDE_PX or width * height > MOST_PIXELS:
+    most_pixels = MOST_PIXELS if most_pixels is None else most_pixels
+    if width < 1 or height < 1 or max(size) > MOST_SIDE_PX or width * height > most_pixels:
         raise DataError(
-            f"{where}: must have 1 to {MOST_PIXELS:,} pixels and sides to {MOST_SIDE_PX:,}; got {width} x {height}."
+            f"{where}: must have 1 to {most_pixels:,} pixels and sides to {MOST_SIDE_PX:,}; got {width} x {height}."
         )
 
 

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from productrec.assembly.answering import prepare_run
-from productrec.assembly.asking import Answer, ask
+from productrec.assembly.asking import Answer, ask, ask_cuts
+from productrec.data.boxes import crop_to_box
+from productrec.data.decode import decode_image
 from productrec.data.images import ArrayImages, FileImages
 from productrec.errors import DataError, RecipeError
 from productrec.pipeline.select import load_runs
+
+
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """A photo that is decoded and cut for the network, some hundred KB; from `LoadedRun.prepare`.
+
+    ``name``: what it is called; ``cuts``: squares (S, S, 3) uint8; ``nearest``: products to name beside the class.
+    """
+
+    name: str
+    cuts: list[np.ndarray]
+    nearest: int
 
 
 class LoadedRun:
@@ -22,23 +37,29 @@ class LoadedRun:
     'cola, 0.5 l'
     """
 
-    def __init__(self, run: str | Path, *, views: str | None = None) -> None:
+    def __init__(self, run: str | Path, *, views: str | None = None, settings: Sequence[str] = ()) -> None:
         """Load a run.
 
         Args:
             run: its folder, of one model.
             views: preset to look through; None for that of the run's recipe.
+            settings: ``key=value`` changes, as the command line takes them, for instance ``device=cpu``.
 
         Raises:
             ArtifactError: the folder holds no trained run, or something in it is damaged.
-            RecipeError: no such preset.
+            RecipeError: no such preset, or a setting that decides nothing here.
         """
         folder = Path(run)
-        selected = load_runs([folder], ["train.workers=0"], views=views, command="photos")
+        selected = load_runs([folder], ["train.workers=0", *settings], views=views, command="photos")
         (path, recipe), *more = selected.runs.items()
         if more:
             raise RecipeError(f"{folder}: holds several models. Load one of them: {path}.")
         self._ready = prepare_run(path, recipe)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self._ready.run
 
     @property
     def way(self) -> str:
@@ -49,6 +70,16 @@ class LoadedRun:
     def class_names(self) -> list[str]:
         """Every class that it can name, those that its index has grown by among them."""
         return list(self._ready.known.names)
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of the network's weights."""
+        return self._ready.checkpoint.weights_digest
+
+    @property
+    def batch_size(self) -> int:
+        """Photos that its recipe predicts at a time."""
+        return self._ready.recipe.predict.batch_size
 
     def recognise(self, photos: Sequence[np.ndarray | str | Path], *, nearest: int = 3) -> list[Answer]:
         """Answers for photos, in their order; products that were added to the index meanwhile are found too.
@@ -73,6 +104,38 @@ class LoadedRun:
             names = [str(photo) for photo in photos]
             images = FileImages(names)
         return list(ask(self._ready, images, names, nearest=nearest))
+
+    def prepare(
+        self, data: bytes, *, name: str, box: str | None = None, nearest: int = 3, most_pixels: int | None = None
+    ) -> PreparedPhoto:
+        """Decode a photo and cut it for the network; threads may do it side by side.
+
+        Args:
+            data: the bytes of the file.
+            name: what to call it.
+            box: the part that shows the product, ``x,y,width,height`` in pixels; None for all of it.
+            nearest: products to name beside the class.
+            most_pixels: height times width at most; None for as many as the decoder takes.
+
+        Raises:
+            DataError: it is no photo, or a larger one.
+        """
+        pixels = decode_image(data, name, most_pixels=most_pixels)
+        if box is not None:
+            pixels = crop_to_box(pixels, box)
+        return PreparedPhoto(name, self._ready.recognizer.cut(pixels), nearest)
+
+    def recognise_prepared(self, photos: Sequence[PreparedPhoto]) -> list[Answer]:
+        """Answers for prepared photos, in their order, in one batch; else as `recognise`, by one thread at a time."""
+        if not photos:
+            return []
+        self._ready = self._ready.refresh()
+        return ask_cuts(
+            self._ready,
+            [photo.cuts for photo in photos],
+            [photo.name for photo in photos],
+            nearest=[photo.nearest for photo in photos],
+        )
 
 
 def load_run(run: str | Path, *, views: str | None = None) -> LoadedRun:

@@ -34,6 +34,8 @@ PLANTED = [
     ("models/pooling.py", "import timm", "have their own modules"),
     ("models/export.py", "import onnx", "have their own modules"),
     ("stages/export.py", "import onnxruntime", "have their own modules"),
+    ("serving/forms.py", "import aiohttp", "have their own modules"),
+    ("pipeline/select.py", "from productrec.serving import limits", "Rooms"),
     ("exported.py", "from productrec.recipe import Recipe", "Only assembly, stages, conductors"),
 ]
 

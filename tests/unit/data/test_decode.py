@@ -315,6 +315,13 @@ def test_the_limits_are_on_pixels_and_on_the_longer_side() -> None:
             check_size(size, "x")
 
 
+def test_who_asks_may_take_fewer_pixels() -> None:
+    data = encode(draw_card(), "PNG")
+    assert decode_image(data, "x", most_pixels=32 * 48).shape == (32, 48, 3)
+    with pytest.raises(DataError, match="must have 1 to 1,535 pixels .* got 48 x 32"):
+        decode_image(data, "x", most_pixels=32 * 48 - 1)
+
+
 def test_a_small_header_over_the_limit_passes_once_the_limit_is_lifted(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(draw_card(), "PNG")
     monkeypatch.setattr(decode, "MOST_PIXELS", 48 * 32 - 1)

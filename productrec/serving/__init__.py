@@ -1,0 +1,1 @@
+"""Serving: a run that answers for photos over HTTP, on this machine."""
