@@ -144,7 +144,7 @@ class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
 
     def __init__(self, images: Images, views: Sequence[View], side_px: int) -> None:
         self._images = images
-        self._cuts = tuple(plan_views(views)[0])
+        self._cuts = plan_views(views)[0]
         self._side_px = side_px
 
     @property

@@ -78,11 +78,11 @@ def get_views(preset: str) -> tuple[View, ...]:
     return PRESETS[preset]
 
 
-def plan_views(views: Sequence[View]) -> tuple[list[tuple[Box, float]], list[tuple[int, bool, int]]]:
+def plan_views(views: Sequence[View]) -> tuple[tuple[tuple[Box, float], ...], list[tuple[int, bool, int]]]:
     """What has to be cut from an image for some views, each once, and what to do with it for each view.
 
     Returns:
         Cuts; and for each view the number of its cut, whether it is mirrored, and by how many quarters it is turned.
     """
-    cuts = list(dict.fromkeys(view.cut for view in views))
+    cuts = tuple(dict.fromkeys(view.cut for view in views))
     return cuts, [(cuts.index(view.cut), view.flip, view.turns) for view in views]
