@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sections.arguments import parse_count
 from sections.cached_features import load_features
 from sections.figures import describe_machine
 from sections.fine_tune import (
@@ -209,14 +210,14 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of rows.jsonl and of all that is made on the way")
     parser.add_argument("--datasets", type=_split, default=["grocery", "omniglot"], help="grocery, omniglot or both")
-    parser.add_argument("--seeds", type=_parse_count, default=3, help="ways to part the classes, and weights (3)")
+    parser.add_argument("--seeds", type=parse_count, default=3, help="ways to part the classes, and weights (3)")
     parser.add_argument("--folds", type=int, choices=(1, 2), default=1, help="2: train on each half in turn (1)")
     parser.add_argument("--only", default="", help="methods whose name holds this text, or one of several: a,b")
-    parser.add_argument("--threads", type=_parse_count, default=1, help="torch's threads (1)")
-    parser.add_argument("--batch", type=_parse_count, default=64, help="images a step (64)")
-    parser.add_argument("--side", type=_parse_count, help="side in pixels (fine-tuned: 128; else 224, drawings 112)")
-    parser.add_argument("--steps", type=_parse_count, default=300, help="screen: steps of each training (300)")
-    parser.add_argument("--views", type=_parse_count, default=3, help="screen: cached views of an image (3)")
+    parser.add_argument("--threads", type=parse_count, default=1, help="torch's threads (1)")
+    parser.add_argument("--batch", type=parse_count, default=64, help="images a step (64)")
+    parser.add_argument("--side", type=parse_count, help="side in pixels (fine-tuned: 128; else 224, drawings 112)")
+    parser.add_argument("--steps", type=parse_count, default=300, help="screen: steps of each training (300)")
+    parser.add_argument("--views", type=parse_count, default=3, help="screen: cached views of an image (3)")
     parser.add_argument(
         "--rates", type=_parse_rates, default=(1e-4, 3e-4, 1e-3, 3e-3), help="screen: learning rates to choose from"
     )
@@ -226,7 +227,7 @@ def _parse_arguments() -> argparse.Namespace:
         metavar="METHOD,...",
         help=f"train whole networks: {', '.join([*UNTRAINED, *list_fine_tuned()])}",
     )
-    parser.add_argument("--epochs", type=_parse_count, default=20, help="fine-tuning: passes over the images (20)")
+    parser.add_argument("--epochs", type=parse_count, default=20, help="fine-tuning: passes over the images (20)")
     parser.add_argument("--rate", type=float, default=1e-4, help="fine-tuning: the backbone's learning rate (0.0001)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="fine-tuning: any setting")
     parser.add_argument("--keep-runs", action="store_true", help="fine-tuning: leave the run folders")
@@ -251,12 +252,6 @@ def _parse_arguments() -> argparse.Namespace:
 
 def _split(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
 
 
 def _parse_rates(text: str) -> tuple[float, ...]:

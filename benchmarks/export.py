@@ -18,6 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from sections.arguments import parse_count
 from sections.figures import Row, describe_machine, print_markdown, print_row
 
 from productrec.runtime import prepare_process
@@ -146,12 +147,12 @@ def _parse_arguments() -> argparse.Namespace:
         "--run", type=Path, help="run folder whose network is measured (none: --backbone with new heads)"
     )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="without --run (tf_efficientnet_lite0)")
-    parser.add_argument("--side-px", type=_parse_count, default=224, help="without --run (224)")
+    parser.add_argument("--side-px", type=parse_count, default=224, help="without --run (224)")
     parser.add_argument(
         "--random", action="store_true", help="without --run: random weights instead of pretrained ones"
     )
-    parser.add_argument("--photos", type=_parse_count, default=200, help="photos at most (200)")
-    parser.add_argument("--repeats", type=_parse_count, default=5, help="times that each photo is seen (5)")
+    parser.add_argument("--photos", type=parse_count, default=200, help="photos at most (200)")
+    parser.add_argument("--repeats", type=parse_count, default=5, help="times that each photo is seen (5)")
     parser.add_argument(
         "--images-of",
         type=Path,
@@ -159,12 +160,6 @@ def _parse_arguments() -> argparse.Namespace:
         help="folder that holds images/*.jpg; drawn ones where it does not exist (../shared/data/grocery)",
     )
     return parser.parse_args()
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sections.arguments import parse_count
 from sections.figures import Row, describe_machine, print_markdown
 
 from productrec.runtime import prepare_process
@@ -76,11 +77,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_parse_sections, default=list(_SECTIONS), help=f"sections, of {','.join(_SECTIONS)} (all)"
     )
-    parser.add_argument("--repeats", type=_parse_count, help=f"turns of a section ({turns})")
-    parser.add_argument("--threads", type=_parse_count, help="torch's threads (as many as it takes by itself)")
+    parser.add_argument("--repeats", type=parse_count, help=f"turns of a section ({turns})")
+    parser.add_argument("--threads", type=parse_count, help="torch's threads (as many as it takes by itself)")
     parser.add_argument("--device", default="cpu", help="where step and predict run: cpu, cuda, mps, auto (cpu)")
     parser.add_argument("--backbone", default="regnetx_002", help="network of step and predict (regnetx_002)")
-    parser.add_argument("--images", type=_parse_count, default=1024, help="images of the predict section (1024)")
+    parser.add_argument("--images", type=parse_count, default=1024, help="images of the predict section (1024)")
     parser.add_argument(
         "--images-of",
         type=Path,
@@ -102,12 +103,6 @@ def _parse_sections(text: str) -> list[str]:
     if unknown or not names:
         raise argparse.ArgumentTypeError(f"must be some of {','.join(_SECTIONS)}; got {text!r}")
     return names
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

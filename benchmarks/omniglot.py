@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from sections.arguments import parse_count
 from sections.figures import describe_machine
 from torch import Tensor, nn
 from torch.nn import functional
@@ -271,14 +272,14 @@ def _embed(network: Network, images: Tensor) -> np.ndarray:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=_parse_count, default=3, help="runs of each loss (3)")
-    parser.add_argument("--steps", type=_parse_count, default=800, help="training steps of a run (800)")
+    parser.add_argument("--seeds", type=parse_count, default=3, help="runs of each loss (3)")
+    parser.add_argument("--steps", type=parse_count, default=800, help="training steps of a run (800)")
     parser.add_argument("--only", default="", help="losses whose name holds this text, or one of several: a,b")
     parser.add_argument("--library", action="store_true", help="pytorch-metric-learning's Multi-Similarity too")
     parser.add_argument("--defaults", action="store_true", help="every loss with its default settings")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of the network (0.002)")
     parser.add_argument("--centre-factor", type=float, default=10.0, help="rate of centres, times the network's (10)")
-    parser.add_argument("--threads", type=_parse_count, default=2, help="torch's threads (2)")
+    parser.add_argument("--threads", type=parse_count, default=2, help="torch's threads (2)")
     parser.add_argument(
         "--data",
         type=Path,
@@ -286,12 +287,6 @@ def _parse_arguments() -> argparse.Namespace:
         help="archive of ALPHABET-characterNN/*.png (../shared/data/omniglot_background.zip)",
     )
     return parser.parse_args()
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from sections.arguments import parse_count
 from sections.figures import Row, describe_machine, print_markdown, print_row
 
 from productrec.runtime import prepare_process
@@ -197,8 +198,8 @@ def _show(seconds: Sequence[float]) -> str:
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="run folder that is served (none: a drawn one)")
-    parser.add_argument("--clients", type=_parse_count, nargs="+", default=[1, 8, 32], help="at once (1 8 32)")
-    parser.add_argument("--requests", type=_parse_count, default=10_000, help="for each number of clients (10000)")
+    parser.add_argument("--clients", type=parse_count, nargs="+", default=[1, 8, 32], help="at once (1 8 32)")
+    parser.add_argument("--requests", type=parse_count, default=10_000, help="for each number of clients (10000)")
     parser.add_argument("--quick", action="store_true", help="a smoke run: a tiny network, 200 requests")
     parser.add_argument(
         "--images-of",
@@ -210,12 +211,6 @@ def _parse_arguments() -> argparse.Namespace:
     if options.quick:
         options.requests = min(options.requests, 200)
     return options
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on; got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def _mix(weight: float, sampler: str, metric: str = "multi_similarity") -> dict[
 ROWS = (
     Row("cross-entropy alone, shuffled", {"loss.metric": "none", "train.sampler": "shuffle"}),
     Row("cross-entropy alone, PK", {"loss.metric": "none", "train.sampler": "pk"}),
-    Row("Multi-Similarity 0.5, PK (the default)", _mix(0.5, "pk")),
-    Row("Multi-Similarity 0.5, mixed", _mix(0.5, "mixed")),
+    Row("Multi-Similarity 0.5, PK", _mix(0.5, "pk")),
+    Row("Multi-Similarity 0.5, mixed (the default)", _mix(0.5, "mixed")),
     Row("Multi-Similarity 0.5, shuffled", _mix(0.5, "shuffle")),
     Row("SoftTriple 0.5, shuffled (its default)", _mix(0.5, "shuffle", "soft_triple")),
     Row("SoftTriple 0.1, shuffled", _mix(0.1, "shuffle", "soft_triple")),
