@@ -162,7 +162,7 @@ def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: 
     grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
     known = saved.prototypes[ClassOrder(saved.keys).positions_of(keys)]
     rows = catalogue.get_grown_rows()
-    more = build_prototypes(rows.embeddings, ClassOrder(grown).positions_of(rows.keys), len(grown))
+    more = build_prototypes(rows.embeddings, ClassOrder(grown).positions_of(rows.keys), len(grown), shrinkage=0.0)
     return KnownClasses(
         keys + grown,
         names + [catalogue.names[key] for key in grown],

@@ -21,15 +21,43 @@ from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets
 from productrec.retrieval.neighbours import load_neighbours
 
 NO_LABEL = int(np.iinfo(np.int64).min)
+FITTED_ON = 20_000  # images at most
+_NEVER = 30.0  # by how much the logit of a class that a head does not know is below its lowest
 
 
 @dataclass(frozen=True)
 class SplitEvidence:
-    """The images of a split that were embedded, what is known of them, and the fingerprints of what says so."""
+    """The embedded images of a split and what is known of them, to be taken in blocks: all of it may fill the memory.
+
+    ``ids``: (N,); ``queries``: their embeddings and logits, memory maps; ``classes`` and ``similarities``: (N, K) of
+    their neighbours; ``prototypes``: (C, D); ``categories``: (C,) or None; ``columns``: position of each of the logits'
+    classes among the C, None where they are these; ``inputs``: fingerprints of what says so.
+    """
 
     ids: list[str]
-    evidence: Evidence
+    queries: EmbeddingSet
+    classes: np.ndarray
+    similarities: np.ndarray
+    prototypes: np.ndarray
+    categories: Sequence[int] | None
     inputs: dict[str, str]
+    columns: np.ndarray | None = None
+
+    def take(self, rows: slice | np.ndarray) -> Evidence:
+        """The evidence of some images, in memory."""
+        assert self.queries.logits is not None
+        logits = np.asarray(self.queries.logits[rows])
+        if self.columns is not None:
+            known = logits
+            logits = np.repeat(known.min(axis=1, keepdims=True) - _NEVER, len(self.prototypes), axis=1)
+            logits[:, self.columns] = known
+        near = compare_prototypes(self.queries.embeddings[rows], self.prototypes)
+        return Evidence(logits, self.classes[rows], self.similarities[rows], near, self.categories)
+
+
+def draw_rows(count: int) -> np.ndarray:
+    """The rows of so many images that a classifier is fitted on: all, or `FITTED_ON` by a fixed seed, ascending."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:FITTED_ON])
 
 
 def get_gallery_views(recipe: Recipe, views: str) -> str:
@@ -79,15 +107,15 @@ def load_evidence(
         )
     if not queries.ids:
         return None
-    evidence = Evidence(
-        queries.logits,
+    return SplitEvidence(
+        queries.ids,
+        queries,
         ClassOrder(list(class_ids)).positions_of(neighbours.labels),
         neighbours.similarities,
-        compare_prototypes(queries.embeddings, prototypes),
+        prototypes,
         categories,
+        {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint},
     )
-    inputs = {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint}
-    return SplitEvidence(queries.ids, evidence, inputs)
 
 
 def get_labels(table: ImageTable, ids: Sequence[str]) -> np.ndarray:

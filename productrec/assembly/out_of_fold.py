@@ -1,8 +1,8 @@
-"""What is known of training images out of fold: each by the run that left its fold out, joined over the folds."""
+"""What is known of training images out of fold: each by the run that left its fold out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from productrec.artifacts import MANIFEST_NAME, compute_digest
 from productrec.assembly.embedding_requests import name_fold, name_rest
-from productrec.assembly.evidence import SplitEvidence, get_gallery_views, get_labels, number_categories
+from productrec.assembly.evidence import SplitEvidence, draw_rows, get_gallery_views, get_labels, number_categories
 from productrec.assembly.resume import get_decisive_settings
 from productrec.class_order import ClassOrder
 from productrec.data.table import ImageTable
@@ -19,11 +19,10 @@ from productrec.recipe import Recipe
 from productrec.recipe.spread import FOLDS, SEEDS, name_model
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
-from productrec.recognition.prototypes import build_prototypes, compare_prototypes
+from productrec.recognition.prototypes import build_prototypes
 from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.retrieval.engine import search_rows
 
-_NEVER = 30.0  # by how much the logit of a class that a fold's run does not know is below its lowest
 _OF_OTHERS = ("name", "train.fold", "seed")  # what a fold's run may have otherwise than the run it speaks for
 
 
@@ -42,44 +41,53 @@ def check_folds(table: ImageTable, count: int) -> None:
         )
 
 
-def load_out_of_fold(
-    runs: Mapping[int, Path], recipe: Recipe, table: ImageTable, views: str, class_ids: Sequence[int]
+def load_fold(
+    fold: int, run: Path, recipe: Recipe, table: ImageTable, views: str, class_ids: Sequence[int]
 ) -> SplitEvidence:
-    """What is known of all training images, fold after fold.
+    """What the run that left a fold out knows of its images.
 
     Args:
-        runs: the run that left each fold out, with what it says of that fold and of the rest.
+        fold: that was left out.
+        run: with the embedding sets of the fold and of the rest, which is its gallery.
         recipe: neighbours and views of the gallery.
         table: whose images they are.
         views: preset of views.
-        class_ids: (C,) that any of the runs knows, ascending.
+        class_ids: (C,) that the run of any fold knows, ascending.
     """
     order, categories = ClassOrder(list(class_ids)), number_categories(table, class_ids)
-    ids, inputs = list[str](), dict[str, str]()
-    parts: list[Evidence] = []
-    for fold, run in runs.items():
-        queries = load_embedding_set(run / "embeddings" / views / name_fold(fold))
-        gallery = load_embedding_set(run / "embeddings" / get_gallery_views(recipe, views) / name_rest(fold))
-        assert queries.logits is not None
-        inputs |= {f"fold {fold}": queries.fingerprint, f"without fold {fold}": gallery.fingerprint}
-        labels = order.positions_of(get_labels(table, gallery.ids))
-        rows, similarities = search_rows(queries.embeddings, gallery.embeddings, recipe.predict.neighbours)
-        prototypes = build_prototypes(gallery.embeddings, labels, len(class_ids), shrinkage=1.0, categories=categories)
-        lowest = queries.logits.min(axis=1, keepdims=True) - _NEVER
-        logits = np.repeat(lowest, len(class_ids), axis=1)
-        logits[:, order.positions_of(queries.class_ids)] = queries.logits
-        near = compare_prototypes(queries.embeddings, prototypes)
-        parts.append(Evidence(logits, labels[rows], similarities, near, categories))
-        ids += queries.ids
+    queries = load_embedding_set(run / "embeddings" / views / name_fold(fold))
+    gallery = load_embedding_set(run / "embeddings" / get_gallery_views(recipe, views) / name_rest(fold))
+    labels = order.positions_of(get_labels(table, gallery.ids))
+    rows, similarities = search_rows(queries.embeddings, gallery.embeddings, recipe.predict.neighbours)
+    return SplitEvidence(
+        queries.ids,
+        queries,
+        labels[rows],
+        similarities,
+        build_prototypes(gallery.embeddings, labels, len(class_ids), categories=categories),
+        categories,
+        {f"fold {fold}": queries.fingerprint, f"without fold {fold}": gallery.fingerprint},
+        order.positions_of(queries.class_ids),
+    )
+
+
+def draw_evidence(folds: Sequence[SplitEvidence]) -> tuple[Evidence, np.ndarray]:
+    """The evidence that a classifier is fitted on, of all folds, and the rows of its images, fold after fold."""
+    ends = np.cumsum([len(fold.ids) for fold in folds])
+    rows = draw_rows(int(ends[-1]))
+    parts = [
+        fold.take(rows[(rows >= end - len(fold.ids)) & (rows < end)] - (end - len(fold.ids)))
+        for fold, end in zip(folds, ends.tolist(), strict=True)
+    ]
     k = min(part.classes.shape[1] for part in parts)
-    evidence = Evidence(
+    joined = Evidence(
         np.concatenate([part.logits for part in parts]),
         np.concatenate([part.classes[:, :k] for part in parts]),
         np.concatenate([part.similarities[:, :k] for part in parts]),
         np.concatenate([part.prototypes for part in parts if part.prototypes is not None]),
-        categories,
+        folds[0].categories,
     )
-    return SplitEvidence(ids, evidence, inputs)
+    return joined, rows
 
 
 def describe_model(recipe: Recipe) -> dict[str, Any]:
@@ -99,17 +107,17 @@ def find_out_of_fold(run: Path, recipe: Recipe, views: str) -> SavedClassifier |
     It lies beside the run, in ``NAME.folds``: beside the recipe's run, or, of a member, beside the folder of the
     members; and of a fold or a seed where that of its model lies.
     """
-    spread = run.parent.name.rpartition(".")
-    if spread[2] in (FOLDS, SEEDS):
-        model = name_model(recipe.model_copy(update={"name": run.parent.name}), run.name)
-        places = [(run.parent.with_name(f"{spread[0]}.{FOLDS}"), model)]
+    stem, _, kind = run.parent.name.rpartition(".")
+    model = name_model(run.parent.name, run.name) if kind in (FOLDS, SEEDS) else None
+    if model is not None:
+        places = [(run.parent.with_name(f"{stem}.{FOLDS}"), model)]
     else:
         places = [
             (run.with_name(f"{run.name}.{FOLDS}"), run.name),
             (run.parent.with_name(f"{run.parent.name}.{FOLDS}"), run.name),
         ]
-    for folds, model in places:
-        folder = get_out_of_fold_folder(folds, model) / "classifier" / views
+    for folds, name in places:
+        folder = get_out_of_fold_folder(folds, name) / "classifier" / views
         if (folder / MANIFEST_NAME).exists():
             saved = load_classifier(folder)
             if saved.fitted.get("model") == describe_model(recipe)["model"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,5 +39,5 @@ def list_photos(sources: Sequence[Path]) -> dict[str, str]:
         DataError: a source holds none.
     """
     found = [(name, path) for source in sources for name, path in list_files(source).items()]
-    names = [name for name, _ in found]
-    return {name if names.count(name) == 1 else path: path for name, path in found}
+    counts = Counter(name for name, _ in found)
+    return {name if counts[name] == 1 else path: path for name, path in found}

@@ -51,16 +51,21 @@ def list_spread(recipe: Recipe) -> dict[str, list[str]]:
     """
     models: dict[str, list[str]] = {}
     for name in recipe.members:
-        models.setdefault(name_model(recipe, name), []).append(name)
+        model = name_model(recipe.name, name)
+        assert model is not None, "members of a spread recipe are named by it"
+        models.setdefault(model, []).append(name)
     return models
 
 
-def name_model(recipe: Recipe, member: str) -> str:
-    """The model that a member of a spread recipe is of: a member of the recipe that was spread, or that recipe."""
+def name_model(spread: str, member: str) -> str | None:
+    """The model that a member of a spread recipe is of: a member of the recipe that was spread, or that recipe.
+
+    Args:
+        spread: name of the spread recipe.
+        member: a name; None is returned for one of no fold and no seed.
+    """
     named = re.fullmatch(r"(?:(.+)-)?(?:fold|seed)-\d+", member)
-    if named is None:
-        raise RecipeError(f"{recipe.name}: {member!r} is of no fold and no seed.")
-    return named.group(1) or recipe.name.rpartition(".")[0]
+    return None if named is None else named.group(1) or spread.rpartition(".")[0]
 
 
 def _spread(recipe: Recipe, kind: str, variants: Mapping[str, Mapping[str, Any]]) -> Recipe:

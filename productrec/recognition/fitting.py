@@ -53,11 +53,10 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Ways:
-    """The settings of single parts that were tried: for each the answers to all queries, and its probabilities."""
+    """The settings of a single part that were tried, and what each answers to all queries."""
 
     settings: list[Any]
     answers: list[Answers]
-    compute: Callable[[Any], np.ndarray]
 
     def choose(self, rows: np.ndarray, objective: Objective) -> int:
         """Number of the best by some queries: the smallest errors, then the smallest log-loss."""
@@ -180,10 +179,7 @@ def _try_parts(
         ("vote", votes, vote),
         ("prototypes", _PROTOTYPE_SCALES, scale_prototypes),
     ]
-    return {
-        name: _Ways(list(ways), [summarise(compute(way), labels) for way in ways], compute)
-        for name, ways, compute in tried
-    }
+    return {name: _Ways(list(ways), [summarise(compute(way), labels) for way in ways]) for name, ways, compute in tried}
 
 
 def _settle(ways: Mapping[str, _Ways], rows: np.ndarray, objective: Objective) -> Classifier:
@@ -206,6 +202,19 @@ def _compare(objective: Objective, answers: Answers, steps: Sequence[Step], seed
     return compute_chance(objective, answers, best, seed=seed)
 
 
+def _remember(fit: Callable[[np.ndarray], Classifier]) -> Callable[[np.ndarray], Classifier]:
+    """A fit that is made once for the same rows; what stands on it asks for it again."""
+    known: dict[bytes, Classifier] = {}
+
+    def recall(rows: np.ndarray) -> Classifier:
+        key = rows.tobytes()
+        if key not in known:
+            known[key] = fit(rows)
+        return known[key]
+
+    return recall
+
+
 def _list_blends(
     evidence: Evidence,
     labels: np.ndarray,
@@ -223,7 +232,7 @@ def _list_blends(
             kept = {name: weight for name, weight in zip(names, weights, strict=True) if weight > 0}
             return replace(alone, weights=kept, rule=rule)
 
-        return fit
+        return _remember(fit)
 
     return {how: build(how) for how in FITS}
 
@@ -254,8 +263,3 @@ def score_fitted(fitted: Fitted, evidence: Evidence, labels: np.ndarray, *, metr
     answers |= {step.name: step.answers for step in fitted.steps if step.name in BLENDED}
     answers["fused"] = fitted.answers
     return {name: score_ranks(one.ranks, metric_k=metric_k) for name, one in answers.items()}
-
-
-def describe_steps(steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """The steps as plain values."""
-    return [step.describe() for step in steps]

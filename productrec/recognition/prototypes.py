@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SHRINKAGE = 1.0  # images of a class's category that stand beside its own
+
 
 def build_prototypes(
     embeddings: np.ndarray,
     classes: np.ndarray,
     class_count: int,
     *,
-    shrinkage: float = 0.0,
+    shrinkage: float = SHRINKAGE,
     categories: Sequence[int] | None = None,
 ) -> np.ndarray:
     """The mean embedding of each class, of unit norm, shrunk towards the mean of its category.
@@ -25,7 +27,7 @@ def build_prototypes(
         embeddings: (M, D) of unit norm.
         classes: (M,) class position of each row; those below 0 are left out.
         class_count: C.
-        shrinkage: from 0, in images.
+        shrinkage: from 0, in images; 0 for plain means.
         categories: (C,) a number for each class's category; None for one that holds all.
 
     Returns:

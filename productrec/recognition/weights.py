@@ -13,6 +13,7 @@ from productrec.recognition.vote import normalise_rows
 
 Rule = Literal["linear", "product"]
 _TINY = 1e-30  # below it a probability counts as this, since the logarithm of none is infinite
+_ENOUGH = {"ftol": 1e-7, "gtol": 1e-5}  # beyond it float32 tells nothing more
 _PRIOR_QUERIES = 3.0  # that stand for equal weights where few queries tell otherwise
 _STEPS = (0.5, 0.25, 0.1, 0.05)
 _ROUNDS = 20
@@ -93,21 +94,22 @@ def fit_product(parts: Sequence[np.ndarray], labels: np.ndarray, objective: Obje
     if not known.any():
         return equal.tolist(), "product"
     pull = _PRIOR_QUERIES / known.sum()
-    logs = np.stack([np.log(np.maximum(part[known], _TINY)) for part in parts]).astype(np.float64)  # (V, N, C)
+    logs = np.stack([np.log(np.maximum(part[known], np.float32(_TINY))) for part in parts])  # (V, N, C)
+    logs = logs.astype(np.float32, copy=False)  # the whole of it is large, and sums over queries are made in float64
     own = np.take_along_axis(logs, labels[known][None, :, None], axis=2)[:, :, 0]  # (V, N)
 
     def lose(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = np.tensordot(weights, logs, axes=1)
+        scores = np.tensordot(weights.astype(np.float32), logs, axes=1)
         top = scores.max(axis=1, keepdims=True)
         shares = np.exp(scores - top)
         totals = shares.sum(axis=1, keepdims=True)
-        loss = (np.log(totals) + top)[:, 0] - weights @ own
-        expected = np.einsum("vnc,nc->vn", logs, shares / totals)
+        loss = (np.log(totals) + top)[:, 0].astype(np.float64) - weights @ own
+        expected = np.einsum("vnc,nc->vn", logs, shares / totals).astype(np.float64)
         away = weights - equal
         slope = (expected - own).mean(axis=1) + 2 * pull * away
         return float(loss.mean() + pull * away @ away), slope
 
-    found = minimize(lose, equal, jac=True, method="L-BFGS-B", bounds=[(0.0, 20.0)] * len(parts))
+    found = minimize(lose, equal, jac=True, method="L-BFGS-B", bounds=[(0.0, 20.0)] * len(parts), options=_ENOUGH)
     weights = [round(float(weight), 4) for weight in found.x]
     return (weights if any(weights) else equal.tolist()), "product"
 

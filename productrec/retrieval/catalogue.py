@@ -85,8 +85,7 @@ class Catalogue:
 
     def get_ids(self, rows: np.ndarray) -> list[str]:
         """Image ids of rows (N,)."""
-        ids = self._state.list_ids()
-        return [ids[row] for row in rows.tolist()]
+        return self._state.get_ids(rows)
 
     def get_grown_rows(self) -> GrownRows:
         """The rows that can be found and were grown, after the base or into it."""

@@ -87,9 +87,12 @@ class State:
         return {self.keys[position] for position in np.unique(self.classes[self.alive]).tolist() if position >= 0}
 
     @cached_property
+    def _late_ids(self) -> list[str]:
+        return [image_id for segment in self.segments for image_id in segment.rows.ids]
+
+    @cached_property
     def _late_rows(self) -> dict[str, int]:
-        ids = [image_id for segment in self.segments for image_id in segment.rows.ids]
-        return {image_id: self.index.searcher.rows + row for row, image_id in enumerate(ids)}
+        return {image_id: self.index.searcher.rows + row for row, image_id in enumerate(self._late_ids)}
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """Row of each image id, int64; -1 where none of that id is alive."""
@@ -97,9 +100,15 @@ class State:
         rows = np.where(late >= 0, late, self.index.find(ids)) if len(ids) else late
         return np.where((rows >= 0) & self.alive[np.maximum(rows, 0)], rows, -1)
 
+    def get_ids(self, rows: np.ndarray) -> list[str]:
+        """Image id of each row (N,)."""
+        count = self.index.searcher.rows
+        early = iter(self.index.get_ids(rows[rows < count]))
+        return [next(early) if row < count else self._late_ids[row - count] for row in rows.tolist()]
+
     def list_ids(self) -> list[str]:
         """Image ids of all rows, of those that are gone too."""
-        return self.index.load_ids() + [image_id for segment in self.segments for image_id in segment.rows.ids]
+        return self.index.load_ids() + self._late_ids
 
 
 def apply_changes(index: Index, number: int, segments: tuple[Segment, ...]) -> State:

@@ -1,4 +1,4 @@
-"""Which row an image id stands at, found in a mapped file instead of a list of a million names."""
+"""Which row an image id stands at, and which id a row has, from mapped files instead of a list of a million names."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def find_places(path: Path, ids: Sequence[str]) -> np.ndarray:
     slots = np.searchsorted(places["hash"], hashes).clip(max=len(places) - 1)
     found = places[slots]
     return np.where(found["hash"] == hashes, found["row"].astype(np.int64), -1)
+
+
+def write_names(path: Path, ends: Path, ids: Sequence[str]) -> None:
+    """Write image ids one after the other, and where each ends."""
+    names = [image_id.encode("utf-8", "surrogatepass") for image_id in ids]
+    np.save(path, np.frombuffer(b"".join(names), np.uint8))
+    np.save(ends, np.cumsum([len(name) for name in names], dtype=np.int64))
+
+
+def read_names(path: Path, ends: Path, rows: np.ndarray) -> list[str]:
+    """Image ids of rows (N,), as `write_names` wrote them."""
+    names, stops = np.load(path, mmap_mode="r"), np.load(ends, mmap_mode="r")
+    starts = [int(stops[row - 1]) if row else 0 for row in rows.tolist()]
+    spans = zip(starts, stops[rows].tolist(), strict=True)
+    return [names[start:stop].tobytes().decode("utf-8", "surrogatepass") for start, stop in spans]
 
 
 def _hash(ids: Sequence[str]) -> np.ndarray:

@@ -26,12 +26,13 @@ from productrec.retrieval.engine import (
     read_structure,
     write_engine,
 )
-from productrec.retrieval.id_places import PLACE_BYTES, find_places, write_places
+from productrec.retrieval.id_places import PLACE_BYTES, find_places, read_names, write_names, write_places
 from productrec.retrieval.searcher import Effort, Searcher
 from productrec.runtime import measure_free_memory
 
 INDEX_KIND = "index"
 _ROWS, _DIGESTS, _STRUCTURE, _PLACES = "index.faiss", "index.blocks", "structure.faiss", "places.npy"
+_NAMES, _NAME_ENDS = "names.npy", "name_ends.npy"
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,20 @@ class Index:
             return find_places(path, ids)
         return np.array([self._rows_by_id.get(image_id, -1) for image_id in ids], dtype=np.int64)
 
+    def get_ids(self, rows: np.ndarray) -> list[str]:
+        """Image id of each row (N,)."""
+        names, ends = self.folder / _NAMES, self.folder / _NAME_ENDS
+        if names.exists():
+            return read_names(names, ends, rows)
+        return [self._ids[row] for row in rows.tolist()]
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        return self.load_ids()
+
     @cached_property
     def _rows_by_id(self) -> dict[str, int]:
-        return {image_id: row for row, image_id in enumerate(self.load_ids())}
+        return {image_id: row for row, image_id in enumerate(self._ids)}
 
     def load_ids(self) -> list[str]:
         """Image ids of the rows (M)."""
@@ -119,6 +131,7 @@ def save_index(
         np.save(temporary / "labels.npy", np.asarray(labels, dtype=np.int64))
         write_json(temporary / "gallery.json", gallery.ids)
         write_places(temporary / _PLACES, gallery.ids)
+        write_names(temporary / _NAMES, temporary / _NAME_ENDS, gallery.ids)
         write_json(temporary / "keys.json", {str(class_id): key for class_id, key in (keys or {}).items()})
         for name, value in (beside or {}).items():
             write_json(temporary / name, value)

@@ -19,7 +19,7 @@ from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.metrics.classification import compute_label_ranks
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import PARTS, Classifier, Evidence, compute_parts
+from productrec.recognition.classifier import PARTS, Classifier, compute_parts
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.probabilities import KIND, write_probabilities
 from productrec.recognition.scores import Scores, score_ranks
@@ -72,12 +72,18 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
 
 
 def _score(
-    evidence: Evidence, labels: np.ndarray, class_ids: list[int], classifier: Classifier, contract: Contract
+    images: SplitEvidence,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    class_ids: list[int],
+    classifier: Classifier,
+    contract: Contract,
 ) -> dict[str, Scores]:
+    """Scores on images at ``rows`` (N,) by every part, for their class ids (N,)."""
     ranks: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
     for start in range(0, len(labels), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        parts = compute_parts(evidence.take(block), classifier)
+        parts = compute_parts(images.take(rows[block]), classifier)
         for name in PARTS:
             ranks[name].append(compute_label_ranks(getattr(parts, name), np.array(class_ids), labels[block]))
     return {name: score_ranks(np.concatenate(ranks[name]), metric_k=contract.metric_k) for name in PARTS}
@@ -97,7 +103,7 @@ def _score_known(
     known = np.flatnonzero(labels != NO_LABEL)
     if not np.isin(labels[known], class_ids).any():
         return {}
-    return _score(images.evidence.take(known), labels[known], class_ids, classifier, contract)
+    return _score(images, known, labels[known], class_ids, classifier, contract)
 
 
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
@@ -171,6 +177,6 @@ def _fill(
     if known is None:
         return
     for start in range(0, len(rows), _BLOCK_ROWS):
-        parts = compute_parts(known.evidence.take(slice(start, start + _BLOCK_ROWS)), classifier)
+        parts = compute_parts(known.take(slice(start, start + _BLOCK_ROWS)), classifier)
         for part, values in written.items():
             values[rows[start : start + _BLOCK_ROWS]] = getattr(parts, part)

@@ -11,6 +11,7 @@ import numpy as np
 from productrec.artifacts import is_fresh, load_manifest
 from productrec.assembly.evidence import (
     build_objective,
+    draw_rows,
     get_gallery_views,
     get_labels,
     load_evidence,
@@ -26,21 +27,19 @@ from productrec.data.table import load_table
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
-from productrec.recognition.fitting import describe_steps, fit_classifier, score_fitted
+from productrec.recognition.fitting import fit_classifier, score_fitted
 from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.prototypes import build_prototypes
 from productrec.retrieval.index import INDEX_KIND
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
-
-_SHRINKAGE = 1.0  # images of a class's category that stand beside its own
 
 
 def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     """Write the classifier of a run for queries of one preset of views, ``RUN/classifier/VIEWS``.
 
     It is what was fitted out of fold for this run's model, where that lies beside it; else it is fitted on validation
-    images that the run was not trained on, each step judged on those that it was not fitted on; without such images
-    head and prototypes speak alike, with a warning.
+    images that the run was not trained on, 20,000 of them at most, each step judged on those that it was not fitted on;
+    without such images head and prototypes speak alike, with a warning.
 
     Args:
         run: the run folder, with embedding and neighbour sets and the index.
@@ -59,9 +58,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     gallery = load_gallery(run, recipe, views)
     categories = number_categories(table, class_ids)
     positions = ClassOrder(class_ids).positions_of(get_labels(table, gallery.ids))
-    prototypes = build_prototypes(
-        gallery.embeddings, positions, len(class_ids), shrinkage=_SHRINKAGE, categories=categories
-    )
+    prototypes = build_prototypes(gallery.embeddings, positions, len(class_ids), categories=categories)
     validation = load_evidence(run, table, views, "val", class_ids, prototypes, categories)
     classifier, fitted, unknown = UNFITTED, dict[str, Any](), None
     inputs = {"index": load_manifest(run / "index" / get_gallery_views(recipe, views), kind=INDEX_KIND).fingerprint}
@@ -90,7 +87,9 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         classifier = _restrict(UNFITTED, recipe)
         warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
     else:
-        evidence, labels = validation.evidence, ClassOrder(class_ids).positions_of(get_labels(table, validation.ids))
+        rows = draw_rows(len(validation.ids))
+        known = ClassOrder(class_ids).positions_of(get_labels(table, validation.ids))
+        evidence, labels = validation.take(rows), known[rows]
         done = fit_classifier(
             evidence,
             labels,
@@ -102,7 +101,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         classifier = done.classifier
         unknown = fit_threshold(evidence, labels, classifier)
         scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
-        fitted = {"on": "val", "images": len(labels), "steps": describe_steps(done.steps)}
+        fitted = {"on": "val", "images": len(labels), "steps": [step.describe() for step in done.steps]}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
     say(f"{run.name}, {views} views: {classifier.tell()}{_tell_steps(fitted.get('steps', []))}")
     save_classifier(

@@ -10,8 +10,8 @@ import numpy as np
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.embedding_requests import EmbeddingRequest, name_fold, name_rest
-from productrec.assembly.evidence import build_objective, get_labels
-from productrec.assembly.out_of_fold import describe_model, get_out_of_fold_folder, load_out_of_fold
+from productrec.assembly.evidence import build_objective, get_gallery_views, get_labels
+from productrec.assembly.out_of_fold import describe_model, draw_evidence, get_out_of_fold_folder, load_fold
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
@@ -20,13 +20,12 @@ from productrec.data.table import ImageTable, load_table
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import compute_parts
 from productrec.recognition.classifier_file import KIND, load_classifier, save_classifier
-from productrec.recognition.fitting import describe_steps, fit_classifier, score_fitted
+from productrec.recognition.fitting import fit_classifier, score_fitted
 from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.probabilities import write_probabilities
 from productrec.recognition.scores import Scores
 from productrec.training.run.checkpoint import load_checkpoint
 
-_FITTED_ON = 20_000  # images at most
 _BLOCK_ROWS = 4096
 
 
@@ -40,8 +39,8 @@ class OutOfFold:
 
 def list_fold_requests(recipe: Recipe, fold: int, views: str) -> list[EmbeddingRequest]:
     """What a fold's run embeds so that its images can be predicted: them, and all others as their gallery."""
-    gallery_views = "plain" if views == "plain" else recipe.predict.gallery_tta
-    return [EmbeddingRequest(name_fold(fold), views, True), EmbeddingRequest(name_rest(fold), gallery_views, False)]
+    gallery = EmbeddingRequest(name_rest(fold), get_gallery_views(recipe, views), False)
+    return [EmbeddingRequest(name_fold(fold), views, True), gallery]
 
 
 def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Recipe]], *, views: str) -> OutOfFold:
@@ -67,8 +66,9 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         for class_id in load_checkpoint(run / "checkpoints" / own.predict.checkpoint).match_classes(table)
     }
     class_ids = sorted(known)
-    found = load_out_of_fold({fold: run for fold, (run, _) in runs.items()}, recipe, table, views, class_ids)
-    inputs = found.inputs | {"table": table.fingerprint, "index": "none: each fold has its own gallery"}
+    found = [load_fold(fold, run, own, table, views, class_ids) for fold, (run, own) in runs.items()]
+    inputs = {name: fingerprint for fold in found for name, fingerprint in fold.inputs.items()}
+    inputs |= {"table": table.fingerprint, "index": "none: each fold has its own gallery"}
     settings = {
         "views": views,
         "parts": list(recipe.predict.parts),
@@ -82,30 +82,35 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings) and predictions.exists():
         saved = load_classifier(folder)
         return OutOfFold(predictions, {name: Scores(**one) for name, one in saved.fitted["scores"].items()})
-    labels = ClassOrder(class_ids).positions_of(get_labels(table, found.ids))
-    rows = np.sort(np.random.default_rng(0).permutation(len(labels))[:_FITTED_ON])
-    groups = _group(found.ids, table)
+    seen = [image_id for fold in found for image_id in fold.ids]
+    labels = ClassOrder(class_ids).positions_of(get_labels(table, seen))
+    evidence, rows = draw_evidence(found)
     fitted = fit_classifier(
-        found.evidence.take(rows),
+        evidence,
         labels[rows],
         build_objective(contract),
         k_grid=recipe.predict.k_grid,
         power_grid=recipe.predict.power_grid,
         parts=recipe.predict.parts,
-        groups=groups[rows].tolist(),
+        groups=_group(seen, table)[rows].tolist(),
     )
-    scores = score_fitted(fitted, found.evidence.take(rows), labels[rows], metric_k=contract.metric_k)
+    scores = score_fitted(fitted, evidence, labels[rows], metric_k=contract.metric_k)
     keys = get_class_keys(table, class_ids)
-    told = {"on": "out of fold", "images": len(rows), "folds": len(runs), "steps": describe_steps(fitted.steps)}
+    told = {
+        "on": "out of fold",
+        "images": len(rows),
+        "folds": len(runs),
+        "steps": [step.describe() for step in fitted.steps],
+    }
     ids = table.select(["train"])["image_id"].tolist()
-    place = {image_id: row for row, image_id in enumerate(found.ids)}
+    place = {image_id: row for row, image_id in enumerate(ids)}
     prior = np.bincount(labels[labels >= 0], minlength=len(class_ids)) / max(1, (labels >= 0).sum())
     writing = write_probabilities(
         predictions,
         ids=ids,
         class_ids=class_ids,
         names=table.get_class_names(class_ids),
-        fallback=[image_id for image_id in ids if image_id not in place],
+        fallback=sorted(set(ids) - set(seen)),
         made={"run": str(folds), "model": model, "views": views, "classifier": fitted.classifier.describe()},
         inputs=inputs,
         settings={**settings, "split": "train"},
@@ -114,12 +119,12 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         rows=digest_rows(table, "train"),
     )
     with writing as values:
-        for start in range(0, len(ids), _BLOCK_ROWS):
-            block = ids[start : start + _BLOCK_ROWS]
-            at = np.array([place.get(image_id, -1) for image_id in block])
-            values[start : start + len(block)] = prior
-            seen = np.flatnonzero(at >= 0)
-            values[start + seen] = compute_parts(found.evidence.take(at[seen]), fitted.classifier).fused
+        values[:] = prior
+        for fold in found:
+            for start in range(0, len(fold.ids), _BLOCK_ROWS):
+                block = slice(start, start + _BLOCK_ROWS)
+                at = [place[image_id] for image_id in fold.ids[block]]
+                values[at] = compute_parts(fold.take(block), fitted.classifier).fused
     save_classifier(
         folder,
         fitted.classifier,
@@ -127,7 +132,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         keys=keys,
         categories=None,
         fitted=told | describe_model(recipe) | {"scores": {name: asdict(one) for name, one in scores.items()}},
-        unknown=fit_threshold(found.evidence.take(rows), labels[rows], fitted.classifier),
+        unknown=fit_threshold(evidence, labels[rows], fitted.classifier),
         inputs=inputs,
         settings=settings,
     )

@@ -16,7 +16,7 @@ CLASSES = np.array([0, 0, 1, 3])
 
 
 def test_without_shrinkage_they_are_unit_means_and_nothing_for_a_class_without_images():
-    found = build_prototypes(ROWS, CLASSES, 4)
+    found = build_prototypes(ROWS, CLASSES, 4, shrinkage=0.0)
     np.testing.assert_allclose(found[0], unit(ROWS[:2].mean(axis=0))[0], atol=1e-6)
     np.testing.assert_allclose(found[[1, 3]], ROWS[[2, 3]], atol=1e-6)
     assert not found[2].any()
@@ -40,7 +40,7 @@ def test_a_class_of_few_images_is_drawn_to_its_category_alone():
 
 
 def test_a_class_without_images_is_as_far_as_can_be():
-    similarities = compare_prototypes(ROWS.astype(np.float32), build_prototypes(ROWS, CLASSES, 4))
+    similarities = compare_prototypes(ROWS.astype(np.float32), build_prototypes(ROWS, CLASSES, 4, shrinkage=0.0))
     np.testing.assert_allclose(similarities[2], [ROWS[2] @ unit(ROWS[:2].mean(axis=0))[0], 1.0, -1.0, 0.0], atol=1e-6)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from productrec.errors import ArtifactError, DataError
 from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.id_places import read_names, write_names
 from productrec.retrieval.index import save_index
 from productrec.retrieval.segments import GrownRows, get_grown_folder, list_changes
 from tests.unit.retrieval.test_kinds_of_index import draw_classes, gather
@@ -99,6 +100,26 @@ def test_ids_are_found_without_their_file_too(tmp_path):
     (tmp_path / "plain/places.npy").unlink()
     assert Catalogue(tmp_path / "plain").find(asked).tolist() == [59, -1, 0, 7]
     assert catalogue.find([]).shape == (0,)
+
+
+def test_rows_tell_their_ids_before_and_after_growing_and_without_their_file(tmp_path):
+    names = ["a.jpg", "ä/ö 1.png", "", "x" * 300, "\udcff.jpg"]
+    write_names(tmp_path / "names.npy", tmp_path / "ends.npy", names)
+    rows = np.array([4, 0, 3, 2, 1, 0])
+    assert read_names(tmp_path / "names.npy", tmp_path / "ends.npy", rows) == [names[row] for row in rows]
+
+    build(tmp_path / "plain")
+    catalogue = Catalogue(tmp_path / "plain")
+    catalogue.grow(draw_rows("new", ["class 1", "class 9"]), **MADE)
+    rows = np.array([61, 3, 60, 59, 0])
+    assert catalogue.get_ids(rows) == ["new1", "i3", "new0", "i59", "i0"]
+    folder = tmp_path / "plain"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in ("names.npy", "name_ends.npy"):  # as of an index of before
+        (folder / name).unlink()
+        del manifest["files"][name]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert Catalogue(folder).get_ids(rows) == ["new1", "i3", "new0", "i59", "i0"]
 
 
 def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(tmp_path):
