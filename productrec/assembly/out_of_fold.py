@@ -26,8 +26,8 @@ from productrec.retrieval.engine import search_rows
 _OF_OTHERS = ("name", "train.fold", "seed")  # what a fold's run may have otherwise than the run it speaks for
 
 
-def check_folds(table: ImageTable, count: int) -> None:
-    """Refuse a table that is not parted in as many folds.
+def check_folds(table: ImageTable, count: int, where: Path) -> None:
+    """Refuse a table, in the folder ``where``, that is not parted in as many folds.
 
     Raises:
         DataError: with the command that parts it.
@@ -36,7 +36,7 @@ def check_folds(table: ImageTable, count: int) -> None:
     found = folds.nunique()
     if found != count:
         raise DataError(
-            f"{table.root}: the image table must have its training images in {count} folds; it has {found}. Ingest "
+            f"{where}: the image table must have its training images in {count} folds; it has {found}. Ingest "
             f"again with --folds {count} --replace."
         )
 

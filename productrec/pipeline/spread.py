@@ -58,7 +58,7 @@ def train_spread(
         raise RecipeError("--folds: must be given without --seeds, which is another experiment.")
     spread = spread_folds(recipe, folds) if folds else spread_seeds(recipe, seeds)
     if folds:
-        check_folds(load_table(recipe.table, root=recipe.data.images), folds)
+        check_folds(load_table(recipe.table, root=recipe.data.images), folds, recipe.table)
     models = list_spread(spread)
     numbers = range(folds or seeds) if only is None else only
     beyond = [number for number in numbers if not 0 <= number < (folds or seeds)]

@@ -86,7 +86,11 @@ def test_members_have_their_own_folds(parted, place, productrec):
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (("--folds", "3"), 3, "must have its training images in 3 folds; it has 2. Ingest again with --folds 3"),
+        (
+            ("--folds", "3"),
+            3,
+            "data/tiny: the image table must have its training images in 3 folds; it has 2. Ingest again with --folds 3",
+        ),
         (("--folds", "1"), 2, "must be at least 2"),
         (("--folds", "2", "--only", "2"), 2, "must name some of 0 to 1; got 2"),
         (("--folds", "2", "--seeds", "2"), 2, "goes without --folds"),
