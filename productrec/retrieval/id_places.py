@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 _PLACE = np.dtype([("hash", "<u8"), ("row", "<u4")])
-PLACE_BYTES = _PLACE.itemsize
+PLACE_BYTES = _PLACE.itemsize + np.dtype(np.int64).itemsize  # a row, the ids themselves left out
 
 
 def write_places(path: Path, ids: Sequence[str]) -> None:
@@ -34,16 +34,20 @@ def find_places(path: Path, ids: Sequence[str]) -> np.ndarray:
 def write_names(path: Path, ends: Path, ids: Sequence[str]) -> None:
     """Write image ids one after the other, and where each ends."""
     names = [image_id.encode("utf-8", "surrogatepass") for image_id in ids]
-    np.save(path, np.frombuffer(b"".join(names), np.uint8))
+    path.write_bytes(b"".join(names))
     np.save(ends, np.cumsum([len(name) for name in names], dtype=np.int64))
 
 
 def read_names(path: Path, ends: Path, rows: np.ndarray) -> list[str]:
     """Image ids of rows (N,), as `write_names` wrote them."""
-    names, stops = np.load(path, mmap_mode="r"), np.load(ends, mmap_mode="r")
-    starts = [int(stops[row - 1]) if row else 0 for row in rows.tolist()]
-    spans = zip(starts, stops[rows].tolist(), strict=True)
-    return [names[start:stop].tobytes().decode("utf-8", "surrogatepass") for start, stop in spans]
+    stops = np.load(ends, mmap_mode="r")
+    names = []
+    with path.open("rb") as file:
+        for row in rows.tolist():
+            start = int(stops[row - 1]) if row else 0
+            file.seek(start)
+            names.append(file.read(int(stops[row]) - start).decode("utf-8", "surrogatepass"))
+    return names
 
 
 def _hash(ids: Sequence[str]) -> np.ndarray:

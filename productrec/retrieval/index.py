@@ -32,7 +32,7 @@ from productrec.runtime import measure_free_memory
 
 INDEX_KIND = "index"
 _ROWS, _DIGESTS, _STRUCTURE, _PLACES = "index.faiss", "index.blocks", "structure.faiss", "places.npy"
-_NAMES, _NAME_ENDS = "names.npy", "name_ends.npy"
+_NAMES, _NAME_ENDS = "names.bin", "name_ends.npy"
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _build(folder: Path, wanted: Wanted, recall: float, notes: dict[str, Any]) -
 
 
 def count_index_bytes(rows: int, dim: int) -> int:
-    """Bytes of the arrays of an index: embeddings, labels, places of ids, and, of many rows, the codes of lists."""
+    """Bytes of the arrays of an index: embeddings, labels, places and ends of ids, and, of many rows, the codes of lists."""
     codes = count_codes(dim) // 2 + np.dtype(np.int64).itemsize if rows > EXACT_UP_TO else 0
     return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize + PLACE_BYTES + codes)
 

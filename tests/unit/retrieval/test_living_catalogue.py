@@ -104,9 +104,9 @@ def test_ids_are_found_without_their_file_too(tmp_path):
 
 def test_rows_tell_their_ids_before_and_after_growing_and_without_their_file(tmp_path):
     names = ["a.jpg", "ä/ö 1.png", "", "x" * 300, "\udcff.jpg"]
-    write_names(tmp_path / "names.npy", tmp_path / "ends.npy", names)
+    write_names(tmp_path / "names.bin", tmp_path / "ends.npy", names)
     rows = np.array([4, 0, 3, 2, 1, 0])
-    assert read_names(tmp_path / "names.npy", tmp_path / "ends.npy", rows) == [names[row] for row in rows]
+    assert read_names(tmp_path / "names.bin", tmp_path / "ends.npy", rows) == [names[row] for row in rows]
 
     build(tmp_path / "plain")
     catalogue = Catalogue(tmp_path / "plain")
@@ -115,7 +115,7 @@ def test_rows_tell_their_ids_before_and_after_growing_and_without_their_file(tmp
     assert catalogue.get_ids(rows) == ["new1", "i3", "new0", "i59", "i0"]
     folder = tmp_path / "plain"
     manifest = json.loads((folder / "manifest.json").read_text())
-    for name in ("names.npy", "name_ends.npy"):  # as of an index of before
+    for name in ("names.bin", "name_ends.npy"):  # as of an index of before
         (folder / name).unlink()
         del manifest["files"][name]
     (folder / "manifest.json").write_text(json.dumps(manifest))
