@@ -156,7 +156,7 @@ def _build(folder: Path, wanted: Wanted, recall: float, notes: dict[str, Any]) -
 
 
 def count_index_bytes(rows: int, dim: int) -> int:
-    """Bytes of the arrays of an index: embeddings, labels, places and ends of ids, and, of many rows, the codes of lists."""
+    """Bytes of an index's arrays: embeddings, labels, places and ends of ids, and, of many rows, codes of lists."""
     codes = count_codes(dim) // 2 + np.dtype(np.int64).itemsize if rows > EXACT_UP_TO else 0
     return rows * (dim * np.dtype(np.float32).itemsize + np.dtype(np.int64).itemsize + PLACE_BYTES + codes)
 

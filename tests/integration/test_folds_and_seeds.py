@@ -89,7 +89,7 @@ def test_members_have_their_own_folds(parted, place, productrec):
         (
             ("--folds", "3"),
             3,
-            "data/tiny: the image table must have its training images in 3 folds; it has 2. Ingest again with --folds 3",
+            "data/tiny: the image table must have its training images in 3 folds; it has 2. Ingest again",
         ),
         (("--folds", "1"), 2, "must be at least 2"),
         (("--folds", "2", "--only", "2"), 2, "must name some of 0 to 1; got 2"),
