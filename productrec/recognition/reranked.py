@@ -94,23 +94,29 @@ def build_reranker(
     categories: Sequence[int] | None,
     *,
     depth: int,
+    grown_count: int = 0,
 ) -> Reranker:
     """Make a method ready for a gallery.
 
     Args:
         method: an expansion brings prototypes of its own, any other leaves these as they are.
         gallery: (M, D) float32, unit rows.
-        labels: (M,) class position of each row, -1 where it is none; those beyond ``categories`` were grown.
+        labels: (M,) class position of each row, -1 where it is none.
         prototypes: (C, D) of the gallery as it is.
-        categories: (C,) of the classes, or fewer, where classes were grown; None where all are of one.
+        categories: of the classes but those that were grown; None where all are of one.
         depth: neighbours of each query.
+        grown_count: the last of the C classes, that the classifier was not fitted with.
 
     Raises:
         ArtifactError: see `prepare_reranking`.
     """
     ready = prepare_reranking(method, gallery, labels)
     if isinstance(method, Expansion):
-        prototypes = build_prototypes(ready.new_gallery, labels, len(prototypes), categories=categories)
+        new, known_count = ready.new_gallery, len(prototypes) - grown_count
+        is_known = np.asarray(labels) < known_count
+        known = build_prototypes(new, np.where(is_known, labels, -1), known_count, categories=categories)
+        grown = build_prototypes(new, np.where(is_known, -1, labels - known_count), grown_count, shrinkage=0.0)
+        prototypes = np.concatenate([known, grown.reshape(grown_count, new.shape[1])])
     return Reranker(ready, np.asarray(labels, dtype=np.int64), prototypes, depth)
 
 

@@ -44,7 +44,7 @@ class Whitening(Expansion):
 
 
 class Whitener(NamedTuple):
-    """``mean`` (D,), ``components`` (P, D) orthonormal, ``scales`` (P,), all float64; without scales nothing changes."""
+    """``mean`` (D,), ``components`` (P, D) orthonormal, ``scales`` (P,), all float64; no scales: nothing changes."""
 
     mean: np.ndarray
     components: np.ndarray
@@ -64,7 +64,8 @@ def fit_whitener(gallery: np.ndarray, *, dimensions: int | None, ridge: float) -
     # Rows of float32 are told apart to about 1e-7, so that a variance below its square is none.
     varies = values > max(1e-14, values[0] * width * np.finfo(np.float64).eps)
     kept = min(int(varies.sum()), width if dimensions is None else dimensions)
-    return Whitener(mean, np.ascontiguousarray(vectors[:, :kept].T), 1 / np.sqrt(values[:kept] + ridge))
+    scales = np.asarray(1 / np.sqrt(values[:kept] + ridge))
+    return Whitener(np.asarray(mean), np.ascontiguousarray(vectors[:, :kept].T), scales)
 
 
 def whiten(embeddings: np.ndarray, whitener: Whitener) -> np.ndarray:
