@@ -11,9 +11,15 @@ from productrec.assembly.evidence import SplitEvidence
 from productrec.assembly.out_of_fold import draw_evidence
 from productrec.console import warn
 from productrec.errors import ArtifactError
+from productrec.recipe import Recipe
 from productrec.recognition.classifier import RERANKED, Classifier, Evidence, compute_parts
 from productrec.recognition.reranked import KeptReranking, Reranker, answer_reranked, build_reranker
 from productrec.retrieval.reranking.declared import Reranking
+
+
+def get_rerankings(recipe: Recipe) -> tuple[Reranking, ...]:
+    """The methods that a fit tries."""
+    return tuple(method for method in recipe.predict.reranking if isinstance(method, Reranking))
 
 
 class Gallery(NamedTuple):

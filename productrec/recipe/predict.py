@@ -7,9 +7,7 @@ from typing import Any, Literal
 from pydantic import SerializeAsAny, field_validator
 
 from productrec.data.view_presets import PRESETS
-from productrec.retrieval.reranking.catalogue import list_rerankings
-from productrec.retrieval.reranking.declared import Reranking
-from productrec.settings.choices import check_name, read_choice
+from productrec.settings.choices import Choice, check_name, read_choice
 from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
 
 NONE = "none"
@@ -50,7 +48,7 @@ class PredictSettings(Settings):
         "what speaks in the answer: the head, the vote of neighbours, the class prototypes",
         min_length=1,
     )
-    reranking: tuple[SerializeAsAny[Reranking], ...] = setting(
+    reranking: tuple[SerializeAsAny[Choice], ...] = setting(
         (),
         "re-rankings (docs/reranking.md) that a fit tries, of which the best stays where it surely gains: names, or "
         "{name: whitening, dimensions: 64} for other settings; none for none",
@@ -61,10 +59,13 @@ class PredictSettings(Settings):
 
     @field_validator("reranking", mode="before")
     @classmethod
-    def _choose_reranking(cls, value: Any) -> tuple[Reranking, ...]:
-        known = list_rerankings()
-        if value is None or value == NONE:
+    def _choose_reranking(cls, value: Any) -> tuple[Choice, ...]:
+        if value in (None, NONE, (), []):
             return ()
+        # Methods are declared beside what they compute with; `productrec --help` asks for none.
+        from productrec.retrieval.reranking.catalogue import list_rerankings
+
+        known = list_rerankings()
         listed = list(value) if isinstance(value, list | tuple) else [value]
         chosen = [read_choice(one, known.get, known, default="") for one in listed]
         for place, method in enumerate(chosen):

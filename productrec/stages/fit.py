@@ -20,7 +20,7 @@ from productrec.assembly.evidence import (
     number_categories,
 )
 from productrec.assembly.out_of_fold import find_out_of_fold
-from productrec.assembly.reranked import Gallery, list_candidates
+from productrec.assembly.reranked import Gallery, get_rerankings, list_candidates
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.console import say, warn
@@ -74,7 +74,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         "competition": [contract.metric, contract.metric_k],
         "trained_on": list(trained.recipe["train"]["splits"]),
     }
-    methods = recipe.predict.reranking
+    methods = get_rerankings(recipe)
     if methods:
         settings["reranking"] = [method.model_dump(mode="json") for method in methods]
     if validation is not None:

@@ -18,7 +18,7 @@ from productrec.assembly.out_of_fold import (
     load_fold,
     load_rest,
 )
-from productrec.assembly.reranked import Gallery, answer_block, list_candidates, prepare_reranker
+from productrec.assembly.reranked import Gallery, answer_block, get_rerankings, list_candidates, prepare_reranker
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
@@ -85,7 +85,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         "neighbours": recipe.predict.neighbours,
         "competition": [contract.metric, contract.metric_k],
     }
-    methods = recipe.predict.reranking
+    methods = get_rerankings(recipe)
     if methods:
         settings["reranking"] = [method.model_dump(mode="json") for method in methods]
     out = get_out_of_fold_folder(folds, model)
