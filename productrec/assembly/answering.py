@@ -23,6 +23,7 @@ from productrec.recognition.classifier_file import SavedClassifier, load_classif
 from productrec.recognition.grown import fuse_grown
 from productrec.recognition.open_set import believe
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
+from productrec.recognition.reranked import Reranker, build_reranker
 from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
@@ -63,8 +64,23 @@ class KnownClasses:
 
 
 @dataclass(frozen=True)
+class LivingReranker:
+    """A kept re-ranking, ready for the ``rows`` (M,), ascending, that a catalogue holds now."""
+
+    rows: np.ndarray
+    reranker: Reranker
+
+    def rerank(self, evidence: Evidence, embeddings: np.ndarray, rows: np.ndarray) -> Evidence:
+        """As `Reranker.rerank`; ``rows`` (Q, K) are the catalogue's."""
+        return self.reranker.rerank(evidence, embeddings, np.searchsorted(self.rows, rows))
+
+
+@dataclass(frozen=True)
 class ReadyRun:
-    """A run ready to answer through its recipe's views; ``way``: how it answers, in words."""
+    """A run ready to answer through its recipe's views.
+
+    ``way``: how it answers, in words; ``living``: None where no re-ranking was kept.
+    """
 
     run: Path
     recipe: Recipe
@@ -74,12 +90,14 @@ class ReadyRun:
     saved: SavedClassifier | None
     way: str
     known: KnownClasses
+    living: LivingReranker | None = None
 
     def refresh(self) -> ReadyRun:
         """The run with what other processes have grown or removed since; itself where there was nothing."""
         if self.catalogue is None or not self.catalogue.refresh():
             return self
-        return replace(self, known=_gather_classes(self.checkpoint, self.catalogue, self.saved))
+        known = _gather_classes(self.checkpoint, self.catalogue, self.saved)
+        return replace(self, known=known, living=_prepare_living(self.checkpoint, self.catalogue, self.saved, known))
 
     def answer(self, photos: Images, *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
         """Answer for photos, batch by batch; ``neighbours``: how many are to be named at least."""
@@ -102,26 +120,25 @@ class ReadyRun:
             return compute_softmax(logits), nothing.astype(np.int64), nothing.astype(np.float32), None
         side_px = int(self.checkpoint.recipe["train"]["side_px"])
         queries = EmbeddingSet(ids, embeddings, logits, [], [], self.checkpoint.weights_digest, {}, "", side_px)
-        rows, similarities = self.catalogue.search(queries, max(self.saved.classifier.vote.k, neighbours))
+        depth = 0 if self.saved.reranked is None else self.saved.reranked.depth
+        rows, similarities = self.catalogue.search(queries, max(self.saved.classifier.vote.k, depth, neighbours))
         evidence = Evidence(
             logits,
             self.known.positions[self.catalogue.get_classes(rows)],
             similarities,
             compare_prototypes(embeddings, self.known.prototypes),
-            self._order_categories(),
+            _order_categories(self.checkpoint, self.saved),
         )
-        grown_count = len(self.known.keys) - logits.shape[1]
-        fused = fuse_grown(evidence, self.saved.classifier, grown_count=grown_count, is_removed=self.known.is_removed)
+        grown = {"grown_count": len(self.known.keys) - logits.shape[1], "is_removed": self.known.is_removed}
+        fused = fuse_grown(evidence, self.saved.classifier, **grown)
         unknown = self.saved.unknown
+        # Whether a photo is of a known product is told by what the first search found: a re-ranking draws a photo of
+        # an unknown product towards what it is near to.
         believed = None if unknown is None or not rows.shape[1] else believe(evidence, fused, unknown)
+        if self.saved.reranked is not None and self.living is not None:
+            seen = self.living.rerank(evidence, embeddings, rows)
+            fused = fuse_grown(seen, self.saved.reranked.classifier, **grown)
         return fused, rows, similarities, believed
-
-    def _order_categories(self) -> list[int] | None:
-        assert self.saved is not None
-        if self.saved.categories is None:
-            return None
-        order = ClassOrder(self.saved.keys).positions_of(self.checkpoint.class_keys)
-        return [self.saved.categories[position] for position in order]
 
 
 def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
@@ -135,6 +152,7 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)
     catalogue, saved, way = _load_neighbours(run, recipe, checkpoint)
+    known = _gather_classes(checkpoint, catalogue, saved)
     return ReadyRun(
         run=run,
         recipe=recipe,
@@ -149,7 +167,8 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         catalogue=catalogue,
         saved=saved,
         way=way,
-        known=_gather_classes(checkpoint, catalogue, saved),
+        known=known,
+        living=_prepare_living(checkpoint, catalogue, saved, known),
     )
 
 
@@ -170,6 +189,33 @@ def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: 
         np.concatenate([known, more.reshape(len(grown), known.shape[1])]),
         np.isin(keys, list(catalogue.removed)),
     )
+
+
+def _prepare_living(
+    checkpoint: Checkpoint, catalogue: Catalogue | None, saved: SavedClassifier | None, known: KnownClasses
+) -> LivingReranker | None:
+    """The kept re-ranking, ready for what the catalogue holds; None where none was kept, or all rows are gone."""
+    if catalogue is None or saved is None or saved.reranked is None or not len(catalogue):
+        return None
+    rows = catalogue.list_alive()
+    reranker = build_reranker(
+        saved.reranked.method,
+        catalogue.get_embeddings(rows),
+        known.positions[catalogue.get_classes(rows)],
+        known.prototypes,
+        _order_categories(checkpoint, saved),
+        depth=saved.reranked.depth,
+        grown_count=len(known.keys) - len(checkpoint.class_keys),
+    )
+    return LivingReranker(rows, reranker)
+
+
+def _order_categories(checkpoint: Checkpoint, saved: SavedClassifier) -> list[int] | None:
+    """A number for the category of each of the checkpoint's classes; None where all are of one."""
+    if saved.categories is None:
+        return None
+    order = ClassOrder(saved.keys).positions_of(checkpoint.class_keys)
+    return [saved.categories[position] for position in order]
 
 
 def _load_neighbours(
@@ -193,7 +239,7 @@ def _load_neighbours(
     fitted = {"val": "as fitted on validation", "out of fold": "as fitted out of fold"}.get(
         str(saved.fitted.get("on")), "by default"
     )
-    way = f"{saved.classifier.tell()}, {fitted}, through the views {views}"
+    way = f"{saved.tell()}, {fitted}, through the views {views}"
     catalogue = Catalogue(gallery)
     if changed := catalogue.describe_changes():
         way += f"; the catalogue has changed since: {changed}"

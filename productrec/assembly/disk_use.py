@@ -5,7 +5,7 @@ from __future__ import annotations
 from productrec.assembly.embedding_requests import add_plain, list_requests
 from productrec.data.table import ImageTable
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import PARTS
+from productrec.recognition.classifier import PARTS, RERANKED
 from productrec.recognition.probabilities import count_probabilities_bytes
 from productrec.retrieval.embedding_set import count_set_bytes
 from productrec.retrieval.index import count_index_bytes
@@ -44,7 +44,8 @@ def count_search_bytes(recipe: Recipe, table: ImageTable) -> int:
 
 def count_prediction_bytes(recipe: Recipe, table: ImageTable, class_count: int) -> int:
     """Class probabilities of one run, of images that cannot be read as well."""
-    parts = len(PARTS) if recipe.predict.keep_parts else 1
+    known = [part for part in PARTS if part != RERANKED or recipe.predict.reranking]
+    parts = len(known) if recipe.predict.keep_parts else 1
     return len({"plain", recipe.predict.tta}) * parts * count_ensemble_bytes(table, class_count)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,13 +30,15 @@ _NEVER = 30.0  # by how much the logit of a class that a head does not know is b
 class SplitEvidence:
     """The embedded images of a split and what is known of them, to be taken in blocks: all of it may fill the memory.
 
-    ``ids``: (N,); ``queries``: their embeddings and logits, memory maps; ``classes`` and ``similarities``: (N, K) of
-    their neighbours; ``prototypes``: (C, D); ``categories``: (C,) or None; ``columns``: position of each of the logits'
-    classes among the C, None where they are these; ``inputs``: fingerprints of what says so.
+    ``ids``: (N,); ``queries``: their embeddings and logits, memory maps; ``rows``: (N, K) of the gallery, their
+    neighbours, with ``classes`` and ``similarities`` (N, K); ``prototypes``: (C, D); ``categories``: (C,) or None;
+    ``columns``: position of each of the logits' classes among the C, None where they are these; ``inputs``:
+    fingerprints of what says so.
     """
 
     ids: list[str]
     queries: EmbeddingSet
+    rows: np.ndarray
     classes: np.ndarray
     similarities: np.ndarray
     prototypes: np.ndarray
@@ -110,6 +113,7 @@ def load_evidence(
     return SplitEvidence(
         queries.ids,
         queries,
+        neighbours.rows,
         ClassOrder(list(class_ids)).positions_of(neighbours.labels),
         neighbours.similarities,
         prototypes,
@@ -131,6 +135,12 @@ def number_categories(table: ImageTable, class_ids: Sequence[int]) -> list[int] 
     named = [path if isinstance(path := paths.get(class_id), str) else "" for class_id in class_ids]
     numbers = {path: number for number, path in enumerate(dict.fromkeys(named))}
     return [numbers[path] for path in named] if 1 < len(numbers) < len(named) else None
+
+
+def get_grids(recipe: Recipe) -> dict[str, Any]:
+    """What a fit tries, as a recipe says: arguments of `fit_classifier`."""
+    settings = recipe.predict
+    return {"k_grid": settings.k_grid, "power_grid": settings.power_grid, "parts": settings.parts}
 
 
 def build_objective(contract: Contract) -> Objective:

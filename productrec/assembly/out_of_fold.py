@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from productrec.recipe.spread import FOLDS, SEEDS, name_model
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.prototypes import build_prototypes
-from productrec.retrieval.embedding_set import load_embedding_set
+from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
 from productrec.retrieval.engine import search_rows
 
 _OF_OTHERS = ("name", "train.fold", "seed")  # what a fold's run may have otherwise than the run it speaks for
@@ -56,12 +57,13 @@ def load_fold(
     """
     order, categories = ClassOrder(list(class_ids)), number_categories(table, class_ids)
     queries = load_embedding_set(run / "embeddings" / views / name_fold(fold))
-    gallery = load_embedding_set(run / "embeddings" / get_gallery_views(recipe, views) / name_rest(fold))
+    gallery = load_rest(fold, run, recipe, views)
     labels = order.positions_of(get_labels(table, gallery.ids))
     rows, similarities = search_rows(queries.embeddings, gallery.embeddings, recipe.predict.neighbours)
     return SplitEvidence(
         queries.ids,
         queries,
+        rows,
         labels[rows],
         similarities,
         build_prototypes(gallery.embeddings, labels, len(class_ids), categories=categories),
@@ -71,13 +73,27 @@ def load_fold(
     )
 
 
-def draw_evidence(folds: Sequence[SplitEvidence]) -> tuple[Evidence, np.ndarray]:
-    """The evidence that a classifier is fitted on, of all folds, and the rows of its images, fold after fold."""
+def load_rest(fold: int, run: Path, recipe: Recipe, views: str) -> EmbeddingSet:
+    """The gallery of a fold's images: what the run that left it out embedded of all others."""
+    return load_embedding_set(run / "embeddings" / get_gallery_views(recipe, views) / name_rest(fold))
+
+
+def draw_evidence(
+    folds: Sequence[SplitEvidence], take: Callable[[int, np.ndarray], Evidence] | None = None
+) -> tuple[Evidence, np.ndarray]:
+    """The evidence that a classifier is fitted on, of all folds, and the rows of its images, fold after fold.
+
+    Args:
+        folds: of the same classes.
+        take: gives the evidence of some rows of a fold, by its number; None for its own.
+    """
     ends = np.cumsum([len(fold.ids) for fold in folds])
     rows = draw_rows(int(ends[-1]))
     parts = [
-        fold.take(rows[(rows >= end - len(fold.ids)) & (rows < end)] - (end - len(fold.ids)))
-        for fold, end in zip(folds, ends.tolist(), strict=True)
+        (fold.take if take is None else partial(take, number))(
+            rows[(rows >= end - len(fold.ids)) & (rows < end)] - (end - len(fold.ids))
+        )
+        for number, (fold, end) in enumerate(zip(folds, ends.tolist(), strict=True))
     ]
     k = min(part.classes.shape[1] for part in parts)
     joined = Evidence(

@@ -90,8 +90,9 @@ def score_hidden(recipe: Recipe, ensemble: Path, hidden: dict[str, int]) -> dict
     folders = {}
     for run, member in select_runs(recipe).runs.items():
         predictions = run / "predictions"
-        for part in PARTS:
-            folder = predictions / "plain" if part == "fused" else predictions / "plain" / "parts" / part
+        answer = load_probabilities(predictions / "plain" / "test").made["part"]
+        for part in PARTS[: PARTS.index(answer) + 1]:
+            folder = predictions / "plain" if part == answer else predictions / "plain" / "parts" / part
             folders[f"{run.name}: {TITLES[part]}"] = folder / "test"
         folders[f"{run.name}: {TITLES['tta']}"] = predictions / member.predict.tta / "test"
     folders["ensembled"] = ensemble / "test"

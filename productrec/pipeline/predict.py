@@ -14,6 +14,7 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.pipeline.score_table import Predicted
 from productrec.pipeline.select import Selected, check_run, look_through, name_ensemble
 from productrec.recipe import Recipe, save_recipe
+from productrec.recognition.classifier import get_answer
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.classify import Classified, run_classify
@@ -74,7 +75,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
             several = run_recipe_views(folder, recipe, recipe.predict.tta)
             for known, more in zip(ways, (several.validation, several.test), strict=True):
                 if more:
-                    known["tta"] = more["fused"]
+                    known["tta"] = get_answer(more)
         validation[folder.name], test[folder.name] = ways
         if has_foreign_classes(folder, recipe, "val"):
             few = Wanted(draws=0, clustering=False)

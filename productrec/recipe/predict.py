@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import SerializeAsAny, field_validator
 
 from productrec.data.view_presets import PRESETS
-from productrec.settings.choices import check_name
+from productrec.settings.choices import Choice, check_name, read_choice
 from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
+
+NONE = "none"
 
 
 class PredictSettings(Settings):
@@ -46,8 +48,34 @@ class PredictSettings(Settings):
         "what speaks in the answer: the head, the vote of neighbours, the class prototypes",
         min_length=1,
     )
+    reranking: tuple[SerializeAsAny[Choice], ...] = setting(
+        (),
+        "re-rankings (docs/reranking.md) that a fit tries, of which the best stays where it surely gains: names, or "
+        "{name: whitening, dimensions: 64} for other settings; none for none",
+        commands=("train", "predict"),
+    )
     member_weights: dict[str, NonNegative] = setting({}, "weight of each member in the ensemble; 1 where none is given")
     keep_parts: bool = setting(False, "also write the probabilities of head, nearest, vote and prototypes")
+
+    @field_validator("reranking", mode="before")
+    @classmethod
+    def _choose_reranking(cls, value: Any) -> tuple[Choice, ...]:
+        if value in (None, NONE, (), []):
+            return ()
+        # Methods are declared beside what they compute with; `productrec --help` asks for none.
+        from productrec.retrieval.reranking.catalogue import list_rerankings
+
+        known = list_rerankings()
+        listed = list(value) if isinstance(value, list | tuple) else [value]
+        chosen = [read_choice(one, known.get, known, default="") for one in listed]
+        for place, method in enumerate(chosen):
+            if method.depends_on_queries:
+                raise ValueError(
+                    f"must name methods that answer each image by itself; {method.get_name()} looks at others too."
+                )
+            if method in chosen[:place]:
+                raise ValueError(f"must name each method once; got {method.tell()} twice.")
+        return tuple(chosen)
 
     @field_validator("tta", "gallery_tta")
     @classmethod

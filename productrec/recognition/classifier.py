@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -49,7 +49,8 @@ class Parts(NamedTuple):
     fused: np.ndarray
 
 
-PARTS = Parts._fields
+RERANKED = "reranked"  # what the classifier answers where a re-ranking was kept; see `recognition.reranked`
+PARTS = (*Parts._fields, RERANKED)
 # How a person reads them.
 PART_TITLES = {
     "head": "head alone",
@@ -57,7 +58,19 @@ PART_TITLES = {
     "vote": "vote",
     "prototypes": "prototypes",
     "fused": "fused",
+    RERANKED: "re-ranked",
 }
+Way = TypeVar("Way")
+
+
+def name_answer(parts: Container[str]) -> str:
+    """The part that is answered: the last of `PARTS` that is there."""
+    return RERANKED if RERANKED in parts else "fused"
+
+
+def get_answer(parts: Mapping[str, Way]) -> Way:
+    """What stands for the part that is answered."""
+    return parts[name_answer(parts)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
 from productrec.recognition.classifier import Classifier, build_classifier
 from productrec.recognition.open_set import Threshold
+from productrec.recognition.reranked import KeptReranking, build_kept
 
 KIND = "classifier"
 
@@ -24,7 +25,7 @@ class SavedClassifier:
     ``prototypes``: (C, D) float32 in the order of ``keys``, what the classes are known by; ``categories``: (C,) a
     number for each class's category, None where all are of one; ``fitted``: on what and how, empty where nothing could
     be; ``unknown``: from when on an answer is believed, None where that could not be told; ``index``: fingerprint of
-    the index whose neighbours vote.
+    the index whose neighbours vote; ``reranked``: what answers instead, where a re-ranking was kept.
     """
 
     classifier: Classifier
@@ -35,6 +36,11 @@ class SavedClassifier:
     unknown: Threshold | None
     index: str
     fingerprint: str
+    reranked: KeptReranking | None = None
+
+    def tell(self) -> str:
+        """How it answers, in words."""
+        return self.classifier.tell() if self.reranked is None else self.reranked.tell()
 
 
 def save_classifier(
@@ -48,12 +54,14 @@ def save_classifier(
     unknown: Threshold | None,
     inputs: dict[str, str],
     settings: dict[str, Any],
+    reranked: KeptReranking | None = None,
 ) -> None:
     """Write a classifier; arguments as in `SavedClassifier`, ``inputs`` with the fingerprint of the ``index``."""
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings) as temporary:
         values = {
             "classifier": classifier.describe(),
-            "told": classifier.tell(),
+            "told": classifier.tell() if reranked is None else reranked.tell(),
+            "reranked": None if reranked is None else reranked.describe(),
             "fitted": dict(fitted),
             "unknown": None if unknown is None else unknown.describe(),
             "keys": list(keys),
@@ -81,4 +89,5 @@ def load_classifier(folder: Path) -> SavedClassifier:
         unknown=None if values["unknown"] is None else Threshold(**values["unknown"]),
         index=manifest.inputs["index"],
         fingerprint=manifest.fingerprint,
+        reranked=None if values.get("reranked") is None else build_kept(values["reranked"]),
     )

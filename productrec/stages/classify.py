@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.evidence import NO_LABEL, SplitEvidence, get_labels, load_evidence
+from productrec.assembly.evidence import NO_LABEL, SplitEvidence, get_labels, load_evidence, load_gallery
+from productrec.assembly.reranked import Gallery, answer_block, prepare_reranker
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract, load_contract
@@ -19,13 +21,15 @@ from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.metrics.classification import compute_label_ranks
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import PARTS, Classifier, compute_parts
+from productrec.recognition.classifier import PARTS, RERANKED
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.probabilities import KIND, write_probabilities
 from productrec.recognition.scores import Scores, score_ranks
 from productrec.training.run.checkpoint import load_checkpoint
 
 _BLOCK_ROWS = 4096
+
+Answer = Callable[[SplitEvidence, slice | np.ndarray], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,32 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
         for split in ("val", "test")
     }
     scores = {name: Scores(**values) for name, values in saved.fitted.get("scores", {}).items()}
+    answer = _prepare_answering(run, recipe, table, views, class_ids, saved, list(known.values()))
     if not scores and saved.fitted:  # fitted out of fold, so that no validation image had a say
-        scores = _score_known(known["val"], table, class_ids, saved.classifier, contract)
+        scores = _score_known(known["val"], table, class_ids, answer, contract)
     prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
     for split, evidence in known.items():
         if len(table.select([split], usable=False)):
-            _write(run, recipe, table, split, views, evidence, class_ids, saved, prior, scores)
-    return Classified(scores, _score_known(known["test"], table, class_ids, saved.classifier, contract))
+            _write(run, recipe, table, split, views, evidence, class_ids, saved, answer, prior, scores)
+    return Classified(scores, _score_known(known["test"], table, class_ids, answer, contract))
+
+
+def _prepare_answering(
+    run: Path,
+    recipe: Recipe,
+    table: ImageTable,
+    views: str,
+    class_ids: list[int],
+    saved: SavedClassifier,
+    known: Sequence[SplitEvidence | None],
+) -> Answer:
+    """What gives some images of a split their class probabilities, by part; the gallery is re-ranked once for all."""
+    split, reranker = next((one for one in known if one is not None), None), None
+    if saved.reranked is not None and split is not None:
+        rows = load_gallery(run, recipe, views)
+        gallery = Gallery(rows.embeddings, ClassOrder(class_ids).positions_of(get_labels(table, rows.ids)))
+        reranker = prepare_reranker(saved.reranked.method, split, gallery, depth=saved.reranked.depth)
+    return partial(answer_block, classifier=saved.classifier, kept=saved.reranked, reranker=reranker)
 
 
 def _score(
@@ -76,24 +99,23 @@ def _score(
     rows: np.ndarray,
     labels: np.ndarray,
     class_ids: list[int],
-    classifier: Classifier,
+    answer: Answer,
     contract: Contract,
 ) -> dict[str, Scores]:
     """Scores on images at ``rows`` (N,) by every part, for their class ids (N,)."""
-    ranks: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
+    ranks: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(labels), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        parts = compute_parts(images.take(rows[block]), classifier)
-        for name in PARTS:
-            ranks[name].append(compute_label_ranks(getattr(parts, name), np.array(class_ids), labels[block]))
-    return {name: score_ranks(np.concatenate(ranks[name]), metric_k=contract.metric_k) for name in PARTS}
+        for name, part in answer(images, rows[block]).items():
+            ranks.setdefault(name, []).append(compute_label_ranks(part, np.array(class_ids), labels[block]))
+    return {name: score_ranks(np.concatenate(seen), metric_k=contract.metric_k) for name, seen in ranks.items()}
 
 
 def _score_known(
     images: SplitEvidence | None,
     table: ImageTable,
     class_ids: list[int],
-    classifier: Classifier,
+    answer: Answer,
     contract: Contract,
 ) -> dict[str, Scores]:
     """Scores on those whose labels are known of images that nothing was fitted on; none where the head knows none."""
@@ -103,7 +125,7 @@ def _score_known(
     known = np.flatnonzero(labels != NO_LABEL)
     if not np.isin(labels[known], class_ids).any():
         return {}
-    return _score(images, known, labels[known], class_ids, classifier, contract)
+    return _score(images, known, labels[known], class_ids, answer, contract)
 
 
 def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
@@ -123,6 +145,7 @@ def _write(
     known: SplitEvidence | None,
     class_ids: list[int],
     saved: SavedClassifier,
+    answer: Answer,
     prior: np.ndarray,
     scores: dict[str, Scores],
 ) -> None:
@@ -131,13 +154,16 @@ def _write(
     known_ids = known.ids if known else []
     fallback = sorted(set(ids) - set(known_ids))
     inputs = {"table": table.fingerprint, "classifier": saved.fingerprint} | (known.inputs if known else {})
-    folders = {"fused": run / "predictions" / views / split}
+    final = "fused" if saved.reranked is None else RERANKED
+    folders = {final: run / "predictions" / views / split}
     if recipe.predict.keep_parts:
-        folders |= {part: run / "predictions" / views / "parts" / part / split for part in PARTS if part != "fused"}
+        others = [part for part in PARTS if part not in (final, RERANKED)]
+        folders |= {part: run / "predictions" / views / "parts" / part / split for part in others}
     written: dict[str, np.ndarray] = {}
     with ExitStack() as stack:
         for part, folder in folders.items():
-            settings = {"part": part, "classifier": saved.classifier.describe(), "views": views, "split": split}
+            how = saved.reranked if part == RERANKED and saved.reranked else saved.classifier
+            settings = {"part": part, "classifier": how.describe(), "views": views, "split": split}
             if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
                 continue
             writing = write_probabilities(
@@ -155,7 +181,7 @@ def _write(
             )
             written[part] = stack.enter_context(writing)
         if written:
-            _fill(written, ids, known, saved.classifier, prior)
+            _fill(written, ids, known, answer, prior)
     if fallback and split == "test":
         warn(f"{len(fallback)} {split} images cannot be read (first: {fallback[0]}); they get the class prior.")
 
@@ -164,7 +190,7 @@ def _fill(
     written: dict[str, np.ndarray],
     ids: Sequence[str],
     known: SplitEvidence | None,
-    classifier: Classifier,
+    answer: Answer,
     prior: np.ndarray,
 ) -> None:
     """Fill the class probabilities (N, C) of each part: block by block, and the prior where nothing is known."""
@@ -177,6 +203,6 @@ def _fill(
     if known is None:
         return
     for start in range(0, len(rows), _BLOCK_ROWS):
-        parts = compute_parts(known.take(slice(start, start + _BLOCK_ROWS)), classifier)
+        parts = answer(known, slice(start, start + _BLOCK_ROWS))
         for part, values in written.items():
-            values[rows[start : start + _BLOCK_ROWS]] = getattr(parts, part)
+            values[rows[start : start + _BLOCK_ROWS]] = parts[part]

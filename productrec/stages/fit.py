@@ -13,18 +13,21 @@ from productrec.assembly.evidence import (
     build_objective,
     draw_rows,
     get_gallery_views,
+    get_grids,
     get_labels,
     load_evidence,
     load_gallery,
     number_categories,
 )
 from productrec.assembly.out_of_fold import find_out_of_fold
+from productrec.assembly.reranked import Gallery, get_rerankings, list_candidates
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.console import say, warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.recipe import Recipe
+from productrec.recognition.choosing_reranking import choose_reranking, score_reranked
 from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
@@ -60,7 +63,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     positions = ClassOrder(class_ids).positions_of(get_labels(table, gallery.ids))
     prototypes = build_prototypes(gallery.embeddings, positions, len(class_ids), categories=categories)
     validation = load_evidence(run, table, views, "val", class_ids, prototypes, categories)
-    classifier, fitted, unknown = UNFITTED, dict[str, Any](), None
+    classifier, fitted, unknown, reranked = UNFITTED, dict[str, Any](), None, None
     inputs = {"index": load_manifest(run / "index" / get_gallery_views(recipe, views), kind=INDEX_KIND).fingerprint}
     inputs |= {"weights": trained.weights_digest, "table": table.fingerprint}
     settings = {
@@ -71,6 +74,9 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         "competition": [contract.metric, contract.metric_k],
         "trained_on": list(trained.recipe["train"]["splits"]),
     }
+    methods = get_rerankings(recipe)
+    if methods:
+        settings["reranking"] = [method.model_dump(mode="json") for method in methods]
     if validation is not None:
         inputs |= {f"val {name}": print_ for name, print_ in validation.inputs.items()}
     folder = run / "classifier" / views
@@ -83,6 +89,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     if beside is not None:
         classifier, unknown = beside.classifier, beside.unknown
         fitted = {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")}
+        reranked = beside.reranked if beside.reranked and beside.reranked.method in methods else None
     elif reason or validation is None:
         classifier = _restrict(UNFITTED, recipe)
         warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
@@ -90,20 +97,18 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         rows = draw_rows(len(validation.ids))
         known = ClassOrder(class_ids).positions_of(get_labels(table, validation.ids))
         evidence, labels = validation.take(rows), known[rows]
-        done = fit_classifier(
-            evidence,
-            labels,
-            build_objective(contract),
-            k_grid=recipe.predict.k_grid,
-            power_grid=recipe.predict.power_grid,
-            parts=recipe.predict.parts,
-        )
-        classifier = done.classifier
+        objective, how = build_objective(contract), get_grids(recipe)
+        done = fit_classifier(evidence, labels, objective, **how)
+        candidates = list_candidates(methods, [(validation, Gallery(gallery.embeddings, positions))])
+        tried = choose_reranking(done, candidates, labels, objective, **how)
+        classifier, reranked = done.classifier, tried.kept
         unknown = fit_threshold(evidence, labels, classifier)
         scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
-        fitted = {"on": "val", "images": len(labels), "steps": [step.describe() for step in done.steps]}
+        scores |= score_reranked(tried, metric_k=contract.metric_k)
+        steps = [step.describe() for step in (*done.steps, *tried.steps)]
+        fitted = {"on": "val", "images": len(labels), "steps": steps}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
-    say(f"{run.name}, {views} views: {classifier.tell()}{_tell_steps(fitted.get('steps', []))}")
+    say(f"{run.name}, {views} views: {(reranked or classifier).tell()}{_tell_steps(fitted.get('steps', []))}")
     save_classifier(
         folder,
         classifier,
@@ -114,6 +119,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         unknown=unknown,
         inputs=inputs,
         settings=settings,
+        reranked=reranked,
     )
 
 

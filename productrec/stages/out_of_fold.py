@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,15 +10,23 @@ import numpy as np
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.embedding_requests import EmbeddingRequest, name_fold, name_rest
-from productrec.assembly.evidence import build_objective, get_gallery_views, get_labels
-from productrec.assembly.out_of_fold import describe_model, draw_evidence, get_out_of_fold_folder, load_fold
+from productrec.assembly.evidence import build_objective, get_gallery_views, get_grids, get_labels
+from productrec.assembly.out_of_fold import (
+    describe_model,
+    draw_evidence,
+    get_out_of_fold_folder,
+    load_fold,
+    load_rest,
+)
+from productrec.assembly.reranked import Gallery, answer_block, get_rerankings, list_candidates, prepare_reranker
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import compute_parts
+from productrec.recognition.choosing_reranking import choose_reranking, score_reranked
+from productrec.recognition.classifier import get_answer, name_answer
 from productrec.recognition.classifier_file import KIND, load_classifier, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
 from productrec.recognition.open_set import fit_threshold
@@ -77,6 +85,9 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         "neighbours": recipe.predict.neighbours,
         "competition": [contract.metric, contract.metric_k],
     }
+    methods = get_rerankings(recipe)
+    if methods:
+        settings["reranking"] = [method.model_dump(mode="json") for method in methods]
     out = get_out_of_fold_folder(folds, model)
     folder, predictions = out / "classifier" / views, out / "predictions" / views / "train"
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings) and predictions.exists():
@@ -85,22 +96,18 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
     seen = [image_id for fold in found for image_id in fold.ids]
     labels = ClassOrder(class_ids).positions_of(get_labels(table, seen))
     evidence, rows = draw_evidence(found)
-    fitted = fit_classifier(
-        evidence,
-        labels[rows],
-        build_objective(contract),
-        k_grid=recipe.predict.k_grid,
-        power_grid=recipe.predict.power_grid,
-        parts=recipe.predict.parts,
-        groups=_group(seen, table)[rows].tolist(),
-    )
+    objective, how = build_objective(contract), get_grids(recipe) | {"groups": _group(seen, table)[rows].tolist()}
+    fitted = fit_classifier(evidence, labels[rows], objective, **how)
+    searched = list(zip(found, _load_galleries(runs, table, views, class_ids) if methods else [], strict=False))
+    tried = choose_reranking(fitted, list_candidates(methods, searched), labels[rows], objective, **how)
     scores = score_fitted(fitted, evidence, labels[rows], metric_k=contract.metric_k)
+    scores |= score_reranked(tried, metric_k=contract.metric_k)
     keys = get_class_keys(table, class_ids)
     told = {
         "on": "out of fold",
         "images": len(rows),
         "folds": len(runs),
-        "steps": [step.describe() for step in fitted.steps],
+        "steps": [step.describe() for step in (*fitted.steps, *tried.steps)],
     }
     ids = table.select(["train"])["image_id"].tolist()
     place = {image_id: row for row, image_id in enumerate(ids)}
@@ -111,7 +118,13 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         class_ids=class_ids,
         names=table.get_class_names(class_ids),
         fallback=sorted(set(ids) - set(seen)),
-        made={"run": str(folds), "model": model, "views": views, "classifier": fitted.classifier.describe()},
+        made={
+            "run": str(folds),
+            "model": model,
+            "views": views,
+            "part": name_answer(scores),
+            "classifier": (tried.kept or fitted.classifier).describe(),
+        },
         inputs=inputs,
         settings={**settings, "split": "train"},
         keys=keys,
@@ -120,11 +133,14 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
     )
     with writing as values:
         values[:] = prior
-        for fold in found:
+        for number, fold in enumerate(found):
+            reranker = None
+            if tried.kept is not None:
+                reranker = prepare_reranker(tried.kept.method, *searched[number], depth=tried.kept.depth)
             for start in range(0, len(fold.ids), _BLOCK_ROWS):
                 block = slice(start, start + _BLOCK_ROWS)
                 at = [place[image_id] for image_id in fold.ids[block]]
-                values[at] = compute_parts(fold.take(block), fitted.classifier).fused
+                values[at] = get_answer(answer_block(fold, block, fitted.classifier, tried.kept, reranker))
     save_classifier(
         folder,
         fitted.classifier,
@@ -135,8 +151,18 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         unknown=fit_threshold(evidence, labels[rows], fitted.classifier),
         inputs=inputs,
         settings=settings,
+        reranked=tried.kept,
     )
     return OutOfFold(predictions, scores)
+
+
+def _load_galleries(
+    runs: Mapping[int, tuple[Path, Recipe]], table: ImageTable, views: str, class_ids: list[int]
+) -> Iterator[Gallery]:
+    """What the images of each fold were searched in."""
+    for fold, (run, recipe) in runs.items():
+        rest = load_rest(fold, run, recipe, views)
+        yield Gallery(rest.embeddings, ClassOrder(class_ids).positions_of(get_labels(table, rest.ids)))
 
 
 def _group(ids: list[str], table: ImageTable) -> np.ndarray:

@@ -433,3 +433,33 @@ def test_a_table_is_named_by_its_source_so_that_recipes_share_it(source: str, ta
     assert build_recipe({"name": "alone"}).table == Path("data/alone")
     named = build_recipe({"name": "first", "data": {"source": source, "table": "there"}})
     assert named.table == Path("there")
+
+
+def test_re_rankings_are_names_or_names_with_settings_and_come_back_as_they_were(write):
+    path = write("predict: {reranking: [label_aware, {name: whitening, dimensions: 64}]}")
+    recipe = load_recipe(path)
+    assert [method.tell() for method in recipe.predict.reranking] == ["label_aware", "whitening(dimensions=64)"]
+    again = load_recipe(write(save_recipe(recipe), "again.yaml"))
+    assert again.predict.reranking == recipe.predict.reranking
+    assert select_settings(recipe, "predictions")["predict.reranking"][1]["dimensions"] == 64
+    assert [method.tell() for method in load_recipe(path, ["predict.reranking=diffusion"]).predict.reranking] == [
+        "diffusion"
+    ]
+    assert load_recipe(path, ["predict.reranking=none"]).predict.reranking == ()
+    assert load_recipe(path, ["predict.reranking=[]"]).predict.reranking == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[difusion]", "Did you mean diffusion?"),
+        ("[3]", "must be one of"),
+        ("{k: 3}", "must be one of"),
+        ("k_reciprocal", "k_reciprocal looks at others too"),
+        ("[whitening, whitening]", "whitening twice"),
+        ("{name: diffusion, k: 0}", "diffusion: k: input should be greater than or equal to 1"),
+    ],
+)
+def test_re_rankings_that_cannot_be_are_refused(write, value, message):
+    told = refuse(write("name: shoes"), f"predict.reranking={value}")
+    assert "predict.reranking" in told and message in told

@@ -19,7 +19,7 @@ def build(columns=None, classes=5):
     prototypes = build_prototypes(embeddings, labels, classes)
     near = generator.integers(0, classes, (30, 4))
     similarities = generator.uniform(0, 1, (30, 4)).astype(np.float32)
-    return SplitEvidence(queries.ids, queries, near, similarities, prototypes, None, {}, columns)
+    return SplitEvidence(queries.ids, queries, near, near, similarities, prototypes, None, {}, columns)
 
 
 def test_a_block_is_what_the_whole_has_there_and_nothing_else_is_computed(monkeypatch):

@@ -77,29 +77,41 @@ def keep_best_classes(judged: csr_matrix, count: int) -> csr_matrix:
     return csr_matrix((judged.data[kept], judged.indices[kept], limits), shape=judged.shape)
 
 
-def judge_gallery(first: FirstSearch, classes: Classes, *, k: int, by: Judge, power: float = 1.0) -> csr_matrix:
+class JudgedGallery(NamedTuple):
+    """The classes of a gallery, and how much each row belongs to each of them, (M, C) float32 in [0, 1]."""
+
+    classes: Classes
+    shares: csr_matrix
+
+
+def judge_gallery(gallery: np.ndarray, labels: np.ndarray, *, k: int, by: Judge, power: float = 1.0) -> JudgedGallery:
     """How much each gallery row belongs to each class: wholly to its own; one of unknown class by its nearest rows.
 
-    Returns:
-        (M, C) float32 in [0, 1].
+    Args:
+        gallery: (M, D) float32, unit rows.
+        labels: (M,) classes, negative where unknown.
+        k: nearest rows that judge one of unknown class.
+        by: see `judge_classes`.
+        power: see `judge_classes`.
     """
     from scipy.sparse import csr_matrix
 
     from productrec.retrieval.engine import search_rows
 
+    classes = number_classes(labels)
     unknown = np.flatnonzero(classes.positions < 0)
     known = np.flatnonzero(classes.positions >= 0)
-    shape = (len(first.gallery), classes.size)
+    shape = (len(gallery), classes.size)
     own = csr_matrix((np.ones(len(known), np.float32), (known, classes.positions[known])), shape=shape)
-    if not len(unknown):
-        return own
+    if not len(unknown) or not len(known):
+        return JudgedGallery(classes, own)
     # Rows of unknown class say nothing of one another, so only the others are searched.
-    rows, similarities = search_rows(first.gallery[unknown], first.gallery[known], k)
+    rows, similarities = search_rows(gallery[unknown], gallery[known], k)
     judged = judge_classes(known[rows], similarities, classes, by=by, power=power).tocoo()
     guessed = csr_matrix((judged.data, (unknown[judged.row], judged.col)), shape=shape)
     judged_all = (own + guessed).tocsr()
     judged_all.sort_indices()
-    return judged_all
+    return JudgedGallery(classes, judged_all)
 
 
 def gather_candidates(first: FirstSearch, queries: slice, wanted: csr_matrix, gallery: csr_matrix) -> csr_matrix:

@@ -6,6 +6,7 @@ import numpy as np
 
 from productrec.retrieval.reranking.declared import Expansion
 from productrec.retrieval.reranking.engine.mixing import mix_rows, weigh_by_similarity
+from productrec.retrieval.reranking.expanded import Expanded
 from productrec.retrieval.reranking.first_search import FirstSearch
 from productrec.settings.fields import Count, NonNegative, setting
 
@@ -24,19 +25,16 @@ class AlphaQueryExpansion(Expansion):
     k: Count = setting(5, "gallery rows that are mixed into a query")
     alpha: NonNegative = setting(3.0, "power of their similarities; a large one listens to the nearest")
 
-    def compute_embeddings(self, first: FirstSearch) -> tuple[np.ndarray, np.ndarray]:
-        """See `Expansion.compute_embeddings`."""
-        return expand_queries(first, k=self.k, alpha=self.alpha), first.gallery
+    def prepare(self, gallery: np.ndarray, labels: np.ndarray | None) -> Expanded:
+        """See `Expansion.prepare`; the gallery stays as it is."""
+        return Expanded(gallery)
 
-
-def expand_queries(first: FirstSearch, *, k: int, alpha: float) -> np.ndarray:
-    """Queries (Q, D) float32, unit rows, each mixed with its ``k`` nearest gallery rows (all found, if fewer)."""
-    if not k:
-        return first.queries
-    rows, similarities = first.lists
-    if k > first.depth and first.depth < len(first.gallery):
-        from productrec.retrieval.engine import search_rows
-
-        rows, similarities = search_rows(first.queries, first.gallery, k)
-    weights = weigh_by_similarity(similarities[:, :k], alpha)
-    return mix_rows(first.queries, first.gallery, rows[:, :k], weights)
+    def expand_queries(self, first: FirstSearch, prepared: Expanded) -> np.ndarray:
+        """See `Expansion.expand_queries`."""
+        if not self.k:
+            return first.queries
+        rows, similarities = first.lists
+        if self.k > first.depth and first.depth < len(first.gallery):
+            rows, similarities = prepared.search(first.queries, self.k)
+        weights = weigh_by_similarity(similarities[:, : self.k], self.alpha)
+        return mix_rows(first.queries, first.gallery, rows[:, : self.k], weights)

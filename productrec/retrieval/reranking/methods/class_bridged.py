@@ -7,11 +7,11 @@ import numpy as np
 from productrec.retrieval.reranking.declared import Reranking
 from productrec.retrieval.reranking.engine.candidates import list_owners, take_best_candidates
 from productrec.retrieval.reranking.engine.class_shares import (
+    JudgedGallery,
     gather_candidates,
     judge_classes,
     judge_gallery,
     keep_best_classes,
-    number_classes,
     split_queries,
     walk_shared_classes,
 )
@@ -47,22 +47,25 @@ class ClassBridged(Reranking):
     weight: NonNegative = setting(1.0, "weight of the bridge against the similarity itself; 0 changes nothing")
     power: PositiveFloat = setting(2.0, "of the power mean; a large one listens to the larger of the two")
 
-    def compute(self, first: FirstSearch) -> NeighbourLists:
+    def prepare(self, gallery: np.ndarray, labels: np.ndarray | None) -> JudgedGallery:
+        """See `Reranking.prepare`."""
+        assert labels is not None, "checked by the caller"
+        return judge_gallery(gallery, labels, k=self.k, by="nearest")
+
+    def compute(self, first: FirstSearch, prepared: JudgedGallery) -> NeighbourLists:
         """See `Reranking.compute`."""
         return rerank_class_bridged(
-            first, k=self.k, classes=self.classes, bonus=self.bonus, weight=self.weight, power=self.power
+            first, prepared, k=self.k, classes=self.classes, bonus=self.bonus, weight=self.weight, power=self.power
         )
 
 
 def rerank_class_bridged(
-    first: FirstSearch, *, k: int, classes: int, bonus: float, weight: float, power: float
+    first: FirstSearch, judged: JudgedGallery, *, k: int, classes: int, bonus: float, weight: float, power: float
 ) -> NeighbourLists:
     """Lists by the s* of `ClassBridged`, as deep as the first search's; it must have labels."""
-    assert first.labels is not None, "checked by the caller"
-    known = number_classes(first.labels)
+    known, gallery = judged
     if not known.size or not weight:
         return first.lists
-    gallery = judge_gallery(first, known, k=k, by="nearest")
     parts = []
     for part in split_queries(len(first.queries)):
         rows, similarities = (column[part, :k] for column in first.lists)

@@ -10,6 +10,7 @@ from productrec.errors import ArtifactError
 from productrec.retrieval.reranking.declared import Expansion
 from productrec.retrieval.reranking.engine.mixing import mix_rows, weigh_by_similarity
 from productrec.retrieval.reranking.engine.own_class import search_own_class
+from productrec.retrieval.reranking.expanded import Expanded
 from productrec.retrieval.reranking.first_search import FirstSearch
 from productrec.settings.fields import Count, NonNegative, setting
 
@@ -34,20 +35,22 @@ class DatabaseAugmentation(Expansion):
     alpha: NonNegative = setting(3.0, "power of similarities, where these are the weights")
     same_class: bool = setting(False, "whether rows of the same class count alone")
 
-    def check_labels(self, first: FirstSearch) -> FirstSearch:
+    def check_labels(self, labels: np.ndarray | None) -> None:
         """See `Reranking.check_labels`; labels are asked for where rows of the same class count alone."""
-        if self.same_class and first.labels is None:
+        if self.same_class and labels is None:
             raise ArtifactError(
                 "database_augmentation: the gallery's rows must have labels where same_class is on; got none. "
                 "Pass labels, or turn it off."
             )
-        return first
 
-    def compute_embeddings(self, first: FirstSearch) -> tuple[np.ndarray, np.ndarray]:
-        """See `Expansion.compute_embeddings`."""
-        labels = first.labels if self.same_class else None
-        gallery = augment_gallery(first.gallery, k=self.k, weights=self.weights, alpha=self.alpha, labels=labels)
-        return first.queries, gallery
+    def prepare(self, gallery: np.ndarray, labels: np.ndarray | None) -> Expanded:
+        """See `Expansion.prepare`."""
+        own = labels if self.same_class else None
+        return Expanded(augment_gallery(gallery, k=self.k, weights=self.weights, alpha=self.alpha, labels=own))
+
+    def expand_queries(self, first: FirstSearch, prepared: Expanded) -> np.ndarray:
+        """See `Expansion.expand_queries`; they stay as they are."""
+        return first.queries
 
 
 def augment_gallery(

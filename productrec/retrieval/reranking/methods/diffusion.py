@@ -45,11 +45,18 @@ class Diffusion(Reranking):
     tolerance: NonNegative = setting(1e-6, "of the residual against y, where the steps end")
     truncate: Count = setting(2000, "nearest gallery rows that a query diffuses among; 0 for all")
 
-    def compute(self, first: FirstSearch) -> NeighbourLists:
+    def prepare(self, gallery: np.ndarray, labels: np.ndarray | None) -> csr_matrix:
+        """See `Reranking.prepare`: the graph."""
+        from productrec.retrieval.engine import search_rows
+
+        rows, similarities = search_rows(gallery, gallery, self.k, own_rows=np.arange(len(gallery)))
+        return build_mutual_graph(rows, similarities, self.gamma)
+
+    def compute(self, first: FirstSearch, prepared: csr_matrix) -> NeighbourLists:
         """See `Reranking.compute`."""
         return rerank_diffusion(
             first,
-            k=self.k,
+            prepared,
             query_k=self.query_k,
             gamma=self.gamma,
             alpha=self.alpha,
@@ -61,8 +68,8 @@ class Diffusion(Reranking):
 
 def rerank_diffusion(
     first: FirstSearch,
+    graph: csr_matrix,
     *,
-    k: int,
     query_k: int,
     gamma: float,
     alpha: float,
@@ -70,11 +77,8 @@ def rerank_diffusion(
     tolerance: float,
     truncate: int,
 ) -> NeighbourLists:
-    """Lists by the f of `Diffusion`, as deep as the first search's; see its settings for the arguments."""
-    from productrec.retrieval.engine import search_rows
-
+    """Lists by the f of `Diffusion` on a gallery's graph S, as deep as the first search's; else its settings."""
     count = len(first.gallery)
-    graph = build_mutual_graph(*search_rows(first.gallery, first.gallery, k, own_rows=np.arange(count)), gamma)
     within = count if not truncate else min(count, max(truncate, first.depth, query_k))
     at_a_time = max(1, _CELLS_AT_A_TIME // count)
     parts = []

@@ -41,12 +41,13 @@ class KReciprocal(Reranking):
 
     formula = "d* = (1 - w) (1 - sum min(V_q, V_g) / sum max(V_q, V_g)) + w d(q, g), V: Gaussian over reciprocal sets"
     source = "Zhong, Zheng, Cao, Li, CVPR 2017, Re-ranking person re-identification with k-reciprocal encoding"
+    depends_on_queries = True
 
     k1: Positive = setting(20, "neighbours that make a reciprocal set; about the images of a class")
     k2: Positive = setting(6, "rows, the row itself among them, over which vectors are averaged; 1 for none")
     original_weight: Fraction = setting(0.3, "share of the distance of embeddings in the new distance (lambda)")
 
-    def compute(self, first: FirstSearch) -> NeighbourLists:
+    def compute(self, first: FirstSearch, prepared: None) -> NeighbourLists:
         """See `Reranking.compute`."""
         return rerank_k_reciprocal(first, k1=self.k1, k2=self.k2, original_weight=self.original_weight)
 

@@ -7,11 +7,11 @@ import numpy as np
 from productrec.retrieval.reranking.declared import Reranking
 from productrec.retrieval.reranking.engine.candidates import take_best_candidates
 from productrec.retrieval.reranking.engine.class_shares import (
+    JudgedGallery,
     gather_candidates,
     judge_classes,
     judge_gallery,
     keep_best_classes,
-    number_classes,
     split_queries,
     walk_shared_classes,
 )
@@ -43,18 +43,23 @@ class LabelAware(Reranking):
     classes: Positive = setting(5, "best classes of a query, whose rows all become candidates")
     weight: NonNegative = setting(0.5, "added to the similarity of a row whose class has every vote; 0 changes nothing")
 
-    def compute(self, first: FirstSearch) -> NeighbourLists:
+    def prepare(self, gallery: np.ndarray, labels: np.ndarray | None) -> JudgedGallery:
+        """See `Reranking.prepare`."""
+        assert labels is not None, "checked by the caller"
+        return judge_gallery(gallery, labels, k=self.k, by="vote", power=self.power)
+
+    def compute(self, first: FirstSearch, prepared: JudgedGallery) -> NeighbourLists:
         """See `Reranking.compute`."""
-        return rerank_label_aware(first, k=self.k, power=self.power, classes=self.classes, weight=self.weight)
+        return rerank_label_aware(first, prepared, k=self.k, power=self.power, classes=self.classes, weight=self.weight)
 
 
-def rerank_label_aware(first: FirstSearch, *, k: int, power: float, classes: int, weight: float) -> NeighbourLists:
+def rerank_label_aware(
+    first: FirstSearch, judged: JudgedGallery, *, k: int, power: float, classes: int, weight: float
+) -> NeighbourLists:
     """Lists by the s* of `LabelAware`, as deep as the first search's; it must have labels."""
-    assert first.labels is not None, "checked by the caller"
-    known = number_classes(first.labels)
+    known, gallery = judged
     if not known.size or not weight:
         return first.lists
-    gallery = judge_gallery(first, known, k=k, by="vote", power=power)
     parts = []
     for part in split_queries(len(first.queries)):
         rows, similarities = (column[part, :k] for column in first.lists)

@@ -6,6 +6,7 @@ import numpy as np
 
 from productrec.retrieval.reranking.declared import Expansion
 from productrec.retrieval.reranking.engine.mixing import mix_rows
+from productrec.retrieval.reranking.expanded import Expanded
 from productrec.retrieval.reranking.first_search import FirstSearch
 from productrec.settings.fields import Count, Positive, setting
 
@@ -35,33 +36,29 @@ class NeighbourhoodBlending(Expansion):
         0.5, "similarity that the nearest row must be above to be blended alone; 1 turns this off", ge=-1.0, le=1.0
     )
 
-    def compute_embeddings(self, first: FirstSearch) -> tuple[np.ndarray, np.ndarray]:
-        """See `Expansion.compute_embeddings`."""
-        return blend_neighbourhoods(
-            first.queries,
-            first.gallery,
-            rounds=self.rounds,
-            k=self.k,
-            threshold=self.threshold,
-            least_similarity=self.least_similarity,
-        )
+    def prepare(self, gallery: np.ndarray, labels: np.ndarray | None) -> Expanded:
+        """See `Expansion.prepare`; the galleries of all rounds are kept, for the queries to blend with."""
+        rounds = [Expanded(gallery)]
+        for _ in range(self.rounds):
+            rounds.append(Expanded(self._blend(rounds[-1].gallery, rounds[-1], np.arange(len(gallery)))))
+        return Expanded(rounds[-1].gallery, rounds[:-1])
 
+    def expand_queries(self, first: FirstSearch, prepared: Expanded) -> np.ndarray:
+        """See `Expansion.expand_queries`."""
+        queries = first.queries
+        for before in prepared.how:
+            queries = self._blend(queries, before)
+        return queries
 
-def blend_neighbourhoods(
-    queries: np.ndarray, gallery: np.ndarray, *, rounds: int, k: int, threshold: float, least_similarity: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Queries (Q, D) and gallery (M, D), float32 unit rows, after ``rounds`` of blending; see the class's formula."""
-    from productrec.retrieval.engine import search_rows
+    def _blend(self, embeddings: np.ndarray, among: Expanded, own_rows: np.ndarray | None = None) -> np.ndarray:
+        """Embeddings (N, D) after a round among a gallery, each without its own row (N,)."""
+        from productrec.retrieval.engine import leave_out_own
 
-    own_rows = np.arange(len(gallery))
-    for _ in range(rounds):
-        blended = []
-        for embeddings, own in ((queries, None), (gallery, own_rows)):
-            rows, similarities = search_rows(embeddings, gallery, k, own_rows=own)
-            weights = weigh_neighbourhood(similarities, threshold=threshold, least_similarity=least_similarity)
-            blended.append(mix_rows(embeddings, gallery, rows, weights))
-        queries, gallery = blended
-    return queries, gallery
+        rows, similarities = among.search(embeddings, self.k + (own_rows is not None))
+        if own_rows is not None:
+            rows, similarities = leave_out_own(rows, similarities, own_rows)
+        weights = weigh_neighbourhood(similarities, threshold=self.threshold, least_similarity=self.least_similarity)
+        return mix_rows(embeddings, among.gallery, rows, weights)
 
 
 def weigh_neighbourhood(similarities: np.ndarray, *, threshold: float, least_similarity: float) -> np.ndarray:

@@ -19,6 +19,7 @@ NAMES = [
     "k_reciprocal",
     "label_aware",
     "neighbourhood_blending",
+    "whitening",
 ]
 
 

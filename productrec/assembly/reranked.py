@@ -1,0 +1,82 @@
+"""A split's neighbours re-ranked: candidates that a classifier is fitted on, and answers block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from productrec.assembly.evidence import SplitEvidence
+from productrec.assembly.out_of_fold import draw_evidence
+from productrec.console import warn
+from productrec.errors import ArtifactError
+from productrec.recipe import Recipe
+from productrec.recognition.classifier import RERANKED, Classifier, Evidence, compute_parts
+from productrec.recognition.reranked import KeptReranking, Reranker, answer_reranked, build_reranker
+from productrec.retrieval.reranking.declared import Reranking
+
+
+def get_rerankings(recipe: Recipe) -> tuple[Reranking, ...]:
+    """The methods that a fit tries."""
+    return tuple(method for method in recipe.predict.reranking if isinstance(method, Reranking))
+
+
+class Gallery(NamedTuple):
+    """What was searched: ``embeddings`` (M, D), and ``labels`` (M,) class positions, -1 for none of the classes."""
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+
+
+def prepare_reranker(method: Reranking, split: SplitEvidence, gallery: Gallery, *, depth: int) -> Reranker:
+    """A method ready for the gallery that a split's images were searched in; ``depth``: neighbours it starts from."""
+    return build_reranker(method, gallery.embeddings, gallery.labels, split.prototypes, split.categories, depth=depth)
+
+
+def take_reranked(split: SplitEvidence, reranker: Reranker, rows: slice | np.ndarray) -> Evidence:
+    """The evidence of some images of a split, re-ranked."""
+    return reranker.rerank(split.take(rows), split.queries.embeddings[rows], split.rows[rows])
+
+
+def list_candidates(
+    methods: Sequence[Reranking], searched: Sequence[tuple[SplitEvidence, Gallery]]
+) -> Iterator[tuple[Reranking, Evidence]]:
+    """Each method with the evidence that a classifier is fitted on, re-ranked; made one after another.
+
+    A method that needs labels is left out, with a warning, where a gallery has none.
+
+    Args:
+        methods: to try.
+        searched: splits, or folds, each with its gallery; see `draw_evidence`.
+    """
+    depth = min((split.rows.shape[1] for split, _ in searched), default=0)
+    for method in methods:
+        try:
+            for _, gallery in searched:
+                method.check_labels(gallery.labels if (gallery.labels >= 0).any() else None)
+        except ArtifactError as error:
+            warn(f"{error} It is not tried.")
+            continue
+
+        def take(number: int, rows: np.ndarray, method: Reranking = method) -> Evidence:
+            split, gallery = searched[number]
+            return take_reranked(split, prepare_reranker(method, split, gallery, depth=depth), rows)
+
+        yield method, draw_evidence([split for split, _ in searched], take)[0]
+
+
+def answer_block(
+    split: SplitEvidence,
+    rows: slice | np.ndarray,
+    classifier: Classifier,
+    kept: KeptReranking | None,
+    reranker: Reranker | None,
+) -> dict[str, np.ndarray]:
+    """Class probabilities (B, C) of some images by each part, and by the re-ranking that was kept, if one was."""
+    evidence = split.take(rows)
+    parts = compute_parts(evidence, classifier)._asdict()
+    if kept is not None and reranker is not None:
+        seen = reranker.rerank(evidence, split.queries.embeddings[rows], split.rows[rows])
+        parts[RERANKED] = answer_reranked(seen, kept)
+    return parts
