@@ -135,4 +135,4 @@ def number_categories(table: ImageTable, class_ids: Sequence[int]) -> list[int] 
 
 def build_objective(contract: Contract) -> Objective:
     """What a fit makes small for a competition."""
-    return Objective("top_k_error", contract.metric_k)
+    return Objective(contract.metric, contract.metric_k)

@@ -5,7 +5,7 @@ The ingest stage asks it for the source format, training for the permitted split
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from productrec.errors import DataError, SubmissionError
+from productrec.metrics.competition import METRICS, CompetitionMetric
 from productrec.settings.names import AUTO, list_formats
 from productrec.settings.text import parse_settings, read_settings, suggest_name
 
@@ -30,11 +31,18 @@ _EXPECTED = {  # pydantic's kinds of error in our words
 
 
 def _check_format(name: str) -> str:
-    known = (AUTO, *list_formats())
+    return _check_known(name, (AUTO, *list_formats()))
+
+
+def _check_metric(name: str) -> str:
+    return _check_known(name, tuple(METRICS))
+
+
+def _check_known(name: str, known: Sequence[str]) -> str:
     if name not in known:
         near = suggest_name(name, known)
         raise PydanticCustomError(
-            "unknown_format",
+            "unknown_name",
             "one of {known}",
             {"known": ", ".join(known), "mend": f" Did you mean {near}?" if near else ""},
         )
@@ -68,8 +76,8 @@ class Contract(BaseModel):
     pseudo_labels: bool = Field(
         True, strict=True, description="whether the rules let a model be trained on images whose labels it predicted"
     )
-    metric: Literal["top_k_error", "top_1_accuracy"] = Field(
-        description="what the competition scores: top_k_error or top_1_accuracy"
+    metric: Annotated[str, AfterValidator(_check_metric)] = Field(
+        description=f"what the competition scores: {', '.join(METRICS)}"
     )
     metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
     id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
@@ -93,8 +101,8 @@ class Contract(BaseModel):
     def _check_together(self) -> Self:
         if self.id_column == self.prediction_column:
             raise ValueError(f"prediction_column must differ from id_column; got {self.id_column!r} for both")
-        if self.metric == "top_1_accuracy" and self.metric_k != 1:
-            raise ValueError(f"metric_k must be 1 for top_1_accuracy; got {self.metric_k}")
+        if not METRICS[self.metric].has_k and self.metric_k != 1:
+            raise ValueError(f"metric_k must be 1 for {self.metric}; got {self.metric_k}")
         if self.metric_k > self.labels_per_image:
             raise ValueError(
                 f"metric_k must be at most labels_per_image; got {self.metric_k} and {self.labels_per_image}"
@@ -104,6 +112,11 @@ class Contract(BaseModel):
         if self.labels_per_image > 1 and self.unknown_label and self.label_separator in self.unknown_label:
             raise ValueError(f"unknown_label must not hold the label_separator; got {self.unknown_label!r}")
         return self
+
+    @property
+    def scored_by(self) -> CompetitionMetric:
+        """The metric with its k."""
+        return CompetitionMetric(self.metric, self.metric_k)
 
 
 def list_contracts() -> list[str]:

@@ -94,8 +94,8 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
             f"ensemble: run folders must have different names; got {', '.join(str(run) for run in runs)}."
         )
     ensemble_folder = out / "predictions" / views
-    metric_k = load_contract(recipes[0].competition).metric_k
-    ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=selected.weigh(weights))
+    metric = load_contract(recipes[0].competition).scored_by
+    ensembled = run_ensemble(members, ensemble_folder, table, metric=metric, weights=selected.weigh(weights))
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
         _keep_recipe(out, selected.recipe)
@@ -123,9 +123,9 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     _check_is_no_run(out)
     names = dict(zip([str(member) for member in members], folders, strict=True))
     target = out / "predictions" / "blend"
-    metric_k = load_contract(recipe.competition).metric_k
+    metric = load_contract(recipe.competition).scored_by
     table = load_table(recipe.table, root=recipe.data.images)
-    ensembled = run_ensemble(names, target, table, metric_k=metric_k, weights=weights)
+    ensembled = run_ensemble(names, target, table, metric=metric, weights=weights)
     if folders[0].name in PRESETS:
         recipe = look_through(recipe, folders[0].name)
     _keep_recipe(out, name_ensemble(recipe, out))

@@ -16,7 +16,6 @@ from productrec.stages.evaluate import report as report_evaluation
 
 TITLES = PART_TITLES | {"tta": "with TTA"}
 _ACCURACY, _ERROR = VALIDATION_FIGURES["top_1_accuracy"], VALIDATION_FIGURES["top_3_error"]
-COLUMNS = ("", f"{_ACCURACY.title} %", "95 % interval", f"{_ERROR.title} %")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ def print_score_rows(title: str, rows: Iterable[tuple[str, Scores]]) -> None:
     if listed:
         counts = sorted({scores.images for _, scores in listed})
         images = f"{' or '.join(f'{count:,}' for count in counts)} image{'s' if counts != [1] else ''}"
-        print_table(f"{title}: {images}", COLUMNS, [(name, *_format(scores)) for name, scores in listed])
+        columns = ("", f"{_ACCURACY.title} %", "95 % interval", f"{_name_other(listed[0][1])} %")
+        print_table(f"{title}: {images}", columns, [(name, *_format(scores)) for name, scores in listed])
 
 
 def name_run(predictions: Path) -> Path:
@@ -76,10 +76,12 @@ def _print_ways(title: str, scores: Mapping[str, Mapping[str, Scores]], ensemble
     print_score_rows(title, rows + ([("ensembled", ensembled)] if ensembled is not None else []))
 
 
+def _name_other(scores: Scores) -> str:
+    """What stands beside the top-1 accuracy: the competition's metric, or, where it is that, the top-3 error."""
+    return _ERROR.title if scores.metric == "top_1_accuracy" else scores.metric_title
+
+
 def _format(scores: Scores) -> tuple[str, str, str]:
     low, high = scores.top_1_interval
-    return (
-        f"{100 * scores.top_1_accuracy:.1f}",
-        f"{100 * low:.1f} to {100 * high:.1f}",
-        f"{100 * scores.top_3_error:.1f}",
-    )
+    other = scores.top_3_error if scores.metric == "top_1_accuracy" else scores.metric_value
+    return f"{100 * scores.top_1_accuracy:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", f"{100 * other:.1f}"

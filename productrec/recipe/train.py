@@ -166,8 +166,9 @@ class TrainSettings(Settings):
         (), "trackers that figures are written for, beside metrics.jsonl: tensorboard, wandb", decides="nothing"
     )
     keep_best_by: str = setting(
-        "top_1_accuracy",
-        f"validation figure that decides which checkpoint is the best one: {', '.join(VALIDATION_FIGURES)}",
+        "competition",
+        f"validation figure that decides which checkpoint is the best one: {', '.join(VALIDATION_FIGURES)}; "
+        "competition is the mean of the contract's metric (1 less an error) and the top-1 accuracy",
         judges=True,
     )
 

@@ -17,12 +17,12 @@ from productrec.competitions.contract import Contract, load_contract
 from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
-from productrec.metrics.classification import compute_label_ranks
+from productrec.metrics.answers import Answers, join, summarise
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import PARTS, Classifier, compute_parts
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.probabilities import KIND, write_probabilities
-from productrec.recognition.scores import Scores, score_ranks
+from productrec.recognition.scores import Scores, score_answers
 from productrec.training.run.checkpoint import load_checkpoint
 
 _BLOCK_ROWS = 4096
@@ -80,13 +80,14 @@ def _score(
     contract: Contract,
 ) -> dict[str, Scores]:
     """Scores on images at ``rows`` (N,) by every part, for their class ids (N,)."""
-    ranks: dict[str, list[np.ndarray]] = {name: [] for name in PARTS}
+    positions = ClassOrder(class_ids).positions_of(labels)
+    answers: dict[str, list[Answers]] = {name: [] for name in PARTS}
     for start in range(0, len(labels), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         parts = compute_parts(images.take(rows[block]), classifier)
         for name in PARTS:
-            ranks[name].append(compute_label_ranks(getattr(parts, name), np.array(class_ids), labels[block]))
-    return {name: score_ranks(np.concatenate(ranks[name]), metric_k=contract.metric_k) for name in PARTS}
+            answers[name].append(summarise(getattr(parts, name), positions[block]))
+    return {name: score_answers(join(seen), metric=contract.scored_by) for name, seen in answers.items()}
 
 
 def _score_known(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -13,11 +13,15 @@ from zipfile import BadZipFile
 import numpy as np
 
 from productrec.artifacts import is_fresh, load_manifest, write_artifact, write_text
+from productrec.class_order import ClassOrder
+from productrec.competitions.contract import load_contract
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError
+from productrec.metrics.answers import summarise_logits
 from productrec.metrics.category_tree import CategoryTree, compute_mistake_severity
-from productrec.metrics.classification import compute_balanced_accuracy, compute_label_ranks, compute_macro_f1
+from productrec.metrics.classification import compute_balanced_accuracy, compute_macro_f1
+from productrec.metrics.competition import CompetitionMetric
 from productrec.metrics.intervals import compute_intervals
 from productrec.metrics.retrieval import RECALL_CUTOFFS, compute_retrieval
 from productrec.recipe import Recipe
@@ -60,7 +64,8 @@ class Evaluation:
 class Material:
     """Embeddings (Q, D) that ask, those (M, D) that are asked (None where each asks all others), and their labels.
 
-    ``logits``: (Q, C) of the head in the order of ``class_ids``, None where it knows no class of the queries.
+    ``logits``: (Q, C) of the head in the order of ``class_ids``, None where it knows no class of the queries;
+    ``metric``: a competition's, that the head is judged by too.
     """
 
     queries: np.ndarray
@@ -70,6 +75,7 @@ class Material:
     logits: np.ndarray | None = None
     class_ids: Sequence[int] = ()
     tree: CategoryTree | None = None
+    metric: CompetitionMetric | None = None
 
 
 def run_evaluate(
@@ -107,11 +113,12 @@ def run_evaluate(
         _check_current(run / "embeddings" / seen / embedded, table, again)
     inputs = {"table": table.fingerprint, split: asked.fingerprint}
     inputs |= {f"gallery {name}": embedded.fingerprint for name, embedded in sets.items()}
-    settings = asdict(wanted) | {"protocol": chosen}
+    metric = load_contract(recipe.competition).scored_by
+    settings = asdict(wanted) | {"protocol": chosen, "competition": metric.key}
     folder = run / "evaluations" / views / split
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return _load(folder)
-    material = _gather(table, asked, list(sets.values()), split, chosen)
+    material = replace(_gather(table, asked, list(sets.values()), split, chosen), metric=metric)
     evaluation = evaluate_material(material, chosen, wanted)
     if not keep:
         return evaluation
@@ -284,13 +291,14 @@ def _build_class_measure(
 def _build_head_measure(material: Material) -> Callable[[np.ndarray | None], dict[str, float]]:
     assert material.logits is not None
     class_ids = np.asarray(material.class_ids)
-    ranks = compute_label_ranks(material.logits, class_ids, material.labels, where="evaluation")
-    predicted = class_ids[np.argmax(material.logits, axis=1)]
-    by_class = _build_class_measure("head_", material.labels, predicted, material.tree)
+    answers = summarise_logits(material.logits, ClassOrder(class_ids).positions_of(material.labels))
+    judged = [CompetitionMetric("top_k_error", k) for k in (1, 3, 5) if k < len(class_ids)]
+    if material.metric is not None and material.metric not in judged:
+        judged.append(material.metric)
+    by_class = _build_class_measure("head_", material.labels, class_ids[answers.best], material.tree)
 
     def measure(times: np.ndarray | None) -> dict[str, float]:
-        errors = {f"head_top_{k}_error": np.average(ranks >= k, weights=times) for k in (1, 3, 5) if k < len(class_ids)}
-        return {name: float(value) for name, value in errors.items()} | by_class(times)
+        return {f"head_{metric.key}": metric.measure(answers, times) for metric in judged} | by_class(times)
 
     return measure
 

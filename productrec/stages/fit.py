@@ -68,7 +68,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         "parts": list(recipe.predict.parts),
         "k_grid": list(recipe.predict.k_grid),
         "power_grid": list(recipe.predict.power_grid),
-        "competition": [contract.metric, contract.metric_k],
+        "competition": contract.scored_by.key,
         "trained_on": list(trained.recipe["train"]["splits"]),
     }
     if validation is not None:
@@ -100,7 +100,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         )
         classifier = done.classifier
         unknown = fit_threshold(evidence, labels, classifier)
-        scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
+        scores = score_fitted(done, evidence, labels, metric=contract.scored_by)
         fitted = {"on": "val", "images": len(labels), "steps": [step.describe() for step in done.steps]}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
     say(f"{run.name}, {views} views: {classifier.tell()}{_tell_steps(fitted.get('steps', []))}")

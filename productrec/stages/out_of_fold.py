@@ -75,7 +75,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         "k_grid": list(recipe.predict.k_grid),
         "power_grid": list(recipe.predict.power_grid),
         "neighbours": recipe.predict.neighbours,
-        "competition": [contract.metric, contract.metric_k],
+        "competition": contract.scored_by.key,
     }
     out = get_out_of_fold_folder(folds, model)
     folder, predictions = out / "classifier" / views, out / "predictions" / views / "train"
@@ -94,7 +94,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         parts=recipe.predict.parts,
         groups=_group(seen, table)[rows].tolist(),
     )
-    scores = score_fitted(fitted, evidence, labels[rows], metric_k=contract.metric_k)
+    scores = score_fitted(fitted, evidence, labels[rows], metric=contract.scored_by)
     keys = get_class_keys(table, class_ids)
     told = {
         "on": "out of fold",

@@ -61,8 +61,8 @@ def write_and_note(
         competition=contract.name,
         source=str(probabilities.folder),
         recipe_digest=compute_digest(probabilities.made),
-        validation_metric=f"top_{contract.metric_k}_error" if validation else "",
-        validation_value=validation.get("metric_error"),
+        validation_metric=validation.get("metric", ""),
+        validation_value=validation.get("metric_value"),
     )
     append_to_ledger(ledger, entry)
     return submission

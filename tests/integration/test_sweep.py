@@ -48,7 +48,7 @@ def test_a_killed_sweep_ends_like_a_whole_one_with_a_recipe_to_train(begun, prod
     assert whole.code == 0, whole.err
     rows = read_trials()
     assert [row["state"] for row in rows] == ["finished"] * 3
-    best = max(rows, key=lambda row: float(row["top_1_accuracy"]))
+    best = max(rows, key=lambda row: float(row["competition"]))
     assert list_weights() == [f"tiny-00{best['trial']}"]
     kept = yaml.safe_load((FOLDER / "best.yaml").read_text())
     assert kept["train"]["learning_rate"] == float(best["train.learning_rate"])
