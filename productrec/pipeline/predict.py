@@ -11,9 +11,11 @@ from productrec.console import silence, warn
 from productrec.data.table import load_table
 from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
+from productrec.metrics.calibration import Reliability, build_reliability
 from productrec.pipeline.score_table import Predicted
 from productrec.pipeline.select import Selected, check_run, look_through, name_ensemble
 from productrec.recipe import Recipe, save_recipe
+from productrec.recognition.classifier_file import load_classifier
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.classify import Classified, run_classify
@@ -64,6 +66,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     validation: dict[str, dict[str, Scores]] = {}
     test: dict[str, dict[str, Scores]] = {}
     retrieval: dict[str, Evaluation] = {}
+    calibration: dict[str, Reliability] = {}
     recipes = list(runs.values())
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
@@ -76,6 +79,9 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
                 if more:
                     known["tta"] = more["fused"]
         validation[folder.name], test[folder.name] = ways
+        fitted = load_classifier(folder / "classifier" / "plain").fitted
+        if "calibration" in fitted:
+            calibration[folder.name] = build_reliability(fitted["calibration"]["answers"])
         if has_foreign_classes(folder, recipe, "val"):
             few = Wanted(draws=0, clustering=False)
             try:  # not kept: what `productrec evaluate` wrote has intervals too
@@ -86,7 +92,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:
         only = next(iter(runs))
-        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval)
+        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval, calibration)
     _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
@@ -99,7 +105,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
         _keep_recipe(out, selected.recipe)
-    return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval)
+    return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval, calibration)
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from productrec.console import print_table, say
+from productrec.metrics.calibration import Reliability
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recognition.classifier import PART_TITLES, PARTS
 from productrec.recognition.scores import Scores
@@ -23,7 +24,8 @@ class Predicted:
     """Where predictions lie (``folder/val`` and ``folder/test``), and their scores by run and way.
 
     ``test`` scores are of test images whose labels the table holds; ``test_images``: how many test images there are;
-    ``retrieval``: by run, of those whose head knows no class of the validation images.
+    ``retrieval``: by run, of those whose head knows no class of the validation images; ``calibration``: by run, of the
+    confidence of the plain view's answers on what its classifier was fitted on, each by what others told.
     """
 
     folder: Path
@@ -32,12 +34,15 @@ class Predicted:
     ensembled: Ensembled | None
     test_images: int
     retrieval: dict[str, Evaluation] = field(default_factory=dict)
+    calibration: dict[str, Reliability] = field(default_factory=dict)
 
 
 def print_scores(predicted: Predicted) -> None:
     """Print the scores on validation images, apart from them those on test images, and where the predictions lie."""
     ensembled = predicted.ensembled or Ensembled(None, None)
     _print_ways("validation", predicted.validation, ensembled.validation)
+    for name, reliability in predicted.calibration.items():
+        say(f"{name}, calibration of the fused answers: {reliability.tell()}")
     for name, evaluation in predicted.retrieval.items():
         report_evaluation(evaluation, name)
     _print_ways("test, labels of the source", predicted.test, ensembled.test)

@@ -25,6 +25,7 @@ from productrec.console import say, warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.recipe import Recipe
+from productrec.recognition.calibration import calibrate
 from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
@@ -82,7 +83,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
     if beside is not None:
         classifier, unknown = beside.classifier, beside.unknown
-        fitted = {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")}
+        kept = ("on", "images", "folds", "steps", "calibration")
+        fitted = {name: beside.fitted[name] for name in kept if name in beside.fitted}
     elif reason or validation is None:
         classifier = _restrict(UNFITTED, recipe)
         warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
@@ -103,6 +105,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         scores = score_fitted(done, evidence, labels, metric=contract.scored_by)
         fitted = {"on": "val", "images": len(labels), "steps": [step.describe() for step in done.steps]}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
+        fitted["calibration"] = calibrate(done.answers, evidence, labels).describe()
     say(f"{run.name}, {views} views: {classifier.tell()}{_tell_steps(fitted.get('steps', []))}")
     save_classifier(
         folder,

@@ -18,6 +18,7 @@ from productrec.competitions.contract import load_contract
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.recipe import Recipe
+from productrec.recognition.calibration import calibrate
 from productrec.recognition.classifier import compute_parts
 from productrec.recognition.classifier_file import KIND, load_classifier, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
@@ -101,6 +102,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         "images": len(rows),
         "folds": len(runs),
         "steps": [step.describe() for step in fitted.steps],
+        "calibration": calibrate(fitted.answers, evidence, labels[rows]).describe(),
     }
     ids = table.select(["train"])["image_id"].tolist()
     place = {image_id: row for row, image_id in enumerate(ids)}

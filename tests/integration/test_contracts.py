@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from productrec.competitions.contract import load_contract
+from productrec.data.table import load_table
+from productrec.metrics.calibration import build_reliability
+from productrec.recognition.calibration import read_similarity
 from productrec.recognition.classifier_file import load_classifier
 
 
@@ -44,3 +47,20 @@ def test_fit_table_evaluation_and_ledger_follow_the_metric(finished, productrec,
     assert judged.code == 0, judged.err
     kept = json.loads((finished / "figures.json").read_text())["tiny"]
     assert f"head_{key}" in kept["figures"] and f"head_{key}" in kept["intervals"]
+
+
+def test_confidence_and_similarity_are_told_with_what_they_are_worth(finished, productrec):
+    done = productrec("predict", "runs/tiny")
+    assert done.code == 0, done.err
+    fitted = load_classifier(finished / "runs/tiny/classifier/plain").fitted
+    curve, scores = build_reliability(fitted["calibration"]["answers"]), fitted["scores"]["fused"]
+    assert f"tiny, calibration of the fused answers: {curve.tell()}" in done.err
+    assert curve.count == scores["images"] and curve.accuracy == pytest.approx(scores["top_1_accuracy"])
+    table = load_table(Path("data/tiny"))
+    photo = table.get_paths(table.select(["test"]))[0]
+    scale = read_similarity(fitted)
+    assert scale is not None
+    told = productrec("query", "runs/tiny", photo, "--json")
+    assert told.code == 0, told.err
+    for near in json.loads(told.out)["nearest"]:
+        assert near["probability"] == pytest.approx(float(scale.compute(near["similarity"])), abs=1e-3)
