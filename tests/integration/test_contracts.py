@@ -63,4 +63,4 @@ def test_confidence_and_similarity_are_told_with_what_they_are_worth(finished, p
     told = productrec("query", "runs/tiny", photo, "--json")
     assert told.code == 0, told.err
     for near in json.loads(told.out)["nearest"]:
-        assert near["probability"] == pytest.approx(float(scale.compute(near["similarity"])), abs=1e-3)
+        assert near["probability"] == pytest.approx(float(scale.compute(near["similarity"])), abs=0.01)  # of a rounded similarity
