@@ -25,6 +25,8 @@ _EXPECTED = {  # pydantic's kinds of error in our words
     "string_too_short": "at least one character",
     "int_type": "a whole number",
     "greater_than_equal": "at least 1",
+    "greater_than": "above 0",
+    "less_than": "below 1",
     "tuple_type": "a list, such as [train]",
     "too_short": "a list that is not empty",
 }
@@ -93,6 +95,12 @@ class Contract(BaseModel):
     unknown_label: str | None = Field(
         None, min_length=1, description="what a product of no known class is called; null: no such label"
     )
+    unknown_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="which share of the test images is of no known class, between 0 and 1; null: that is not known",
+    )
     upload_slug: str | None = Field(
         None, min_length=1, description="the competition's name where submissions are uploaded; null: no upload"
     )
@@ -111,6 +119,8 @@ class Contract(BaseModel):
             raise ValueError(f"label_separator must hold no line break; got {self.label_separator!r}")
         if self.labels_per_image > 1 and self.unknown_label and self.label_separator in self.unknown_label:
             raise ValueError(f"unknown_label must not hold the label_separator; got {self.unknown_label!r}")
+        if self.unknown_share is not None and self.unknown_label is None:
+            raise ValueError(f"unknown_label must be given beside unknown_share; got {self.unknown_share} and no label")
         return self
 
     @property

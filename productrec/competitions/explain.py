@@ -34,6 +34,8 @@ def explain_contract(contract: Contract) -> list[str]:
         lines.append(f"The sample submission is {contract.sample_submission} in the source folder.")
     if contract.unknown_label is not None:
         lines.append(f"A product of no known class is called {contract.unknown_label}.")
+    if contract.unknown_share is not None:
+        lines.append(f"About {100 * contract.unknown_share:g} % of the test images are of no known class.")
     lines.append(f"Scored by {scored}.")
     pseudo = "allowed" if contract.pseudo_labels else "forbidden"
     lines.append(f"Training on {splits} is allowed; training on predicted labels of test images is {pseudo}.")

@@ -83,7 +83,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
         if "calibration" in fitted:
             calibration[folder.name] = build_reliability(fitted["calibration"]["answers"])
         if has_foreign_classes(folder, recipe, "val"):
-            few = Wanted(draws=0, clustering=False)
+            few = Wanted(draws=0, clustering=False, fused=False)
             try:  # not kept: what `productrec evaluate` wrote has intervals too
                 retrieval[folder.name] = run_evaluate(folder, recipe, wanted=few, keep=False)
             except DataError as error:  # the test images are predicted all the same

@@ -21,6 +21,7 @@ from productrec.metrics.answers import Answers, join, summarise
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import PARTS, Classifier, compute_parts
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
+from productrec.recognition.open_set import believe
 from productrec.recognition.probabilities import KIND, write_probabilities
 from productrec.recognition.scores import Scores, score_answers
 from productrec.training.run.checkpoint import load_checkpoint
@@ -136,6 +137,7 @@ def _write(
     if recipe.predict.keep_parts:
         folders |= {part: run / "predictions" / views / "parts" / part / split for part in PARTS if part != "fused"}
     written: dict[str, np.ndarray] = {}
+    doubted: list[str] | None = None if saved.unknown is None else []
     with ExitStack() as stack:
         for part, folder in folders.items():
             settings = {"part": part, "classifier": saved.classifier.describe(), "views": views, "split": split}
@@ -153,10 +155,11 @@ def _write(
                 keys=get_class_keys(table, class_ids),
                 table=recipe.table,
                 rows=digest_rows(table, split),
+                doubted=doubted if part == "fused" else None,
             )
             written[part] = stack.enter_context(writing)
         if written:
-            _fill(written, ids, known, saved.classifier, prior)
+            _fill(written, ids, known, saved, prior, doubted)
     if fallback and split == "test":
         warn(f"{len(fallback)} {split} images cannot be read (first: {fallback[0]}); they get the class prior.")
 
@@ -165,10 +168,14 @@ def _fill(
     written: dict[str, np.ndarray],
     ids: Sequence[str],
     known: SplitEvidence | None,
-    classifier: Classifier,
+    saved: SavedClassifier,
     prior: np.ndarray,
+    doubted: list[str] | None,
 ) -> None:
-    """Fill the class probabilities (N, C) of each part: block by block, and the prior where nothing is known."""
+    """Fill the class probabilities (N, C) of each part: block by block, and the prior where nothing is known.
+
+    ``doubted`` gets the ids of images that are not believed to be of any of the classes.
+    """
     known_ids = known.ids if known else []
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     rows = np.array([row_of[image_id] for image_id in known_ids], dtype=np.int64)
@@ -178,6 +185,10 @@ def _fill(
     if known is None:
         return
     for start in range(0, len(rows), _BLOCK_ROWS):
-        parts = compute_parts(known.take(slice(start, start + _BLOCK_ROWS)), classifier)
+        evidence = known.take(slice(start, start + _BLOCK_ROWS))
+        parts = compute_parts(evidence, saved.classifier)
+        if doubted is not None and saved.unknown is not None:
+            away = np.flatnonzero(~believe(evidence, parts.fused, saved.unknown))
+            doubted += [known_ids[start + row] for row in away.tolist()]
         for part, values in written.items():
             values[rows[start : start + _BLOCK_ROWS]] = getattr(parts, part)

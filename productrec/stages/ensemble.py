@@ -99,9 +99,22 @@ def _blend(
             keys=parts[0].keys,
             table=parts[0].table,
             rows=digest_rows(table, split),
+            doubted=_gather_doubted(parts, shares),
         ) as values:
             blend_probabilities([part.values for part in parts], shares, values)
     return load_probabilities(out)
+
+
+def _gather_doubted(parts: list[ClassProbabilities], shares: np.ndarray) -> list[str] | None:
+    """Ids that members of more than half of the weight doubt; None where a member cannot tell."""
+    if any(part.doubted is None for part in parts):
+        return None
+    doubts: dict[str, float] = {}
+    for part, share in zip(parts, shares.tolist(), strict=True):
+        for image_id in part.doubted or ():
+            doubts[image_id] = doubts.get(image_id, 0.0) + share
+    half = float(shares.sum()) / 2
+    return [image_id for image_id in parts[0].ids if doubts.get(image_id, 0.0) > half]
 
 
 def _score(blended: ClassProbabilities, table: ImageTable, metric: CompetitionMetric) -> Scores | None:

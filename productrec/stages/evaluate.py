@@ -13,18 +13,21 @@ from zipfile import BadZipFile
 import numpy as np
 
 from productrec.artifacts import is_fresh, load_manifest, write_artifact, write_text
+from productrec.assembly.fused_figures import find_classifier, judge_fused
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError
 from productrec.metrics.answers import summarise_logits
+from productrec.metrics.calibration import build_reliability
 from productrec.metrics.category_tree import CategoryTree, compute_mistake_severity
 from productrec.metrics.classification import compute_balanced_accuracy, compute_macro_f1
 from productrec.metrics.competition import CompetitionMetric
 from productrec.metrics.intervals import compute_intervals
 from productrec.metrics.retrieval import RECALL_CUTOFFS, compute_retrieval
 from productrec.recipe import Recipe
+from productrec.recognition.open_set_figures import tell_open_set
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 
 KIND = "evaluation"
@@ -39,18 +42,26 @@ _UNSEEN = np.iinfo(np.int64).min  # class of an image without a label
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to compute: K of Recall@K and of MAP@K, draws of the bootstrap (0 for no intervals), k-means or not."""
+    """What to compute: K of Recall@K and of MAP@K, draws of the bootstrap (0 for no intervals), k-means or not.
+
+    ``fused``: also how the run's classifier does with unknown products, and what its confidence is worth.
+    """
 
     cutoffs: tuple[int, ...] = RECALL_CUTOFFS
     precision_cutoffs: tuple[int, ...] = (10,)
     draws: int = 1000
     clustering: bool = True
     seed: int = 0
+    fused: bool = True
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures by name, and the low and high end of their intervals where there are some."""
+    """Figures by name, and the low and high end of their intervals where there are some.
+
+    ``open_set`` and ``calibration``: as `OpenSetFigures` and `Reliability` describe themselves, of the run's
+    classifier; None where it has none for these images.
+    """
 
     protocol: str
     queries: int
@@ -58,6 +69,8 @@ class Evaluation:
     queries_without_positives: int
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    open_set: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,8 @@ def run_evaluate(
         views: preset of their views.
         protocol: who asks whom; ``auto`` for :func:`choose_protocol`.
         wanted: figures.
-        keep: write them to ``RUN/evaluations/VIEWS/SPLIT/evaluation.json``, over what is there.
+        keep: write them to ``RUN/evaluations/VIEWS/SPLIT/evaluation.json``, over what is there, and the open-set curve
+            of the run's classifier beside it, ``open_set.csv``.
 
     Raises:
         ArtifactError: an embedding set is missing, or of another state of the table.
@@ -115,16 +129,25 @@ def run_evaluate(
     inputs |= {f"gallery {name}": embedded.fingerprint for name, embedded in sets.items()}
     metric = load_contract(recipe.competition).scored_by
     settings = asdict(wanted) | {"protocol": chosen, "competition": metric.key}
+    classifier = find_classifier(run, recipe, split, views) if wanted.fused else {}
+    inputs |= classifier
     folder = run / "evaluations" / views / split
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return _load(folder)
     material = replace(_gather(table, asked, list(sets.values()), split, chosen), metric=metric)
     evaluation = evaluate_material(material, chosen, wanted)
+    fused = judge_fused(run, recipe, table, split=split, views=views, draws=wanted.draws) if classifier else None
+    if fused is not None:
+        open_set = None if fused.open_set is None else fused.open_set.describe()
+        evaluation = replace(evaluation, open_set=open_set, calibration=fused.reliability.describe())
     if not keep:
         return evaluation
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings) as temporary:
         # In the order of computing, which sorted keys would lose.
         write_text(temporary / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
+        if fused is not None and fused.open_set is not None:
+            lines = [",".join(map(repr, row)) for row in fused.open_set.list_curve()]
+            write_text(temporary / "open_set.csv", "\n".join(["threshold,true_accepts,false_accepts", *lines]) + "\n")
     return evaluation
 
 
@@ -269,6 +292,10 @@ def report(evaluation: Evaluation, title: str) -> None:
         f"{evaluation.queries:,} queries, {evaluation.queries_without_positives:,} of them without a positive, "
         f"{evaluation.gallery_rows:,} gallery rows"
     )
+    if evaluation.calibration is not None:
+        say(f"the classifier's confidence: {build_reliability(evaluation.calibration).tell()}")
+    if evaluation.open_set is not None:
+        say(f"unknown products: {tell_open_set(evaluation.open_set)}")
 
 
 def _build_class_measure(

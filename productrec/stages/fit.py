@@ -12,6 +12,7 @@ from productrec.artifacts import is_fresh, load_manifest
 from productrec.assembly.evidence import (
     build_objective,
     draw_rows,
+    fit_unknown,
     get_gallery_views,
     get_labels,
     load_evidence,
@@ -29,7 +30,6 @@ from productrec.recognition.calibration import calibrate
 from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
-from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.prototypes import build_prototypes
 from productrec.retrieval.index import INDEX_KIND
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
@@ -70,6 +70,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         "k_grid": list(recipe.predict.k_grid),
         "power_grid": list(recipe.predict.power_grid),
         "competition": contract.scored_by.key,
+        "unknown": [contract.unknown_label, contract.unknown_share],
         "trained_on": list(trained.recipe["train"]["splits"]),
     }
     if validation is not None:
@@ -101,7 +102,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
             parts=recipe.predict.parts,
         )
         classifier = done.classifier
-        unknown = fit_threshold(evidence, labels, classifier)
+        unknown = fit_unknown(evidence, labels, classifier, contract)
         scores = score_fitted(done, evidence, labels, metric=contract.scored_by)
         fitted = {"on": "val", "images": len(labels), "steps": [step.describe() for step in done.steps]}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.embedding_requests import EmbeddingRequest, name_fold, name_rest
-from productrec.assembly.evidence import build_objective, get_gallery_views, get_labels
+from productrec.assembly.evidence import build_objective, fit_unknown, get_gallery_views, get_labels
 from productrec.assembly.out_of_fold import describe_model, draw_evidence, get_out_of_fold_folder, load_fold
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
@@ -22,7 +22,6 @@ from productrec.recognition.calibration import calibrate
 from productrec.recognition.classifier import compute_parts
 from productrec.recognition.classifier_file import KIND, load_classifier, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
-from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.probabilities import write_probabilities
 from productrec.recognition.scores import Scores
 from productrec.training.run.checkpoint import load_checkpoint
@@ -77,6 +76,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         "power_grid": list(recipe.predict.power_grid),
         "neighbours": recipe.predict.neighbours,
         "competition": contract.scored_by.key,
+        "unknown": [contract.unknown_label, contract.unknown_share],
     }
     out = get_out_of_fold_folder(folds, model)
     folder, predictions = out / "classifier" / views, out / "predictions" / views / "train"
@@ -134,7 +134,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         keys=keys,
         categories=None,
         fitted=told | describe_model(recipe) | {"scores": {name: asdict(one) for name, one in scores.items()}},
-        unknown=fit_threshold(evidence, labels[rows], fitted.classifier),
+        unknown=fit_unknown(evidence, labels[rows], fitted.classifier, contract),
         inputs=inputs,
         settings=settings,
     )

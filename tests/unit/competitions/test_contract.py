@@ -93,6 +93,9 @@ def test_an_unknown_name_names_the_nearest_and_the_list() -> None:
         ({"metric_k": 2}, "metric_k must be 1 for top_1_accuracy; got 2"),
         ({"metric": "top_k_error", "metric_k": 3}, "metric_k must be at most labels_per_image; got 3 and 1"),
         ({"labels_per_image": 2, "unknown_label": "no product"}, "unknown_label must not hold the label_separator"),
+        ({"unknown_share": 0.3}, "unknown_label must be given beside unknown_share; got 0.3 and no label"),
+        ({"unknown_share": 1.0, "unknown_label": "new"}, "unknown_share must be below 1; got 1.0"),
+        ({"unknown_share": 0.0, "unknown_label": "new"}, "unknown_share must be above 0; got 0.0"),
         ({"label_separator": "\n"}, "label_separator must hold no line break"),
     ],
 )
