@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from productrec.metrics.answers import summarise
 from productrec.recognition.classifier import PARTS, Evidence, compute_parts
 from productrec.recognition.fitting import Fitted, fit_classifier
-from productrec.recognition.objective import Objective, summarise
+from productrec.recognition.objective import Objective
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
 from productrec.retrieval.engine import search_rows
 from sections.kept_evidence import NEIGHBOURS, KeptEvidence, join_evidence

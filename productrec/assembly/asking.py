@@ -10,6 +10,7 @@ import numpy as np
 
 from productrec.assembly.answering import Answered, ReadyRun
 from productrec.data.images import Images
+from productrec.recognition.calibration import read_similarity
 
 UNKNOWN = "unknown"
 MOST_NEAREST = 50  # neighbours among which the nearest products are looked for, so no more can be named
@@ -17,12 +18,16 @@ MOST_NEAREST = 50  # neighbours among which the nearest products are looked for,
 
 @dataclass(frozen=True)
 class Near:
-    """A product near to a photo: ``key``, ``name``, and the ``similarity`` of its nearest picture, ``image_id``."""
+    """A product near to a photo: ``key``, ``name``, and the ``similarity`` of its nearest picture, ``image_id``.
+
+    ``probability``: that it is the photo's, by that similarity alone; None where the run has no scale for it.
+    """
 
     key: str
     name: str
     similarity: float
     image_id: str
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Answer:
                     "class": near.name,
                     "class_id": near.key,
                     "similarity": round(near.similarity, 4),
+                    "probability": None if near.probability is None else round(near.probability, 4),
                     "image": near.image_id,
                 }
                 for near in self.nearest
@@ -123,7 +129,11 @@ def _list_nearest(ready: ReadyRun, rows: np.ndarray, similarities: np.ndarray, c
     known = np.flatnonzero(positions >= 0)
     first = known[np.sort(np.unique(positions[known], return_index=True)[1])][:count]
     ids = ready.catalogue.get_ids(rows[first])
+    scale = None if ready.saved is None else read_similarity(ready.saved.fitted)
+    chances = [None] * len(first) if scale is None else scale.compute(similarities[first]).tolist()
     return tuple(
-        Near(ready.known.keys[position], ready.known.names[position], float(similarity), image_id)
-        for position, similarity, image_id in zip(positions[first], similarities[first], ids, strict=True)
+        Near(ready.known.keys[position], ready.known.names[position], float(similarity), image_id, chance)
+        for position, similarity, image_id, chance in zip(
+            positions[first], similarities[first], ids, chances, strict=True
+        )
     )

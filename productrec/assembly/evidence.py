@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from productrec.competitions.contract import Contract
 from productrec.data.table import ImageTable
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import Evidence
+from productrec.recognition.classifier import Classifier, Evidence
 from productrec.recognition.objective import Objective
+from productrec.recognition.open_set import Threshold, answer_in_turn, choose_threshold
 from productrec.recognition.prototypes import compare_prototypes
+from productrec.recognition.unknown_label import choose_for_metric
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.neighbours import load_neighbours
 
@@ -145,4 +147,19 @@ def get_grids(recipe: Recipe) -> dict[str, Any]:
 
 def build_objective(contract: Contract) -> Objective:
     """What a fit makes small for a competition."""
-    return Objective("top_k_error", contract.metric_k)
+    return Objective(contract.metric, contract.metric_k)
+
+
+def fit_unknown(evidence: Evidence, labels: np.ndarray, classifier: Classifier, contract: Contract) -> Threshold | None:
+    """From when on an answer is believed: for the contract's metric where that has a label for unknown products.
+
+    Else, as `fit_threshold`, where 1 % of the unknown are believed. None where too few products can be hidden.
+    """
+    seen = answer_in_turn(evidence, labels, classifier)
+    if seen is None:
+        return None
+    if contract.unknown_label is None:
+        return choose_threshold(seen)
+    class_count = evidence.logits.shape[1]
+    chosen = choose_for_metric(seen, contract.scored_by, class_count, unknown_share=contract.unknown_share)
+    return replace(chosen, label=contract.unknown_label)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from productrec.assembly.training_data import TrainingData
 from productrec.class_order import ClassOrder
+from productrec.competitions.contract import load_contract
 from productrec.console import warn
 from productrec.data.dataset import ViewedImages, build_view_loader
 from productrec.data.images import open_images
@@ -60,7 +61,8 @@ def build_validation(table: ImageTable, recipe: Recipe, order: ClassOrder, resou
         other = ", or keep the best by top_1_accuracy (train.keep_best_by)" if len(unseen) < len(set(labels)) else ""
         raise DataError(f"{recipe.table}: {wanted} for {figure} to decide; none has. {advice}{other}.")
     loader = _build_plain_loader(table, recipe, rows, resources, persistent=True)
-    return Validation(loader, labels, np.array(order.list_ids()), is_query, resources)
+    metric = load_contract(recipe.competition).scored_by
+    return Validation(loader, labels, np.array(order.list_ids()), is_query, resources, metric)
 
 
 def choose_figure(table: ImageTable, recipe: Recipe, order: ClassOrder) -> str:

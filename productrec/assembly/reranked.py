@@ -13,6 +13,7 @@ from productrec.console import warn
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import RERANKED, Classifier, Evidence, compute_parts
+from productrec.recognition.open_set import Threshold, believe
 from productrec.recognition.reranked import KeptReranking, Reranker, answer_reranked, build_reranker
 from productrec.retrieval.reranking.declared import Reranking
 
@@ -27,6 +28,16 @@ class Gallery(NamedTuple):
 
     embeddings: np.ndarray
     labels: np.ndarray
+
+
+class Answered(NamedTuple):
+    """Answers for B images: ``parts``, class probabilities (B, C) by name, and ``believed``.
+
+    ``believed`` (B,) bool: whether each image is of a known class, as the first search tells; None without a threshold.
+    """
+
+    parts: dict[str, np.ndarray]
+    believed: np.ndarray | None
 
 
 def prepare_reranker(method: Reranking, split: SplitEvidence, gallery: Gallery, *, depth: int) -> Reranker:
@@ -72,11 +83,12 @@ def answer_block(
     classifier: Classifier,
     kept: KeptReranking | None,
     reranker: Reranker | None,
-) -> dict[str, np.ndarray]:
-    """Class probabilities (B, C) of some images by each part, and by the re-ranking that was kept, if one was."""
+    unknown: Threshold | None = None,
+) -> Answered:
+    """Answer for some images by each part, and by the re-ranking that was kept, if one was."""
     evidence = split.take(rows)
     parts = compute_parts(evidence, classifier)._asdict()
     if kept is not None and reranker is not None:
         seen = reranker.rerank(evidence, split.queries.embeddings[rows], split.rows[rows])
         parts[RERANKED] = answer_reranked(seen, kept)
-    return parts
+    return Answered(parts, None if unknown is None else believe(evidence, parts["fused"], unknown))

@@ -5,7 +5,7 @@ The ingest stage asks it for the source format, training for the permitted split
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from productrec.errors import DataError, SubmissionError
+from productrec.metrics.competition import METRICS, CompetitionMetric
 from productrec.settings.names import AUTO, list_formats
 from productrec.settings.text import parse_settings, read_settings, suggest_name
 
@@ -24,17 +25,26 @@ _EXPECTED = {  # pydantic's kinds of error in our words
     "string_too_short": "at least one character",
     "int_type": "a whole number",
     "greater_than_equal": "at least 1",
+    "greater_than": "above 0",
+    "less_than": "below 1",
     "tuple_type": "a list, such as [train]",
     "too_short": "a list that is not empty",
 }
 
 
 def _check_format(name: str) -> str:
-    known = (AUTO, *list_formats())
+    return _check_known(name, (AUTO, *list_formats()))
+
+
+def _check_metric(name: str) -> str:
+    return _check_known(name, tuple(METRICS))
+
+
+def _check_known(name: str, known: Sequence[str]) -> str:
     if name not in known:
         near = suggest_name(name, known)
         raise PydanticCustomError(
-            "unknown_format",
+            "unknown_name",
             "one of {known}",
             {"known": ", ".join(known), "mend": f" Did you mean {near}?" if near else ""},
         )
@@ -68,8 +78,8 @@ class Contract(BaseModel):
     pseudo_labels: bool = Field(
         True, strict=True, description="whether the rules let a model be trained on images whose labels it predicted"
     )
-    metric: Literal["top_k_error", "top_1_accuracy"] = Field(
-        description="what the competition scores: top_k_error or top_1_accuracy"
+    metric: Annotated[str, AfterValidator(_check_metric)] = Field(
+        description=f"what the competition scores: {', '.join(METRICS)}"
     )
     metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
     id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
@@ -85,6 +95,12 @@ class Contract(BaseModel):
     unknown_label: str | None = Field(
         None, min_length=1, description="what a product of no known class is called; null: no such label"
     )
+    unknown_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="which share of the test images is of no known class, between 0 and 1; null: that is not known",
+    )
     upload_slug: str | None = Field(
         None, min_length=1, description="the competition's name where submissions are uploaded; null: no upload"
     )
@@ -93,8 +109,8 @@ class Contract(BaseModel):
     def _check_together(self) -> Self:
         if self.id_column == self.prediction_column:
             raise ValueError(f"prediction_column must differ from id_column; got {self.id_column!r} for both")
-        if self.metric == "top_1_accuracy" and self.metric_k != 1:
-            raise ValueError(f"metric_k must be 1 for top_1_accuracy; got {self.metric_k}")
+        if not METRICS[self.metric].has_k and self.metric_k != 1:
+            raise ValueError(f"metric_k must be 1 for {self.metric}; got {self.metric_k}")
         if self.metric_k > self.labels_per_image:
             raise ValueError(
                 f"metric_k must be at most labels_per_image; got {self.metric_k} and {self.labels_per_image}"
@@ -103,7 +119,14 @@ class Contract(BaseModel):
             raise ValueError(f"label_separator must hold no line break; got {self.label_separator!r}")
         if self.labels_per_image > 1 and self.unknown_label and self.label_separator in self.unknown_label:
             raise ValueError(f"unknown_label must not hold the label_separator; got {self.unknown_label!r}")
+        if self.unknown_share is not None and self.unknown_label is None:
+            raise ValueError(f"unknown_label must be given beside unknown_share; got {self.unknown_share} and no label")
         return self
+
+    @property
+    def scored_by(self) -> CompetitionMetric:
+        """The metric with its k."""
+        return CompetitionMetric(self.metric, self.metric_k)
 
 
 def list_contracts() -> list[str]:

@@ -17,11 +17,7 @@ def explain_contract(contract: Contract) -> list[str]:
     if count > 1:
         labels = f"{count} different labels, the likeliest first, with {between} between them"
     kind = "the class's name" if contract.label_as == "name" else "the class's own id"
-    if contract.metric == "top_1_accuracy":
-        scored = "accuracy: the share of images whose first label is right"
-    else:
-        scored = f"top-{contract.metric_k} error: the share of images without a right label among the first "
-        scored += f"{contract.metric_k}"
+    scored = contract.scored_by.kind.meaning.format(k=contract.metric_k)
     splits = " and ".join(contract.trainable_splits)
     lines = [
         f"{contract.name}: {contract.title}",
@@ -38,6 +34,8 @@ def explain_contract(contract: Contract) -> list[str]:
         lines.append(f"The sample submission is {contract.sample_submission} in the source folder.")
     if contract.unknown_label is not None:
         lines.append(f"A product of no known class is called {contract.unknown_label}.")
+    if contract.unknown_share is not None:
+        lines.append(f"About {100 * contract.unknown_share:g} % of the test images are of no known class.")
     lines.append(f"Scored by {scored}.")
     pseudo = "allowed" if contract.pseudo_labels else "forbidden"
     lines.append(f"Training on {splits} is allowed; training on predicted labels of test images is {pseudo}.")

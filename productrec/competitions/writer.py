@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def write_submission(
     probabilities: npt.NDArray[np.floating],
     class_labels: Sequence[str],
     sample: Path | None,
+    doubted: Collection[str] | None = None,
 ) -> Submission:
     """Write the CSV of the most probable labels; it gets its name only after `check_submission` has passed it.
 
@@ -103,6 +104,9 @@ def write_submission(
         probabilities: (N, C) finite floats, rows as in ``ids``; may be a memory map.
         class_labels: (C,) what each class is called in the CSV: its id or its name, as ``contract.label_as`` says.
         sample: the sample submission, whose header, ids and order the CSV then has; None: the order of ``ids``.
+        doubted: ids of images that are taken to be of no known class, for which the contract has a label: it leads
+            their rows, and stands second in all others; None: it stands nowhere. Nor does it where a class is called
+            so, which then speaks for itself.
 
     Raises:
         SubmissionError: ids, labels, probabilities, sample and contract do not fit each other.
@@ -135,11 +139,20 @@ def write_submission(
                 f"{out}: images must be exactly those of {sample.name}; got {got}. "
                 "Predict the whole test split, with ids as the source writes them."
             )
-    top = choose_top_labels(probabilities, wanted)
+    unknown = None if doubted is None or contract.unknown_label in class_labels else contract.unknown_label
+    top = choose_top_labels(probabilities, wanted if unknown is None else max(1, wanted - 1))
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     chosen = top[[row_of[image_id] for image_id in order]].tolist()
+    away = set(doubted or ())
+
+    def name_labels(image_id: str, positions: list[int]) -> list[str]:
+        named = [class_labels[position] for position in positions]
+        if unknown is not None:
+            named.insert(0 if image_id in away else 1, unknown)
+        return named[:wanted]
+
     lines = (
-        (image_id, contract.label_separator.join([class_labels[position] for position in positions]))
+        (image_id, contract.label_separator.join(name_labels(image_id, positions)))
         for image_id, positions in zip(order, chosen, strict=True)
     )
     with write_file(out) as temporary:

@@ -86,7 +86,7 @@ def run_demo(
 
 def score_hidden(recipe: Recipe, ensemble: Path, hidden: dict[str, int]) -> dict[str, Scores]:
     """Scores of every member and way to predict, and of the ensemble, on hidden labels by image id."""
-    metric_k = load_contract(recipe.competition).metric_k
+    metric = load_contract(recipe.competition).scored_by
     folders = {}
     for run, member in select_runs(recipe).runs.items():
         predictions = run / "predictions"
@@ -100,7 +100,7 @@ def score_hidden(recipe: Recipe, ensemble: Path, hidden: dict[str, int]) -> dict
     for way, folder in folders.items():
         probabilities = load_probabilities(folder)
         labels = np.array([hidden[image_id] for image_id in probabilities.ids], dtype=np.int64)
-        scores[way] = compute_scores(probabilities.values, probabilities.class_ids, labels, metric_k=metric_k)
+        scores[way] = compute_scores(probabilities.values, probabilities.class_ids, labels, metric=metric)
     return scores
 
 

@@ -27,6 +27,7 @@ class Figure:
 VALIDATION_FIGURES = {
     "top_1_accuracy": Figure("top-1 accuracy", "head"),
     "top_3_error": Figure("top-3 error", "head", lower_is_better=True),
+    "competition": Figure("mean of the competition's metric and top-1 accuracy", "head"),
     "recall@1": Figure("Recall@1", "embedding"),
     "map@r": Figure("MAP@R", "embedding"),
 }

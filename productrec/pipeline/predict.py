@@ -11,10 +11,12 @@ from productrec.console import silence, warn
 from productrec.data.table import load_table
 from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
+from productrec.metrics.calibration import Reliability, build_reliability
 from productrec.pipeline.score_table import Predicted
 from productrec.pipeline.select import Selected, check_run, look_through, name_ensemble
 from productrec.recipe import Recipe, save_recipe
 from productrec.recognition.classifier import get_answer
+from productrec.recognition.classifier_file import load_classifier
 from productrec.recognition.scores import Scores
 from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.classify import Classified, run_classify
@@ -65,6 +67,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     validation: dict[str, dict[str, Scores]] = {}
     test: dict[str, dict[str, Scores]] = {}
     retrieval: dict[str, Evaluation] = {}
+    calibration: dict[str, Reliability] = {}
     recipes = list(runs.values())
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
@@ -77,8 +80,11 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
                 if more:
                     known["tta"] = get_answer(more)
         validation[folder.name], test[folder.name] = ways
+        fitted = load_classifier(folder / "classifier" / "plain").fitted
+        if "calibration" in fitted:
+            calibration[folder.name] = build_reliability(fitted["calibration"]["answers"])
         if has_foreign_classes(folder, recipe, "val"):
-            few = Wanted(draws=0, clustering=False)
+            few = Wanted(draws=0, clustering=False, fused=False)
             try:  # not kept: what `productrec evaluate` wrote has intervals too
                 retrieval[folder.name] = run_evaluate(folder, recipe, wanted=few, keep=False)
             except DataError as error:  # the test images are predicted all the same
@@ -87,7 +93,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:
         only = next(iter(runs))
-        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval)
+        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval, calibration)
     _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
@@ -95,12 +101,12 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
             f"ensemble: run folders must have different names; got {', '.join(str(run) for run in runs)}."
         )
     ensemble_folder = out / "predictions" / views
-    metric_k = load_contract(recipes[0].competition).metric_k
-    ensembled = run_ensemble(members, ensemble_folder, table, metric_k=metric_k, weights=selected.weigh(weights))
+    metric = load_contract(recipes[0].competition).scored_by
+    ensembled = run_ensemble(members, ensemble_folder, table, metric=metric, weights=selected.weigh(weights))
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
         _keep_recipe(out, selected.recipe)
-    return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval)
+    return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval, calibration)
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
@@ -124,9 +130,9 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     _check_is_no_run(out)
     names = dict(zip([str(member) for member in members], folders, strict=True))
     target = out / "predictions" / "blend"
-    metric_k = load_contract(recipe.competition).metric_k
+    metric = load_contract(recipe.competition).scored_by
     table = load_table(recipe.table, root=recipe.data.images)
-    ensembled = run_ensemble(names, target, table, metric_k=metric_k, weights=weights)
+    ensembled = run_ensemble(names, target, table, metric=metric, weights=weights)
     if folders[0].name in PRESETS:
         recipe = look_through(recipe, folders[0].name)
     _keep_recipe(out, name_ensemble(recipe, out))

@@ -167,7 +167,8 @@ class TrainSettings(Settings):
     )
     keep_best_by: str = setting(
         "top_1_accuracy",
-        f"validation figure that decides which checkpoint is the best one: {', '.join(VALIDATION_FIGURES)}",
+        f"validation figure that decides which checkpoint is the best one: {', '.join(VALIDATION_FIGURES)}; "
+        "competition is the mean of the contract's metric (1 less an error) and the top-1 accuracy",
         judges=True,
     )
 

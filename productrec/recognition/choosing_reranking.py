@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from productrec.metrics.answers import Answers
+from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition.classifier import BLENDED, RERANKED, Evidence
 from productrec.recognition.fitting import INSTEAD_FROM, KEPT_FROM, Fitted, Step, fit_classifier
-from productrec.recognition.objective import Answers, Objective, compute_chance
+from productrec.recognition.objective import Objective, compute_chance
 from productrec.recognition.reranked import KeptReranking
-from productrec.recognition.scores import Scores, score_ranks
+from productrec.recognition.scores import Scores, score_answers
 from productrec.retrieval.reranking.declared import Reranking
 
 
@@ -85,6 +87,6 @@ def choose_reranking(
     return Tried(steps, best[1], steps[place].answers)
 
 
-def score_reranked(tried: Tried, *, metric_k: int) -> dict[str, Scores]:
+def score_reranked(tried: Tried, *, metric: CompetitionMetric) -> dict[str, Scores]:
     """The scores of the method that is kept, by `RERANKED`, of answers by what others told; empty where none is."""
-    return {} if tried.answers is None else {RERANKED: score_ranks(tried.answers.ranks, metric_k=metric_k)}
+    return {} if tried.answers is None else {RERANKED: score_answers(tried.answers, metric=metric)}

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from productrec.metrics.answers import Answers, join, summarise
+from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition.classifier import BLENDED, Classifier, Evidence, compute_parts, fuse
-from productrec.recognition.objective import Answers, Objective, compute_chance, join, summarise
-from productrec.recognition.scores import Scores, score_ranks
+from productrec.recognition.objective import Objective, compute_chance
+from productrec.recognition.scores import Scores, score_answers
 from productrec.recognition.vote import Vote, compute_softmax, compute_vote
 from productrec.recognition.weights import FITS, split_folds
 
@@ -256,10 +258,12 @@ def _add_category(
     return fit
 
 
-def score_fitted(fitted: Fitted, evidence: Evidence, labels: np.ndarray, *, metric_k: int) -> dict[str, Scores]:
+def score_fitted(
+    fitted: Fitted, evidence: Evidence, labels: np.ndarray, *, metric: CompetitionMetric
+) -> dict[str, Scores]:
     """Scores of every part on the queries of a fit: of those that are fitted, by answers of what others told."""
     parts = compute_parts(evidence, fitted.classifier)._asdict()
     answers = {name: summarise(part, labels) for name, part in parts.items()}
     answers |= {step.name: step.answers for step in fitted.steps if step.name in BLENDED}
     answers["fused"] = fitted.answers
-    return {name: score_ranks(one.ranks, metric_k=metric_k) for name, one in answers.items()}
+    return {name: score_answers(one, metric=metric) for name, one in answers.items()}

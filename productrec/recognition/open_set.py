@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from productrec.metrics.answers import Answers, join, summarise
 from productrec.recognition.classifier import Classifier, Evidence, compute_parts
 
 _PARTS = 5
-_TOLD_FROM = 3  # false accepts
+TOLD_FROM = 3  # false accepts
 _LEAST_UNKNOWN = 30
 _HIDDEN = 30.0  # by how much the logit of a hidden class is below the lowest of the others
 
@@ -53,7 +54,8 @@ class Threshold:
 
     ``score``: of `SCORES`; ``value``: the least that is believed; ``true_accepts``: share of known queries that are
     believed and given the right class; ``false_accepts``: share of unknown queries that are believed; ``known`` and
-    ``unknown``: how many queries that was measured on.
+    ``unknown``: how many queries that was measured on; ``metric_value``: of the competition's metric there, where that
+    has a label for an unknown product and the value was chosen for it; ``label``: that label.
     """
 
     score: str
@@ -62,6 +64,8 @@ class Threshold:
     false_accepts: float
     known: int
     unknown: int
+    metric_value: float | None = None
+    label: str | None = None
 
     def describe(self) -> dict[str, Any]:
         """As plain values."""
@@ -70,7 +74,7 @@ class Threshold:
 
 def is_measurable(unknown: int, false_accepts: float) -> bool:
     """Whether a share of false accepts can be told from so many unknown queries: at least three of them are it."""
-    return unknown * false_accepts >= _TOLD_FROM
+    return unknown * false_accepts >= TOLD_FROM
 
 
 def hide_classes(evidence: Evidence, hidden: np.ndarray) -> Evidence:
@@ -97,10 +101,46 @@ def hide_classes(evidence: Evidence, hidden: np.ndarray) -> Evidence:
     )
 
 
-def fit_threshold(
-    evidence: Evidence, labels: np.ndarray, classifier: Classifier, *, false_accepts: float = 0.01, seed: int = 0
-) -> Threshold | None:
-    """The score and its least value that believe the most known queries, and of the unknown no more than a share.
+@dataclass(frozen=True)
+class OpenSetAnswers:
+    """Answers to N queries of which some are unknown, because their classes were hidden or are none of the known.
+
+    ``scores``: (N,) by the names of `SCORES`; ``answers``: by the fused probabilities, to labels that are -1 where a
+    query is unknown; ``queries``: (N,) which query each is, since one comes again in every turn.
+    """
+
+    scores: dict[str, np.ndarray]
+    answers: Answers
+    queries: np.ndarray
+
+    @property
+    def is_unknown(self) -> np.ndarray:
+        """(N,) whether each query is of no known class."""
+        return np.asarray(self.answers.labels < 0)
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """(N,) whether each is of a known class, and that ranks first."""
+        return np.asarray((self.answers.ranks == 0) & ~self.is_unknown)
+
+    def describe(self, score: str, least: float, metric_value: float | None = None) -> Threshold:
+        """What a score comes to where it is believed from a value on."""
+        believed, unknown = self.scores[score] >= least, self.is_unknown
+        return Threshold(
+            score,
+            float(least),
+            float((believed & self.is_right)[~unknown].mean()),
+            float(believed[unknown].mean()),
+            int((~unknown).sum()),
+            int(unknown.sum()),
+            metric_value,
+        )
+
+
+def answer_in_turn(
+    evidence: Evidence, labels: np.ndarray, classifier: Classifier, *, seed: int = 0
+) -> OpenSetAnswers | None:
+    """Answers as they would be had some products never been seen.
 
     The classes are parted in five by chance; each fifth is hidden in turn (`hide_classes`), its queries are unknown
     then and all others known.
@@ -109,37 +149,56 @@ def fit_threshold(
         evidence: of Q queries that the network was not trained on.
         labels: (Q,) class positions; -1 for a query that is of none of the classes, unknown from the start.
         classifier: that answers.
-        false_accepts: share of unknown queries that may be believed; the least that can be told where they are few.
         seed: decides how the classes are parted.
 
     Returns:
         None where the queries are of fewer than two classes, or fewer than 30 are unknown.
     """
-    seen = list(_answer_in_turn(evidence, labels, classifier, seed))
-    if not seen:
+    class_count = evidence.logits.shape[1]
+    present = np.unique(labels[labels >= 0])
+    if len(present) < 2:
         return None
-    scores = {name: np.concatenate([one[0][name] for one in seen]) for name in SCORES}
-    is_unknown = np.concatenate([one[1] for one in seen])
-    is_right = np.concatenate([one[2] for one in seen])
-    unknown, known = int(is_unknown.sum()), int((~is_unknown).sum())
-    if not known or unknown < _LEAST_UNKNOWN:
-        return None
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
+    answers = []
+    parts = np.array_split(np.random.default_rng(seed).permutation(present), min(_PARTS, len(present)))
+    for part in parts:
+        hidden = np.zeros(class_count, dtype=bool)
+        hidden[part] = True
+        seen = hide_classes(evidence, hidden)
+        fused = compute_parts(seen, classifier).fused
+        for name, score in SCORES.items():
+            scores[name].append(score(seen, fused))
+        answers.append(summarise(fused, np.where(np.append(hidden, True)[labels], -1, labels)))
+    queries = np.tile(np.arange(len(labels)), len(parts))
+    made = OpenSetAnswers({name: np.concatenate(some) for name, some in scores.items()}, join(answers), queries)
+    unknown = int(made.is_unknown.sum())
+    return made if _LEAST_UNKNOWN <= unknown < len(queries) else None
+
+
+def fit_threshold(
+    evidence: Evidence, labels: np.ndarray, classifier: Classifier, *, false_accepts: float = 0.01, seed: int = 0
+) -> Threshold | None:
+    """The score and its least value that believe the most known queries, and of the unknown no more than a share.
+
+    Args:
+        evidence, labels, classifier, seed: as for `answer_in_turn`.
+        false_accepts: share of unknown queries that may be believed; the least that can be told where they are few.
+
+    Returns:
+        None where `answer_in_turn` gives none.
+    """
+    seen = answer_in_turn(evidence, labels, classifier, seed=seed)
+    return None if seen is None else choose_threshold(seen, false_accepts=false_accepts)
+
+
+def choose_threshold(seen: OpenSetAnswers, *, false_accepts: float = 0.01) -> Threshold:
+    """The threshold of `fit_threshold`, of answers that are there."""
+    unknown = int(seen.is_unknown.sum())
     if not is_measurable(unknown, false_accepts):
-        false_accepts = _TOLD_FROM / unknown
-    found = []
-    for name, values in scores.items():
-        least = _find_least(values[is_unknown], false_accepts)
-        believed = values >= least
-        found.append(
-            Threshold(
-                name,
-                float(least),
-                float((believed & is_right)[~is_unknown].mean()),
-                float(believed[is_unknown].mean()),
-                known,
-                unknown,
-            )
-        )
+        false_accepts = TOLD_FROM / unknown
+    found = [
+        seen.describe(name, _find_least(values[seen.is_unknown], false_accepts)) for name, values in seen.scores.items()
+    ]
     return max(found, key=lambda one: one.true_accepts)
 
 
@@ -176,21 +235,3 @@ def _find_least(unknown: np.ndarray, false_accepts: float) -> float:
     allowed = int(false_accepts * len(unknown))
     highest = np.sort(unknown)[::-1][allowed]  # the first that must not be believed
     return float(np.nextafter(highest, np.inf))
-
-
-def _answer_in_turn(
-    evidence: Evidence, labels: np.ndarray, classifier: Classifier, seed: int
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-    """Scores by name, which queries are unknown, and which answers right, with each part of the classes hidden."""
-    class_count = evidence.logits.shape[1]
-    present = np.unique(labels[labels >= 0])
-    if len(present) < 2:
-        return
-    parts = np.array_split(np.random.default_rng(seed).permutation(present), min(_PARTS, len(present)))
-    for part in parts:
-        hidden = np.zeros(class_count, dtype=bool)
-        hidden[part] = True
-        seen = hide_classes(evidence, hidden)
-        fused = compute_parts(seen, classifier).fused
-        is_unknown = (labels < 0) | np.append(hidden, True)[labels]
-        yield {name: score(seen, fused) for name, score in SCORES.items()}, is_unknown, fused.argmax(axis=1) == labels

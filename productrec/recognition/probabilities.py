@@ -30,7 +30,8 @@ class ClassProbabilities:
     class names; ``keys``: (C,) what the classes are known by whatever their ids, empty in an older artefact;
     ``fallback``: ids that got the class prior because their image cannot be read; ``made``: how; ``split``: whose
     images; ``table``: folder of the image table they were made from, ``table_fingerprint`` and ``rows`` digests of it
-    and of the split's rows, None in an older artefact.
+    and of the split's rows, None in an older artefact; ``doubted``: ids that are not believed to be of any of the
+    classes, None where no threshold tells.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class ClassProbabilities:
     table: Path | None = None
     table_fingerprint: str | None = None
     rows: str | None = None
+    doubted: list[str] | None = None
 
 
 @contextmanager
@@ -62,10 +64,12 @@ def write_probabilities(
     keys: Sequence[str] = (),
     table: Path | None = None,
     rows: str | None = None,
+    doubted: list[str] | None = None,
 ) -> Iterator[np.ndarray]:
     """Write class probabilities; the block fills the (N, C) float32 memory map it is given.
 
-    ``keys``, ``table`` and ``rows`` as in `ClassProbabilities`; the table's fingerprint is the input ``table``.
+    ``keys``, ``table``, ``rows`` and ``doubted`` as in `ClassProbabilities`, the last of which the block may still
+    fill; the table's fingerprint is the input ``table``.
 
     Raises:
         ArtifactError: a row is not finite or does not sum to 1.
@@ -85,6 +89,8 @@ def write_probabilities(
         else:
             np.save(path, values)
         write_json(temporary / "ids.json", list(ids))
+        if doubted is not None:
+            write_json(temporary / "doubted.json", list(doubted))
         write_json(temporary / "classes.json", {"ids": list(class_ids), "names": list(names), "keys": list(keys)})
 
 
@@ -116,7 +122,12 @@ def load_probabilities(folder: Path) -> ClassProbabilities:
         table=None if manifest.notes.get("table") is None else (folder / manifest.notes["table"]).resolve(),
         table_fingerprint=manifest.inputs.get("table"),
         rows=manifest.notes.get("rows"),
+        doubted=_read_doubted(folder / "doubted.json"),
     )
+
+
+def _read_doubted(path: Path) -> list[str] | None:
+    return [str(image_id) for image_id in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else None
 
 
 def check_rows(values: np.ndarray, ids: Sequence[str], where: str, *, block_rows: int = 4096) -> None:

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import minimize
 
-from productrec.recognition.objective import Objective, summarise
+from productrec.metrics.answers import summarise
+from productrec.recognition.objective import Objective
 from productrec.recognition.vote import normalise_rows
 
 Rule = Literal["linear", "product"]

@@ -12,24 +12,24 @@ import numpy as np
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.evidence import NO_LABEL, SplitEvidence, get_labels, load_evidence, load_gallery
-from productrec.assembly.reranked import Gallery, answer_block, prepare_reranker
+from productrec.assembly.reranked import Answered, Gallery, answer_block, prepare_reranker
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract, load_contract
 from productrec.console import warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
-from productrec.metrics.classification import compute_label_ranks
+from productrec.metrics.answers import Answers, join, summarise
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import PARTS, RERANKED
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.probabilities import KIND, write_probabilities
-from productrec.recognition.scores import Scores, score_ranks
+from productrec.recognition.scores import Scores, score_answers
 from productrec.training.run.checkpoint import load_checkpoint
 
 _BLOCK_ROWS = 4096
 
-Answer = Callable[[SplitEvidence, slice | np.ndarray], dict[str, np.ndarray]]
+Answer = Callable[[SplitEvidence, slice | np.ndarray], Answered]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ def _prepare_answering(
         rows = load_gallery(run, recipe, views)
         gallery = Gallery(rows.embeddings, ClassOrder(class_ids).positions_of(get_labels(table, rows.ids)))
         reranker = prepare_reranker(saved.reranked.method, split, gallery, depth=saved.reranked.depth)
-    return partial(answer_block, classifier=saved.classifier, kept=saved.reranked, reranker=reranker)
+    return partial(
+        answer_block, classifier=saved.classifier, kept=saved.reranked, reranker=reranker, unknown=saved.unknown
+    )
 
 
 def _score(
@@ -103,12 +105,13 @@ def _score(
     contract: Contract,
 ) -> dict[str, Scores]:
     """Scores on images at ``rows`` (N,) by every part, for their class ids (N,)."""
-    ranks: dict[str, list[np.ndarray]] = {}
+    positions = ClassOrder(class_ids).positions_of(labels)
+    answers: dict[str, list[Answers]] = {}
     for start in range(0, len(labels), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        for name, part in answer(images, rows[block]).items():
-            ranks.setdefault(name, []).append(compute_label_ranks(part, np.array(class_ids), labels[block]))
-    return {name: score_ranks(np.concatenate(seen), metric_k=contract.metric_k) for name, seen in ranks.items()}
+        for name, part in answer(images, rows[block]).parts.items():
+            answers.setdefault(name, []).append(summarise(part, positions[block]))
+    return {name: score_answers(join(seen), metric=contract.scored_by) for name, seen in answers.items()}
 
 
 def _score_known(
@@ -160,6 +163,7 @@ def _write(
         others = [part for part in PARTS if part not in (final, RERANKED)]
         folders |= {part: run / "predictions" / views / "parts" / part / split for part in others}
     written: dict[str, np.ndarray] = {}
+    doubted: list[str] | None = None if saved.unknown is None else []
     with ExitStack() as stack:
         for part, folder in folders.items():
             how = saved.reranked if part == RERANKED and saved.reranked else saved.classifier
@@ -178,10 +182,11 @@ def _write(
                 keys=get_class_keys(table, class_ids),
                 table=recipe.table,
                 rows=digest_rows(table, split),
+                doubted=doubted if part == "fused" else None,
             )
             written[part] = stack.enter_context(writing)
         if written:
-            _fill(written, ids, known, answer, prior)
+            _fill(written, ids, known, answer, prior, doubted)
     if fallback and split == "test":
         warn(f"{len(fallback)} {split} images cannot be read (first: {fallback[0]}); they get the class prior.")
 
@@ -192,8 +197,12 @@ def _fill(
     known: SplitEvidence | None,
     answer: Answer,
     prior: np.ndarray,
+    doubted: list[str] | None,
 ) -> None:
-    """Fill the class probabilities (N, C) of each part: block by block, and the prior where nothing is known."""
+    """Fill the class probabilities (N, C) of each part: block by block, and the prior where nothing is known.
+
+    ``doubted`` gets the ids of images that are not believed to be of any of the classes.
+    """
     known_ids = known.ids if known else []
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     rows = np.array([row_of[image_id] for image_id in known_ids], dtype=np.int64)
@@ -203,6 +212,8 @@ def _fill(
     if known is None:
         return
     for start in range(0, len(rows), _BLOCK_ROWS):
-        parts = answer(known, slice(start, start + _BLOCK_ROWS))
+        answered = answer(known, slice(start, start + _BLOCK_ROWS))
+        if doubted is not None and answered.believed is not None:
+            doubted += [known_ids[start + row] for row in np.flatnonzero(~answered.believed).tolist()]
         for part, values in written.items():
-            values[rows[start : start + _BLOCK_ROWS]] = parts[part]
+            values[rows[start : start + _BLOCK_ROWS]] = answered.parts[part]

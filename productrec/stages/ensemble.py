@@ -12,6 +12,7 @@ from productrec.artifacts import is_fresh
 from productrec.assembly.table_state import check_current, digest_rows
 from productrec.data.table import ImageTable
 from productrec.ensembling.blend import blend_probabilities, check_same_order, resolve_weights
+from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities, write_probabilities
 from productrec.recognition.scores import Scores, compute_scores
 
@@ -25,7 +26,12 @@ class Ensembled:
 
 
 def run_ensemble(
-    members: Mapping[str, Path], out: Path, table: ImageTable, *, metric_k: int, weights: Sequence[float] | None = None
+    members: Mapping[str, Path],
+    out: Path,
+    table: ImageTable,
+    *,
+    metric: CompetitionMetric,
+    weights: Sequence[float] | None = None,
 ) -> Ensembled:
     """Blend the members' predictions split by split into ``OUT/SPLIT``.
 
@@ -33,7 +39,7 @@ def run_ensemble(
         members: name and prediction folder (holding ``val`` and ``test``) of each.
         out: folder of the ensemble's predictions.
         table: image table, for the labels.
-        metric_k: the competition's own k.
+        metric: the competition's own.
         weights: one a member; equal where None.
 
     Returns:
@@ -59,7 +65,7 @@ def run_ensemble(
         by_split[split] = parts
     for split, parts in by_split.items():  # nothing is written where any of them is refused
         blended = _blend(names, parts, shares, out / split, split, table, scores["val"])
-        scores[split] = _score(blended, table, metric_k)
+        scores[split] = _score(blended, table, metric)
     return Ensembled(scores["val"], scores["test"])
 
 
@@ -93,12 +99,25 @@ def _blend(
             keys=parts[0].keys,
             table=parts[0].table,
             rows=digest_rows(table, split),
+            doubted=_gather_doubted(parts, shares),
         ) as values:
             blend_probabilities([part.values for part in parts], shares, values)
     return load_probabilities(out)
 
 
-def _score(blended: ClassProbabilities, table: ImageTable, metric_k: int) -> Scores | None:
+def _gather_doubted(parts: list[ClassProbabilities], shares: np.ndarray) -> list[str] | None:
+    """Ids that members of more than half of the weight doubt; None where a member cannot tell."""
+    if any(part.doubted is None for part in parts):
+        return None
+    doubts: dict[str, float] = {}
+    for part, share in zip(parts, shares.tolist(), strict=True):
+        for image_id in part.doubted or ():
+            doubts[image_id] = doubts.get(image_id, 0.0) + share
+    half = float(shares.sum()) / 2
+    return [image_id for image_id in parts[0].ids if doubts.get(image_id, 0.0) > half]
+
+
+def _score(blended: ClassProbabilities, table: ImageTable, metric: CompetitionMetric) -> Scores | None:
     rows = table.images.set_index("image_id").loc[blended.ids]
     readable = ((rows["status"] == "ok") & rows["label"].notna()).to_numpy(dtype=bool)
     if not readable.any():
@@ -106,4 +125,4 @@ def _score(blended: ClassProbabilities, table: ImageTable, metric_k: int) -> Sco
     labels = rows.loc[readable, "label"].to_numpy(dtype=np.int64)
     if not np.isin(labels, blended.class_ids).any():  # accuracies of 0 would say nothing
         return None
-    return compute_scores(blended.values[readable], blended.class_ids, labels, metric_k=metric_k)
+    return compute_scores(blended.values[readable], blended.class_ids, labels, metric=metric)

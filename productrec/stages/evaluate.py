@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -13,14 +13,21 @@ from zipfile import BadZipFile
 import numpy as np
 
 from productrec.artifacts import is_fresh, load_manifest, write_artifact, write_text
+from productrec.assembly.fused_figures import find_classifier, judge_fused
+from productrec.class_order import ClassOrder
+from productrec.competitions.contract import load_contract
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError
+from productrec.metrics.answers import summarise_logits
+from productrec.metrics.calibration import build_reliability
 from productrec.metrics.category_tree import CategoryTree, compute_mistake_severity
-from productrec.metrics.classification import compute_balanced_accuracy, compute_label_ranks, compute_macro_f1
+from productrec.metrics.classification import compute_balanced_accuracy, compute_macro_f1
+from productrec.metrics.competition import CompetitionMetric
 from productrec.metrics.intervals import compute_intervals
 from productrec.metrics.retrieval import RECALL_CUTOFFS, compute_retrieval
 from productrec.recipe import Recipe
+from productrec.recognition.open_set_figures import tell_open_set
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 
 KIND = "evaluation"
@@ -35,18 +42,26 @@ _UNSEEN = np.iinfo(np.int64).min  # class of an image without a label
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to compute: K of Recall@K and of MAP@K, draws of the bootstrap (0 for no intervals), k-means or not."""
+    """What to compute: K of Recall@K and of MAP@K, draws of the bootstrap (0 for no intervals), k-means or not.
+
+    ``fused``: also how the run's classifier does with unknown products, and what its confidence is worth.
+    """
 
     cutoffs: tuple[int, ...] = RECALL_CUTOFFS
     precision_cutoffs: tuple[int, ...] = (10,)
     draws: int = 1000
     clustering: bool = True
     seed: int = 0
+    fused: bool = True
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures by name, and the low and high end of their intervals where there are some."""
+    """Figures by name, and the low and high end of their intervals where there are some.
+
+    ``open_set`` and ``calibration``: as `OpenSetFigures` and `Reliability` describe themselves, of the run's
+    classifier; None where it has none for these images.
+    """
 
     protocol: str
     queries: int
@@ -54,13 +69,16 @@ class Evaluation:
     queries_without_positives: int
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]]
+    open_set: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Material:
     """Embeddings (Q, D) that ask, those (M, D) that are asked (None where each asks all others), and their labels.
 
-    ``logits``: (Q, C) of the head in the order of ``class_ids``, None where it knows no class of the queries.
+    ``logits``: (Q, C) of the head in the order of ``class_ids``, None where it knows no class of the queries;
+    ``metric``: a competition's, that the head is judged by too.
     """
 
     queries: np.ndarray
@@ -70,6 +88,7 @@ class Material:
     logits: np.ndarray | None = None
     class_ids: Sequence[int] = ()
     tree: CategoryTree | None = None
+    metric: CompetitionMetric | None = None
 
 
 def run_evaluate(
@@ -91,7 +110,8 @@ def run_evaluate(
         views: preset of their views.
         protocol: who asks whom; ``auto`` for :func:`choose_protocol`.
         wanted: figures.
-        keep: write them to ``RUN/evaluations/VIEWS/SPLIT/evaluation.json``, over what is there.
+        keep: write them to ``RUN/evaluations/VIEWS/SPLIT/evaluation.json``, over what is there, and the open-set curve
+            of the run's classifier beside it, ``open_set.csv``.
 
     Raises:
         ArtifactError: an embedding set is missing, or of another state of the table.
@@ -107,17 +127,27 @@ def run_evaluate(
         _check_current(run / "embeddings" / seen / embedded, table, again)
     inputs = {"table": table.fingerprint, split: asked.fingerprint}
     inputs |= {f"gallery {name}": embedded.fingerprint for name, embedded in sets.items()}
-    settings = asdict(wanted) | {"protocol": chosen}
+    metric = load_contract(recipe.competition).scored_by
+    settings = asdict(wanted) | {"protocol": chosen, "competition": metric.key}
+    classifier = find_classifier(run, recipe, split, views) if wanted.fused else {}
+    inputs |= classifier
     folder = run / "evaluations" / views / split
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return _load(folder)
-    material = _gather(table, asked, list(sets.values()), split, chosen)
+    material = replace(_gather(table, asked, list(sets.values()), split, chosen), metric=metric)
     evaluation = evaluate_material(material, chosen, wanted)
+    fused = judge_fused(run, recipe, table, split=split, views=views, draws=wanted.draws) if classifier else None
+    if fused is not None:
+        open_set = None if fused.open_set is None else fused.open_set.describe()
+        evaluation = replace(evaluation, open_set=open_set, calibration=fused.reliability.describe())
     if not keep:
         return evaluation
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings) as temporary:
         # In the order of computing, which sorted keys would lose.
         write_text(temporary / "evaluation.json", json.dumps(asdict(evaluation), indent=2) + "\n")
+        if fused is not None and fused.open_set is not None:
+            lines = [",".join(map(repr, row)) for row in fused.open_set.list_curve()]
+            write_text(temporary / "open_set.csv", "\n".join(["threshold,true_accepts,false_accepts", *lines]) + "\n")
     return evaluation
 
 
@@ -262,6 +292,10 @@ def report(evaluation: Evaluation, title: str) -> None:
         f"{evaluation.queries:,} queries, {evaluation.queries_without_positives:,} of them without a positive, "
         f"{evaluation.gallery_rows:,} gallery rows"
     )
+    if evaluation.calibration is not None:
+        say(f"the classifier's confidence: {build_reliability(evaluation.calibration).tell()}")
+    if evaluation.open_set is not None:
+        say(f"unknown products: {tell_open_set(evaluation.open_set)}")
 
 
 def _build_class_measure(
@@ -284,13 +318,14 @@ def _build_class_measure(
 def _build_head_measure(material: Material) -> Callable[[np.ndarray | None], dict[str, float]]:
     assert material.logits is not None
     class_ids = np.asarray(material.class_ids)
-    ranks = compute_label_ranks(material.logits, class_ids, material.labels, where="evaluation")
-    predicted = class_ids[np.argmax(material.logits, axis=1)]
-    by_class = _build_class_measure("head_", material.labels, predicted, material.tree)
+    answers = summarise_logits(material.logits, ClassOrder(class_ids).positions_of(material.labels))
+    judged = [CompetitionMetric("top_k_error", k) for k in (1, 3, 5) if k < len(class_ids)]
+    if material.metric is not None and material.metric not in judged:
+        judged.append(material.metric)
+    by_class = _build_class_measure("head_", material.labels, class_ids[answers.best], material.tree)
 
     def measure(times: np.ndarray | None) -> dict[str, float]:
-        errors = {f"head_top_{k}_error": np.average(ranks >= k, weights=times) for k in (1, 3, 5) if k < len(class_ids)}
-        return {name: float(value) for name, value in errors.items()} | by_class(times)
+        return {f"head_{metric.key}": metric.measure(answers, times) for metric in judged} | by_class(times)
 
     return measure
 

@@ -12,6 +12,7 @@ from productrec.artifacts import is_fresh, load_manifest
 from productrec.assembly.evidence import (
     build_objective,
     draw_rows,
+    fit_unknown,
     get_gallery_views,
     get_grids,
     get_labels,
@@ -27,11 +28,11 @@ from productrec.console import say, warn
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import load_table
 from productrec.recipe import Recipe
+from productrec.recognition.calibration import calibrate
 from productrec.recognition.choosing_reranking import choose_reranking, score_reranked
 from productrec.recognition.classifier import BLENDED, UNFITTED, Classifier
 from productrec.recognition.classifier_file import KIND, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
-from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.prototypes import build_prototypes
 from productrec.retrieval.index import INDEX_KIND
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
@@ -71,7 +72,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         "parts": list(recipe.predict.parts),
         "k_grid": list(recipe.predict.k_grid),
         "power_grid": list(recipe.predict.power_grid),
-        "competition": [contract.metric, contract.metric_k],
+        "competition": contract.scored_by.key,
+        "unknown": [contract.unknown_label, contract.unknown_share],
         "trained_on": list(trained.recipe["train"]["splits"]),
     }
     methods = get_rerankings(recipe)
@@ -88,7 +90,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
     if beside is not None:
         classifier, unknown = beside.classifier, beside.unknown
-        fitted = {name: beside.fitted[name] for name in ("on", "images", "folds", "steps")}
+        kept = ("on", "images", "folds", "steps", "calibration")
+        fitted = {name: beside.fitted[name] for name in kept if name in beside.fitted}
         reranked = beside.reranked if beside.reranked and beside.reranked.method in methods else None
     elif reason or validation is None:
         classifier = _restrict(UNFITTED, recipe)
@@ -102,12 +105,13 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         candidates = list_candidates(methods, [(validation, Gallery(gallery.embeddings, positions))])
         tried = choose_reranking(done, candidates, labels, objective, **how)
         classifier, reranked = done.classifier, tried.kept
-        unknown = fit_threshold(evidence, labels, classifier)
-        scores = score_fitted(done, evidence, labels, metric_k=contract.metric_k)
-        scores |= score_reranked(tried, metric_k=contract.metric_k)
+        unknown = fit_unknown(evidence, labels, classifier, contract)
+        scores = score_fitted(done, evidence, labels, metric=contract.scored_by)
+        scores |= score_reranked(tried, metric=contract.scored_by)
         steps = [step.describe() for step in (*done.steps, *tried.steps)]
         fitted = {"on": "val", "images": len(labels), "steps": steps}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
+        fitted["calibration"] = calibrate(tried.answers or done.answers, evidence, labels).describe()
     say(f"{run.name}, {views} views: {(reranked or classifier).tell()}{_tell_steps(fitted.get('steps', []))}")
     save_classifier(
         folder,

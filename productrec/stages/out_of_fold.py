@@ -10,7 +10,7 @@ import numpy as np
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.embedding_requests import EmbeddingRequest, name_fold, name_rest
-from productrec.assembly.evidence import build_objective, get_gallery_views, get_grids, get_labels
+from productrec.assembly.evidence import build_objective, fit_unknown, get_gallery_views, get_grids, get_labels
 from productrec.assembly.out_of_fold import (
     describe_model,
     draw_evidence,
@@ -25,11 +25,11 @@ from productrec.competitions.contract import load_contract
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
 from productrec.recipe import Recipe
+from productrec.recognition.calibration import calibrate
 from productrec.recognition.choosing_reranking import choose_reranking, score_reranked
 from productrec.recognition.classifier import get_answer, name_answer
 from productrec.recognition.classifier_file import KIND, load_classifier, save_classifier
 from productrec.recognition.fitting import fit_classifier, score_fitted
-from productrec.recognition.open_set import fit_threshold
 from productrec.recognition.probabilities import write_probabilities
 from productrec.recognition.scores import Scores
 from productrec.training.run.checkpoint import load_checkpoint
@@ -83,7 +83,8 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         "k_grid": list(recipe.predict.k_grid),
         "power_grid": list(recipe.predict.power_grid),
         "neighbours": recipe.predict.neighbours,
-        "competition": [contract.metric, contract.metric_k],
+        "competition": contract.scored_by.key,
+        "unknown": [contract.unknown_label, contract.unknown_share],
     }
     methods = get_rerankings(recipe)
     if methods:
@@ -100,14 +101,15 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
     fitted = fit_classifier(evidence, labels[rows], objective, **how)
     searched = list(zip(found, _load_galleries(runs, table, views, class_ids) if methods else [], strict=False))
     tried = choose_reranking(fitted, list_candidates(methods, searched), labels[rows], objective, **how)
-    scores = score_fitted(fitted, evidence, labels[rows], metric_k=contract.metric_k)
-    scores |= score_reranked(tried, metric_k=contract.metric_k)
+    scores = score_fitted(fitted, evidence, labels[rows], metric=contract.scored_by)
+    scores |= score_reranked(tried, metric=contract.scored_by)
     keys = get_class_keys(table, class_ids)
     told = {
         "on": "out of fold",
         "images": len(rows),
         "folds": len(runs),
         "steps": [step.describe() for step in (*fitted.steps, *tried.steps)],
+        "calibration": calibrate(tried.answers or fitted.answers, evidence, labels[rows]).describe(),
     }
     ids = table.select(["train"])["image_id"].tolist()
     place = {image_id: row for row, image_id in enumerate(ids)}
@@ -140,7 +142,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
             for start in range(0, len(fold.ids), _BLOCK_ROWS):
                 block = slice(start, start + _BLOCK_ROWS)
                 at = [place[image_id] for image_id in fold.ids[block]]
-                values[at] = get_answer(answer_block(fold, block, fitted.classifier, tried.kept, reranker))
+                values[at] = get_answer(answer_block(fold, block, fitted.classifier, tried.kept, reranker).parts)
     save_classifier(
         folder,
         fitted.classifier,
@@ -148,7 +150,7 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         keys=keys,
         categories=None,
         fitted=told | describe_model(recipe) | {"scores": {name: asdict(one) for name, one in scores.items()}},
-        unknown=fit_threshold(evidence, labels[rows], fitted.classifier),
+        unknown=fit_unknown(evidence, labels[rows], fitted.classifier, contract),
         inputs=inputs,
         settings=settings,
         reranked=tried.kept,

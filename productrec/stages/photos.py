@@ -41,7 +41,9 @@ def run_photos(
     """Classify every file below a folder, or one photo, and write a line for each.
 
     The class is the most probable by head and neighbours, fused as `productrec predict` has fitted it on validation
-    images; by the head alone where the run has no index of the same views. Several runs are averaged.
+    images; by the head alone where the run has no index of the same views. Several runs are averaged. Where the
+    contract that they were fitted for has a label for unknown products, it is the class of a photo that is believed to
+    be of none of the known ones, by runs of more than half of the weight, and the most probable class is the next one.
 
     Args:
         runs: run folders with the settings to predict with.
@@ -77,18 +79,26 @@ def run_photos(
     check_same_order(names, [sorted(one.checkpoint.class_keys) for one in ready], "classes")
     orders = [ClassOrder(one.known.keys).positions_of(keys) for one in ready]
     shares = resolve_weights(names, weights)
+    thresholds = [one.saved.unknown for one in ready if one.saved is not None]
+    unknown = next((one.label for one in thresholds if one is not None), None)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:
         size = min(one.recipe.predict.batch_size for one in ready)  # the runs go side by side
         for parts in zip(*(one.answer(FileImages(paths), batch_size=size) for one in ready), strict=True):
             rows, broken = parts[0].rows, parts[0].broken
+            doubts = sum(
+                share * (np.zeros(len(rows)) if part.believed is None else ~part.believed)
+                for part, share in zip(parts, shares, strict=True)
+            )
+            is_doubted = np.asarray(doubts) > float(sum(shares)) / 2
             blended = sum(
                 share * np.where(order >= 0, part.probabilities[:, order], 0.0)  # -1: one that others have grown by
                 for part, order, share in zip(parts, orders, shares, strict=True)
             )
-            for row, line in zip(rows, _describe(np.asarray(blended), keys, titles), strict=True):
-                lines[photos[row]] = line
+            described = _describe(np.asarray(blended), keys, titles)
+            for row, line, is_away in zip(rows, described, is_doubted.tolist(), strict=True):
+                lines[photos[row]] = (unknown, "", "", *line[:3]) if is_away and unknown is not None else line
             reasons |= {photos[row]: reason.removeprefix(f"{paths[row]}: ") for row, reason in broken.items()}
             bar.advance(len(rows))
     # A file name that is no UTF-8 is written as a person can read it.

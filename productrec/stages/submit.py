@@ -50,6 +50,7 @@ def write_and_note(
         probabilities=probabilities.values,
         class_labels=labels,
         sample=sample,
+        doubted=_list_doubted(probabilities, contract),
     )
     ledger = out.parent / "ledger.csv"
     if any(entry.sha256 == submission.sha256 and entry.file == out.name for entry in load_ledger(ledger)):
@@ -61,11 +62,23 @@ def write_and_note(
         competition=contract.name,
         source=str(probabilities.folder),
         recipe_digest=compute_digest(probabilities.made),
-        validation_metric=f"top_{contract.metric_k}_error" if validation else "",
-        validation_value=validation.get("metric_error"),
+        validation_metric=validation.get("metric", ""),
+        validation_value=validation.get("metric_value"),
     )
     append_to_ledger(ledger, entry)
     return submission
+
+
+def _list_doubted(probabilities: ClassProbabilities, contract: Contract) -> list[str] | None:
+    """Images that get the contract's label for unknown products first; None where it has none, or nothing tells."""
+    if contract.unknown_label is None:
+        return None
+    if probabilities.doubted is None:
+        warn(
+            f"no image is called {contract.unknown_label}, since too few validation images could tell from when on an "
+            "answer is to be believed"
+        )
+    return probabilities.doubted
 
 
 def find_probabilities(source: Path) -> Path:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from productrec.class_order import ClassOrder
 from productrec.data.dataset import ViewBatch
 from productrec.errors import Interrupted
-from productrec.metrics.classification import compute_label_ranks
+from productrec.metrics.answers import NO_ANSWERS, Answers, join, summarise_logits
+from productrec.metrics.competition import CompetitionMetric
 from productrec.metrics.retrieval import compute_self_retrieval
 from productrec.models.inference import ViewRecognizer
 from productrec.runtime import StopRequest
@@ -29,6 +31,7 @@ class Validation:
     class_ids: np.ndarray
     is_query: np.ndarray | None
     resources: Resources
+    metric: CompetitionMetric | None = None
 
     def measure(self, network: nn.Module, stop: StopRequest | None = None) -> dict[str, float]:
         """Figures of a network; all ranks call it together.
@@ -46,6 +49,7 @@ class Validation:
             is_query=self.is_query,
             ranks=self.resources.ranks,
             stop=stop,
+            metric=self.metric,
         )
 
 
@@ -60,8 +64,9 @@ def validate_network(
     is_query: np.ndarray | None = None,
     ranks: Ranks | None = None,
     stop: StopRequest | None = None,
+    metric: CompetitionMetric | None = None,
 ) -> dict[str, float]:
-    """Top-1 accuracy and top-3 error of the head, Recall@1 and MAP@R of the embedding among the validation images.
+    """Figures of the head, and of the embedding among the validation images.
 
     Args:
         network: a recognizer; left in the mode it was in.
@@ -73,10 +78,13 @@ def validate_network(
         is_query: (N,) bool, images that are looked for among the others alone; None where each is, among all others.
         ranks: that share the images, see `slice_of_rank`; all get the same figures.
         stop: looked at between batches; several ranks, which must go on together, do not look.
+        metric: the competition's own; None for none.
 
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read; the
         first two only where the network knows a class of theirs, the last two only where one has another to find.
+        With the first two, where there is a metric: it by its key, and ``competition``, the mean of it (1 less an
+        error) and the top-1 accuracy.
 
     Raises:
         Interrupted: a stop is wanted.
@@ -90,12 +98,20 @@ def validate_network(
     known = labels[seen.rows]
     figures = {}
     if np.isin(labels, class_ids).any():  # else, as in SOP, the head cannot be judged
-        figures["top_1_accuracy"] = float(np.mean(seen.label_ranks == 0))
-        figures["top_3_error"] = float(np.mean(seen.label_ranks >= min(3, len(class_ids))))
+        figures = _judge_head(seen.answers, metric)
     roles = None if is_query is None else is_query[seen.rows]
     if not can_retrieve(known, roles):
         return figures
     return figures | compute_self_retrieval(seen.embeddings, known, is_query=roles)
+
+
+def _judge_head(answers: Answers, metric: CompetitionMetric | None) -> dict[str, float]:
+    top_1 = CompetitionMetric("top_1_accuracy").measure(answers)
+    figures = {"top_1_accuracy": top_1, "top_3_error": CompetitionMetric("top_k_error", 3).measure(answers)}
+    if metric is not None:
+        value = metric.measure(answers)
+        figures |= {metric.key: value, "competition": (metric.orient(value) + top_1) / 2}
+    return figures
 
 
 def can_retrieve(labels: np.ndarray, is_query: np.ndarray | None) -> bool:
@@ -119,14 +135,14 @@ def slice_of_rank(count: int, ranks: Ranks) -> slice:
 
 
 class RecognisedImages(NamedTuple):
-    """Rows (N,) of the images that can be read, their embeddings (N, D), and how many classes rank before their label.
+    """Rows (N,) of the images that can be read, their embeddings (N, D), and what the head answers to them.
 
-    ``label_ranks`` (N,) are C where the label is not among the classes, and empty where no labels were asked for.
+    ``answers`` are none where no labels were asked for.
     """
 
     rows: list[int]
     embeddings: np.ndarray
-    label_ranks: np.ndarray
+    answers: Answers
 
 
 def recognise_images(
@@ -146,7 +162,7 @@ def recognise_images(
     was_training = network.training
     network.eval()
     embeddings: list[Tensor] = []
-    label_ranks: list[np.ndarray] = [np.empty(0, np.int64)]
+    answers = [NO_ANSWERS]
     kept: list[int] = []
     recognise = ViewRecognizer(network, [(0, False, 0)], device=device, dtype=dtype)
     for batch in loader:
@@ -155,21 +171,18 @@ def recognise_images(
         rows = batch.rows[good].tolist()
         embeddings.append(plain.embeddings[good])
         if labels is not None and class_ids is not None and rows:
-            label_ranks.append(
-                compute_label_ranks(plain.logits[good].numpy(), class_ids, labels[rows], where="validation")
-            )
+            positions = ClassOrder(class_ids).positions_of(labels[rows])
+            answers.append(summarise_logits(plain.logits[good].numpy(), positions))
         kept += rows
     network.train(was_training)
     together = torch.cat(embeddings).numpy() if kept else np.empty((0, 0), np.float32)
-    return RecognisedImages(kept, together, np.concatenate(label_ranks))
+    return RecognisedImages(kept, together, join(answers))
 
 
 def gather_images(own: RecognisedImages, count: int, ranks: Ranks) -> RecognisedImages:
     """What all ranks recognised, each its `slice_of_rank` of ``count`` images, in their order."""
     start = slice_of_rank(count, ranks).start
-    gathered = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.label_ranks))
+    gathered = ranks.gather_objects(([row + start for row in own.rows], own.embeddings, own.answers))
     parts = [part for part in gathered if part[0]] or gathered[:1]  # a rank may have had no image to read
-    rows, embeddings, label_ranks = zip(*parts, strict=True)
-    return RecognisedImages(
-        [row for some in rows for row in some], np.concatenate(embeddings), np.concatenate(label_ranks)
-    )
+    rows, embeddings, answers = zip(*parts, strict=True)
+    return RecognisedImages([row for some in rows for row in some], np.concatenate(embeddings), join(answers))

@@ -20,12 +20,12 @@ def prepare():
     """Builds the validation of images with these labels and roles; the head knows classes 0 to 3."""
     resources = Resources(torch.device("cpu"), torch.float32, 0, Ranks())
 
-    def build(figure, labels, roles=None):
+    def build(figure, labels, roles=None, competition="plain"):
         roles = roles or [None] * len(labels)
         images = pd.DataFrame({"split": "val", "status": "ok", "label": pd.array(labels, "Int64"), "role": roles})
         images = images.assign(path="not_read.jpg", box=None)
         table = ImageTable(images.astype({"role": "str"}), pd.DataFrame(), Path(), None, "")
-        recipe = build_recipe({"name": "val", "train": {"keep_best_by": figure}})
+        recipe = build_recipe({"name": "val", "competition": competition, "train": {"keep_best_by": figure}})
         return build_validation(table, recipe, ClassOrder([0, 1, 2, 3]), resources)
 
     return build
@@ -48,3 +48,10 @@ def test_queries_without_a_partner_are_refused_at_once_where_retrieval_decides(p
         prepare("recall@1", labels, roles)
     assert prepare("top_1_accuracy", labels, roles) is not None
     assert prepare("recall@1", labels, ["query", "gallery", "gallery", "gallery"]) is not None
+
+
+def test_a_network_is_validated_by_the_contract_s_metric(prepare):
+    for competition, key in (("plain", "top_1_accuracy"), ("hotel_id2021", "map_at_5")):
+        assert prepare("competition", [0, 1, 2], competition=competition).metric.key == key
+    with pytest.raises(DataError, match="two validation images for recall@1"):
+        prepare("competition", [7, 8, 9])  # the head knows none of these, so that it cannot be judged

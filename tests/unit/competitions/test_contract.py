@@ -23,7 +23,7 @@ def write_contract(folder: Path, **changes: Any) -> str:
 
 
 def test_bundled_contracts_say_what_the_competitions_want() -> None:
-    assert list_contracts() == ["imaterialist2019", "plain"]
+    assert list_contracts() == ["hotel_id2021", "imaterialist2019", "plain"]
     product = load_contract("imaterialist2019")
     assert (product.id_column, product.prediction_column, product.labels_per_image) == ("id", "predicted", 3)
     assert (product.metric, product.metric_k, product.label_separator) == ("top_k_error", 3, " ")
@@ -33,6 +33,9 @@ def test_bundled_contracts_say_what_the_competitions_want() -> None:
     assert (plain.id_column, plain.prediction_column, plain.labels_per_image) == ("id", "label", 1)
     assert (plain.metric, plain.label_as, plain.trainable_splits) == ("top_1_accuracy", "name", ("train", "val"))
     assert plain.upload_slug is None
+    hotel = load_contract("hotel_id2021")
+    assert (hotel.id_column, hotel.prediction_column, hotel.labels_per_image) == ("image", "hotel_id", 5)
+    assert (hotel.metric, hotel.metric_k, hotel.label_separator) == ("map_at_k", 5, " ")
 
 
 @pytest.mark.parametrize("name", list_contracts())
@@ -78,7 +81,8 @@ def test_an_unknown_name_names_the_nearest_and_the_list() -> None:
         ({"source_format": "zzz"}, r"source_format must be one of auto, .*; got 'zzz'\. It is how the competition's"),
         ({"labels_per_image": "3"}, "labels_per_image must be a whole number; got '3'"),
         ({"labels_per_image": 0}, "labels_per_image must be at least 1; got 0"),
-        ({"metric": "f1"}, "metric must be 'top_k_error' or 'top_1_accuracy'; got 'f1'"),
+        ({"metric": "macro_f2"}, r"metric must be one of top_1_accuracy, .*; got 'macro_f2'\. Did you mean macro_f1\?"),
+        ({"metric": "global_average_precision", "metric_k": 2, "labels_per_image": 2}, "metric_k must be 1 for global"),
         ({"trainable_splits": "train"}, "trainable_splits must be a list"),
         ({"trainable_splits": []}, "trainable_splits must be a list that is not empty"),
         ({"trainable_splits": ["test"]}, "trainable_splits must be 'train' or 'val'; got 'test'"),
@@ -89,6 +93,9 @@ def test_an_unknown_name_names_the_nearest_and_the_list() -> None:
         ({"metric_k": 2}, "metric_k must be 1 for top_1_accuracy; got 2"),
         ({"metric": "top_k_error", "metric_k": 3}, "metric_k must be at most labels_per_image; got 3 and 1"),
         ({"labels_per_image": 2, "unknown_label": "no product"}, "unknown_label must not hold the label_separator"),
+        ({"unknown_share": 0.3}, "unknown_label must be given beside unknown_share; got 0.3 and no label"),
+        ({"unknown_share": 1.0, "unknown_label": "new"}, "unknown_share must be below 1; got 1.0"),
+        ({"unknown_share": 0.0, "unknown_label": "new"}, "unknown_share must be above 0; got 0.0"),
         ({"label_separator": "\n"}, "label_separator must hold no line break"),
     ],
 )
@@ -147,4 +154,4 @@ def test_bundled_contracts_are_read_from_inside_an_archive(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert str(archive) in done.stdout and done.stdout.split()[1:] == ["imaterialist2019", "plain"]
+    assert str(archive) in done.stdout and done.stdout.split()[1:] == ["hotel_id2021", "imaterialist2019", "plain"]

@@ -282,3 +282,18 @@ def test_the_unknown_label_is_known_where_the_contract_has_one(tmp_path: Path) -
         check_submission(path, contract=PLAIN, ids_expected=["a"], known_labels=["tea"])
     contract = PLAIN.model_copy(update={"unknown_label": "new product"})
     check_submission(path, contract=contract, ids_expected=["a"], known_labels=["tea"])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_unknown_label_leads_the_rows_that_are_doubted(tmp_path: Path, count: int) -> None:
+    contract = PLAIN.model_copy(update={"unknown_label": "new", "labels_per_image": count})
+    values = np.array([[0.1, 0.5, 0.4], [0.6, 0.1, 0.3]])
+    arguments: dict[str, Any] = {"contract": contract, "ids": ["a", "b"], "probabilities": values, "sample": None}
+    made = write_submission(tmp_path / "made.csv", class_labels=["tea", "jam", "cola"], doubted=["a"], **arguments)
+    rows = made.path.read_text().splitlines()[1:]
+    assert rows[0].split(",")[1].split() == ["new", "jam", "cola"][:count]
+    assert rows[1].split(",")[1].split() == ["tea", "new", "cola"][:count]
+    plain = write_submission(tmp_path / "plain.csv", class_labels=["tea", "jam", "cola"], **arguments)
+    assert "new" not in plain.path.read_text()
+    own = write_submission(tmp_path / "own.csv", class_labels=["tea", "jam", "new"], doubted=["a"], **arguments)
+    assert own.path.read_text().splitlines()[1].startswith("a,jam")  # a class of that name speaks for itself

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition import choosing_reranking as module
 from productrec.recognition.choosing_reranking import choose_reranking, score_reranked
 from productrec.recognition.fitting import fit_classifier
@@ -33,13 +34,17 @@ def test_the_method_whose_lists_tell_more_is_kept_with_a_classifier_of_its_own()
     assert [step.is_kept for step in tried.steps] == [False, True, False]
     assert tried.kept.method == LabelAware() and tried.kept.depth == 8
     assert tried.kept.classifier != fitted.classifier
-    score = score_reranked(tried, metric_k=1)["reranked"]
+    score = score_reranked(tried, metric=CompetitionMetric("top_1_accuracy", 1))["reranked"]
     assert score.top_1_accuracy == (tried.steps[1].answers.ranks == 0).mean() > (fitted.answers.ranks == 0).mean()
 
 
 def test_nothing_tried_and_nothing_gained_leave_what_stands():
     fitted, tried, labels = choose(0.1)
-    assert tried.kept is None and tried.answers is None and not score_reranked(tried, metric_k=1)
+    assert (
+        tried.kept is None
+        and tried.answers is None
+        and not score_reranked(tried, metric=CompetitionMetric("top_1_accuracy", 1))
+    )
     assert len(tried.steps) == 1 and tried.steps[0].chance < 0.5
     nothing = choose_reranking(fitted, [], labels, OBJECTIVE, **GRIDS)
     assert nothing.steps == [] and nothing.kept is None

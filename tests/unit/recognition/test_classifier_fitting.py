@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from productrec.metrics.answers import summarise
 from productrec.recognition import fitting
 from productrec.recognition.classifier import Classifier, Evidence, compute_parts
 from productrec.recognition.fitting import fit_classifier
-from productrec.recognition.objective import Objective, compute_chance, summarise
+from productrec.recognition.objective import Objective, compute_chance
 from productrec.recognition.weights import FITS, combine, fit_mixture, fit_product, split_folds
 
 GRIDS = {"k_grid": (1, 3, 8), "power_grid": (1.0, 8.0)}

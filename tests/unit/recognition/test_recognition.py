@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from productrec.competitions.writer import choose_top_labels
 from productrec.ensembling.blend import blend_probabilities
 from productrec.errors import ArtifactError
+from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition.classifier import Classifier, Evidence, build_classifier, compute_parts
 from productrec.recognition.probabilities import load_probabilities, write_probabilities
 from productrec.recognition.scores import compute_scores
@@ -111,8 +112,10 @@ def test_a_block_of_evidence_is_answered_as_in_the_whole():
 
 def test_scores_know_top_1_top_3_and_the_metric():
     probabilities = np.array([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]])
-    scores = compute_scores(probabilities, [10, 20, 30, 40], np.array([10, 10]), metric_k=4)
-    assert (scores.top_1_accuracy, scores.top_3_error, scores.metric_error) == (0.5, 0.5, 0.0)
+    scores = compute_scores(
+        probabilities, [10, 20, 30, 40], np.array([10, 10]), metric=CompetitionMetric("top_k_error", 4)
+    )
+    assert (scores.top_1_accuracy, scores.top_3_error, scores.metric_value) == (0.5, 0.5, 0.0)
 
 
 def write(folder, values, class_ids=(1, 2), ids=None):
@@ -172,7 +175,7 @@ def test_what_is_written_ranks_as_what_was_scored(tmp_path):
     evidence = Evidence(known.logits, np.full((count, 1), -1), np.ones((count, 1), np.float32))
     scored = compute_parts(evidence, Classifier(weights={"head": 1.0}, rule="product")).fused
     true = np.array(class_ids)[labels]
-    assert compute_scores(scored, class_ids, true, metric_k=3).metric_error == 0
+    assert compute_scores(scored, class_ids, true, metric=CompetitionMetric("top_k_error", 3)).metric_value == 0
     about = {"ids": ids, "class_ids": class_ids, "names": ids[:60], "fallback": (), "made": {}, "inputs": {}}
     for folder in ("a", "b"):
         with write_probabilities(tmp_path / folder, **about, settings={}) as values:
@@ -182,7 +185,12 @@ def test_what_is_written_ranks_as_what_was_scored(tmp_path):
         blend_probabilities(members, np.array([0.5, 0.5]), values)
     for folder in ("a", "blend"):
         written = load_probabilities(tmp_path / folder).values
-        assert compute_scores(written, class_ids, true, metric_k=3).metric_error == 0
+        assert compute_scores(written, class_ids, true, metric=CompetitionMetric("top_k_error", 3)).metric_value == 0
         np.testing.assert_array_equal(choose_top_labels(written, 3), choose_top_labels(scored, 3))
     # Broken on purpose: half precision, as it was.
-    assert compute_scores(scored.astype(np.float16), class_ids, true, metric_k=3).metric_error > 0.5
+    assert (
+        compute_scores(
+            scored.astype(np.float16), class_ids, true, metric=CompetitionMetric("top_k_error", 3)
+        ).metric_value
+        > 0.5
+    )
