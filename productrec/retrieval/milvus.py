@@ -79,6 +79,11 @@ def _load_pymilvus(where: str) -> Any:
     return pymilvus
 
 
+def _describe(error: Exception) -> str:
+    message = getattr(error, "message", "")  # of its own errors, without their number
+    return str(message).splitlines()[0][:200] if message else describe_error(error)
+
+
 class Server:
     """A Milvus server: collections of rows, by name; every failure is one `ProductrecError`."""
 
@@ -93,11 +98,13 @@ class Server:
         self._library = _load_pymilvus(uri)
         token = os.environ.get("MILVUS_TOKEN", "")
         try:
-            self._client = self._library.MilvusClient(uri, token=token, timeout=_CONNECT_SECONDS)
+            # A connection of its own: a shared one may be one that failed, and waits before it tries again.
+            connect = self._library.MilvusClient
+            self._client = connect(uri, token=token, timeout=_CONNECT_SECONDS, dedicated=True)
             self.version = str(self._client.get_server_version(timeout=_CONNECT_SECONDS))
         except Exception as error:  # pymilvus lets errors of several libraries through
             raise StorageError(
-                f"{uri}: no Milvus server answers here ({describe_error(error)}). Start it, or name its address."
+                f"{uri}: no Milvus server answers here ({_describe(error)}). Start it, or name its address."
             ) from None
 
     @contextmanager
@@ -120,7 +127,7 @@ class Server:
 
     def _refuse(self, doing: str, error: Exception) -> StorageError:
         return StorageError(
-            f"{self.uri}: cannot {doing} ({describe_error(error)}). The server says that it is Milvus {self.version}; "
+            f"{self.uri}: cannot {doing} ({_describe(error)}). The server says that it is Milvus {self.version}; "
             "see that it runs, and run the command again."
         )
 
@@ -157,7 +164,7 @@ class Server:
         kind: MilvusKind,
         lists: int,
     ) -> None:
-        """Make a collection, searchable by inner product.
+        """Make a collection, to be searched by inner product once it was finished.
 
         Args:
             name: of it.
@@ -182,9 +189,8 @@ class Server:
         # As JSON under one key: what every version of the protocol reads.
         index.add_index("embedding", index_type=kind.upper(), metric_type="IP", params={"params": build})
         with self._explain(f"make the collection {name}"):
-            self._client.create_collection(
-                name, schema=schema, index_params=index, consistency_level="Strong", timeout=_SECONDS
-            )
+            self._client.create_collection(name, schema=schema, consistency_level="Strong", timeout=_SECONDS)
+            self._client.create_index(name, index, timeout=_SECONDS, sync=False)  # `finish` waits for it
 
     def upsert(self, name: str, records: Sequence[dict[str, Any]]) -> None:
         """Write records over those of the same primary key, in requests that a server takes."""
