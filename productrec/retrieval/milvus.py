@@ -27,6 +27,7 @@ _INSTALL = "Install it: pip install 'productrec[milvus]'"
 _PORT = 19530
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _CONNECT_SECONDS = 10.0
+_RECONNECT_MS = 2_000
 _SECONDS = 120.0  # of a request
 _BUILD_SECONDS = 6 * 3600.0
 _POLL_SECONDS = 0.5
@@ -98,9 +99,10 @@ class Server:
         self._library = _load_pymilvus(uri)
         token = os.environ.get("MILVUS_TOKEN", "")
         try:
-            # A connection of its own: a shared one may be one that failed, and waits before it tries again.
+            # A connection of its own: a shared one may be one that failed, and waits long before it tries again.
+            options = {"grpc.use_local_subchannel_pool": 1, "grpc.max_reconnect_backoff_ms": _RECONNECT_MS}
             connect = self._library.MilvusClient
-            self._client = connect(uri, token=token, timeout=_CONNECT_SECONDS, dedicated=True)
+            self._client = connect(uri, token=token, timeout=_CONNECT_SECONDS, dedicated=True, grpc_options=options)
             self.version = str(self._client.get_server_version(timeout=_CONNECT_SECONDS))
         except Exception as error:  # pymilvus lets errors of several libraries through
             raise StorageError(
