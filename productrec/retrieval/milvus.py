@@ -33,6 +33,7 @@ _BUILD_SECONDS = 6 * 3600.0
 _POLL_SECONDS = 0.5
 _MESSAGE_BYTES = 16 << 20
 _NOT_FOUND = (4, 100, 1600)  # a collection (as old and new servers say it), an alias
+_NOT_LOADED = (101,)
 _LINKS, _BUILD_WIDTH = 16, 100
 
 
@@ -209,28 +210,42 @@ class Server:
 
     def count(self, name: str, where: str = "") -> int:
         """Rows, those of a filter alone where one is given."""
-        with self._explain(f"count {name}"):
-            return int(
-                self._client.query(name, filter=where, output_fields=["count(*)"], timeout=_SECONDS)[0]["count(*)"]
-            )
+        found = self._read(
+            name, lambda: self._client.query(name, filter=where, output_fields=["count(*)"], timeout=_SECONDS)
+        )
+        return int(found[0]["count(*)"])
 
     def get(self, name: str, keys: Sequence[int], fields: Sequence[str]) -> list[dict[str, Any]]:
         """Records of primary keys, those that are there, in no order."""
         out: list[dict[str, Any]] = []
         for start in range(0, len(keys), MOST_NEIGHBOURS // 4):
             part = [int(key) for key in keys[start : start + MOST_NEIGHBOURS // 4]]
-            with self._explain(f"read from {name}"):
-                out += [
-                    dict(one) for one in self._client.get(name, ids=part, output_fields=[*fields], timeout=_SECONDS)
-                ]
+            out += self._get(name, part, fields)
         return out
+
+    def _get(self, name: str, keys: list[int], fields: Sequence[str]) -> list[dict[str, Any]]:
+        ask = self._client.get
+        found = self._read(name, lambda: ask(name, ids=keys, output_fields=[*fields], timeout=_SECONDS))
+        return [dict(one) for one in found]
+
+    def _read(self, name: str, ask: Callable[[], Any]) -> Any:
+        """What a request gives; a collection that the server has put away, as at a restart, is taken out again."""
+        with self._explain(f"read {name}"):
+            try:
+                return ask()
+            except self._library.MilvusException as error:
+                if error.code not in _NOT_LOADED:
+                    raise
+                self._client.load_collection(name, timeout=_BUILD_SECONDS)
+                return ask()
 
     def search(
         self, name: str, queries: np.ndarray, k: int, fields: Sequence[str], *, where: str, effort: Mapping[str, int]
     ) -> list[list[tuple[float, dict[str, Any]]]]:
         """Similarity and fields of the ``k`` records nearest to each query (Q, D), descending; fewer may be found."""
-        with self._explain(f"search {name}"):
-            found = self._client.search(
+        found = self._read(
+            name,
+            lambda: self._client.search(
                 name,
                 data=list(queries),
                 limit=k,
@@ -239,18 +254,21 @@ class Server:
                 search_params={"metric_type": "IP", "params": dict(effort)},
                 anns_field="embedding",
                 timeout=_SECONDS,
-            )
-            return [[(float(hit["distance"]), dict(hit["entity"])) for hit in hits] for hits in found]
+            ),
+        )
+        return [[(float(hit["distance"]), dict(hit["entity"])) for hit in hits] for hits in found]
 
     def scan(
         self, name: str, fields: Sequence[str], *, row_bytes: int, where: str = ""
     ) -> Iterator[list[dict[str, Any]]]:
         """All records, a block at a time, each once."""
         size = max(1, min(MOST_NEIGHBOURS // 4, _MESSAGE_BYTES // row_bytes))
-        with self._explain(f"read {name}"):
-            cursor = self._client.query_iterator(
+        cursor = self._read(
+            name,
+            lambda: self._client.query_iterator(
                 name, batch_size=size, filter=where, output_fields=[*fields], timeout=_SECONDS
-            )
+            ),
+        )
         try:
             while True:
                 with self._explain(f"read {name}"):
