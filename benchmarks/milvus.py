@@ -42,9 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     server = parser.add_mutually_exclusive_group(required=True)
     server.add_argument("--python", type=Path, help="of an environment with milvus-lite")
-    server.add_argument(
-        "--address", help="http://HOST:PORT of a server that runs; its productrec_benchmark_* are replaced"
-    )
+    server.add_argument("--address", help="http://HOST:PORT of a server; productrec_benchmark_KIND are replaced")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--queries", type=int, default=200)

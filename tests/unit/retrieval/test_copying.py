@@ -7,7 +7,7 @@ from productrec.errors import ArtifactError
 from productrec.retrieval import copying
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.copying import compare, copy_to_files, copy_to_server
-from productrec.retrieval.milvus import parse_address
+from productrec.retrieval.milvus import Server, parse_address
 from productrec.retrieval.remote_catalogue import RemoteCatalogue
 from productrec.retrieval.remote_tables import find_tables, read_about, write_about
 from productrec.retrieval.segments import GrownRows
@@ -180,3 +180,18 @@ def test_queries_beyond_what_milvus_finds_are_refused(tmp_path, milvus):
     with pytest.raises(ArtifactError, match="k must be at most 16,384, as Milvus is; got 16,385"):
         remote.search(gather(draw_classes(1)), 16_385)
     assert remote.search(gather(draw_classes(1)), 16_384)[0].shape == (1, 60)
+
+
+@on_server
+@pytest.mark.parametrize("kind", ["hnsw", "ivf_sq8"])
+def test_what_the_servers_index_leaves_out_is_found_by_comparing_all_rows(tmp_path, milvus, monkeypatch, kind):
+    embeddings, keys = build(tmp_path / "plain")
+    remote, _ = copy_to_server(Catalogue(tmp_path / "plain"), parse_address(f"{milvus}/short_{kind}"), kind=kind)
+    whole = Server.search
+
+    def find_two(self, name, queries, k, fields, **options):
+        return [hits[:2] for hits in whole(self, name, queries, k, fields, **options)]
+
+    monkeypatch.setattr(Server, "search", find_two)
+    check(remote, embeddings, keys, 7)
+    check(remote, embeddings, keys, 100)
