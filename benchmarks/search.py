@@ -61,7 +61,7 @@ def main() -> None:
     print(f"command: python benchmarks/search.py {' '.join(sys.argv[1:])}".rstrip())
     print(f"machine: {describe_machine()}; FAISS {faiss.__version__}, {options.threads} threads")
     print(f"{options.rows:,} x {options.dim} clustered unit vectors, {options.queries:,} queries, k {RECALL_K}\n")
-    rows, queries = _draw(options.rows, options.dim, options.queries, options.seed)
+    rows, queries = draw_vectors(options.rows, options.dim, options.queries, options.seed)
     with tempfile.TemporaryDirectory() as folder, use_threads(options.threads):
         place = Path(folder)
         kinds = [kind for kind in _KINDS if kind in options.kinds or kind == "exact"]
@@ -75,7 +75,8 @@ def main() -> None:
             _measure_memory(place, list(indexes), options)
 
 
-def _draw(rows: int, dim: int, queries: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_vectors(rows: int, dim: int, queries: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Clustered unit vectors (``rows``, ``dim``), and queries that are drawn as they are; float32."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(1, rows // _ROWS_A_CLASS), dim), dtype=np.float32)
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
@@ -89,7 +90,8 @@ def _draw(rows: int, dim: int, queries: int, seed: int) -> tuple[np.ndarray, np.
     return parts[0], parts[1]
 
 
-def _gather(embeddings: np.ndarray) -> EmbeddingSet:
+def gather_vectors(embeddings: np.ndarray) -> EmbeddingSet:
+    """Embeddings with ids i0, i1, ..."""
     ids = [f"i{row}" for row in range(len(embeddings))]
     return EmbeddingSet(ids, embeddings, None, [], ["plain"], "weights", {}, "")
 
@@ -106,7 +108,7 @@ def _build(
         started, processor = time.perf_counter(), time.process_time()
         tuned = save_index(
             place / kind,
-            _gather(rows),
+            gather_vectors(rows),
             labels,
             inputs={},
             settings={},
@@ -120,7 +122,7 @@ def _build(
             how += f", recall said {tuned.recall:.3f}"
         built[kind] = (how, seconds, processor)
         indexes[kind] = load_index(place / kind)
-    asked = _gather(queries)
+    asked = gather_vectors(queries)
     truth, _ = search_index(indexes["exact"], asked, RECALL_K)
 
     def time_search(index: Index) -> Callable[[], float]:
@@ -151,7 +153,7 @@ def _build(
 def _compare_bare(place: Path, indexes: dict[str, Index], queries: np.ndarray, repeats: int) -> None:
     """Queries a second through our interface as a ratio to FAISS with the same structure and parameters."""
     print("\n| kind | bare FAISS, queries/s | ours as a ratio |\n|---|---|---|")
-    asked = _gather(queries)
+    asked = gather_vectors(queries)
     for kind, index in indexes.items():
         flat = faiss.read_index(str(place / kind / "index.faiss"))
         searcher = index.searcher
@@ -186,14 +188,14 @@ def _grow(folder: Path, dim: int, seed: int) -> None:
     started = time.perf_counter()
     catalogue = Catalogue(folder)
     opened = time.perf_counter() - started
-    photos, _ = _draw(20, dim, 1, seed + 1)
-    catalogue.search(_gather(photos[:1]), RECALL_K)
+    photos, _ = draw_vectors(20, dim, 1, seed + 1)
+    catalogue.search(gather_vectors(photos[:1]), RECALL_K)
     seconds = []
     for number, photo in enumerate(photos):
         rows = GrownRows([f"new {number}"], [f"product {number}"], {}, [""], photo[None])
         started = time.perf_counter()
         catalogue.grow(rows, views=["plain"], side_px=None, weights_digest="weights")
-        found, _ = catalogue.search(_gather(photo[None]), RECALL_K)
+        found, _ = catalogue.search(gather_vectors(photo[None]), RECALL_K)
         seconds.append(time.perf_counter() - started)
         assert catalogue.keys[catalogue.get_classes(found)[0, 0]] == f"product {number}"
     started = time.perf_counter()
@@ -219,7 +221,7 @@ def _print_memory(folder: Path, dim: int) -> None:
     before = _read_memory()
     index = load_index(folder)
     opened = _read_memory()
-    search_index(index, _gather(_draw(100, dim, 1, 5)[0]), RECALL_K)
+    search_index(index, gather_vectors(draw_vectors(100, dim, 1, 5)[0]), RECALL_K)
     searched = _read_memory()
     shown = [", ".join(f"{now[name] - before[name]:,}" for name in now) for now in (opened, searched)]
     print(" | ".join(shown))

@@ -14,6 +14,7 @@ from productrec.assembly.evidence import get_gallery_views
 from productrec.assembly.network import load_network
 from productrec.assembly.photo_batches import PhotoRecognizer, Seen
 from productrec.assembly.resources import claim_resources
+from productrec.assembly.run_indexes import name_views, open_remote
 from productrec.class_order import ClassOrder
 from productrec.data.images import Images
 from productrec.errors import ArtifactError
@@ -28,6 +29,7 @@ from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
 from productrec.retrieval.index import INDEX_KIND, has_keys
+from productrec.retrieval.remote_catalogue import RemoteCatalogue
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -86,7 +88,7 @@ class ReadyRun:
     recipe: Recipe
     checkpoint: Checkpoint
     recognizer: PhotoRecognizer
-    catalogue: Catalogue | None
+    catalogue: Catalogue | RemoteCatalogue | None
     saved: SavedClassifier | None
     way: str
     known: KnownClasses
@@ -172,7 +174,9 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
     )
 
 
-def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: SavedClassifier | None) -> KnownClasses:
+def _gather_classes(
+    checkpoint: Checkpoint, catalogue: Catalogue | RemoteCatalogue | None, saved: SavedClassifier | None
+) -> KnownClasses:
     """The classes that a run can name as its catalogue is now."""
     keys, names = checkpoint.class_keys, checkpoint.class_names
     if catalogue is None or saved is None:
@@ -192,10 +196,16 @@ def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: 
 
 
 def _prepare_living(
-    checkpoint: Checkpoint, catalogue: Catalogue | None, saved: SavedClassifier | None, known: KnownClasses
+    checkpoint: Checkpoint,
+    catalogue: Catalogue | RemoteCatalogue | None,
+    saved: SavedClassifier | None,
+    known: KnownClasses,
 ) -> LivingReranker | None:
-    """The kept re-ranking, ready for what the catalogue holds; None where none was kept, or all rows are gone."""
-    if catalogue is None or saved is None or saved.reranked is None or not len(catalogue):
+    """The kept re-ranking, ready for what the catalogue holds.
+
+    None where none was kept, all rows are gone, or the catalogue is in a server, which would have to send all of them.
+    """
+    if not isinstance(catalogue, Catalogue) or saved is None or saved.reranked is None or not len(catalogue):
         return None
     rows = catalogue.list_alive()
     reranker = build_reranker(
@@ -220,11 +230,13 @@ def _order_categories(checkpoint: Checkpoint, saved: SavedClassifier) -> list[in
 
 def _load_neighbours(
     run: Path, recipe: Recipe, checkpoint: Checkpoint
-) -> tuple[Catalogue | None, SavedClassifier | None, str]:
+) -> tuple[Catalogue | RemoteCatalogue | None, SavedClassifier | None, str]:
     """The gallery's catalogue and the classifier, where these belong together, and both in words."""
     views = recipe.predict.tta
     gallery, folder = run / "index" / get_gallery_views(recipe, views), run / "classifier" / views
     again = f"productrec predict {run} --views {views}"
+    if recipe.predict.index_address is not None:
+        return _load_remote(run, recipe, checkpoint, again)
     if not folder.exists() or not gallery.exists():
         alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
         return None, None, alone
@@ -236,11 +248,45 @@ def _load_neighbours(
     )
     if not belongs or not has_keys(gallery):
         return None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew"
+    catalogue = Catalogue(gallery)
+    return catalogue, saved, _tell_way(catalogue, saved, views)
+
+
+def _load_remote(
+    run: Path, recipe: Recipe, checkpoint: Checkpoint, again: str
+) -> tuple[RemoteCatalogue, SavedClassifier, str]:
+    """The catalogue at the recipe's address, the classifier and both in words.
+
+    Raises:
+        ArtifactError: they do not belong together, and why; who names an address wants that index to answer.
+    """
+    views = recipe.predict.tta
+    if not (run / "classifier" / views).exists():
+        raise ArtifactError(f"{run}: has no classifier of the views {views}. Make it: {again}")
+    saved, (where, _, catalogue) = load_classifier(run / "classifier" / views), open_remote(run, recipe)
+    assert isinstance(catalogue, RemoteCatalogue)
+    about = catalogue.about
+    pairs = {
+        "weights": (checkpoint.weights_digest, about.weights_digest),
+        "views": (name_views(get_gallery_views(recipe, views)), about.views),
+        "the index that the classifier was fitted with": (saved.index, about.fingerprint),
+    }
+    for what, (wanted, got) in pairs.items():
+        if wanted != got:
+            short = [value[:12] if isinstance(value, str) else value for value in (wanted, got)]
+            raise ArtifactError(
+                f"{where}: {what} must be those of {run}, {short[0]}; got {short[1]}. Copy the run's own index there: "
+                f"productrec index copy {run} {where}"
+            )
+    return catalogue, saved, f"{_tell_way(catalogue, saved, views)}; the catalogue is at {where}"
+
+
+def _tell_way(catalogue: Catalogue | RemoteCatalogue, saved: SavedClassifier, views: str) -> str:
     fitted = {"val": "as fitted on validation", "out of fold": "as fitted out of fold"}.get(
         str(saved.fitted.get("on")), "by default"
     )
-    way = f"{saved.tell()}, {fitted}, through the views {views}"
-    catalogue = Catalogue(gallery)
+    told = saved.tell() if isinstance(catalogue, Catalogue) else saved.classifier.tell()  # no re-ranking in a server
+    way = f"{told}, {fitted}, through the views {views}"
     if changed := catalogue.describe_changes():
         way += f"; the catalogue has changed since: {changed}"
-    return catalogue, saved, way
+    return way

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from productrec.artifacts import MANIFEST_NAME
+from productrec.assembly.evidence import get_gallery_views
 from productrec.assembly.network import load_network
 from productrec.assembly.photo_batches import PhotoRecognizer
 from productrec.assembly.resources import claim_resources
 from productrec.data.images import FileImages
 from productrec.data.view_presets import PRESETS, get_views
-from productrec.errors import ArtifactError
+from productrec.errors import ArtifactError, RecipeError
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
+from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.milvus import Address, parse_address
+from productrec.retrieval.remote_catalogue import RemoteCatalogue
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -32,6 +38,51 @@ def list_indexes(run: Path) -> list[Path]:
     if not found:
         raise ArtifactError(f"{run}: has no index yet. Make one: productrec predict {run}")
     return found
+
+
+class OpenIndex(NamedTuple):
+    """An index that a command speaks of: what to call it, the preset of its gallery's views, and its catalogue."""
+
+    where: str
+    views: str
+    catalogue: Catalogue | RemoteCatalogue
+
+
+def open_indexes(run: Path, recipe: Recipe | None = None) -> list[OpenIndex]:
+    """The indexes of a run: those in its folder, or the one at the address that its recipe names.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged.
+        StorageError: no server answers at the address.
+    """
+    if recipe is not None and recipe.predict.index_address is not None:
+        return [open_remote(run, recipe)]
+    return [OpenIndex(str(folder), folder.name, Catalogue(folder)) for folder in list_indexes(run)]
+
+
+def open_remote(run: Path, recipe: Recipe) -> OpenIndex:
+    """The index at the address that a recipe names; by the names of run and views, where the address names none."""
+    address = parse_address(recipe.predict.index_address or "")
+    name = address.name or name_remote(run, get_gallery_views(recipe, recipe.predict.tta))
+    return open_address(address._replace(name=name))
+
+
+def open_address(address: Address) -> OpenIndex:
+    """The index at an address.
+
+    Raises:
+        ArtifactError: there is none.
+        RecipeError: no index is named.
+    """
+    if address.name is None:
+        raise RecipeError(f"{address}: must end in the name of an index, as {address}/NAME; got none.")
+    remote = RemoteCatalogue(address)
+    return OpenIndex(str(address), remote.about.preset, remote)
+
+
+def name_remote(run: Path, views: str) -> str:
+    """What the index of a run is called in a server where nothing else is said."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", f"productrec_{run.resolve().name}_{views}")[:128]
 
 
 @dataclass(frozen=True)

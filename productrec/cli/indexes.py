@@ -1,7 +1,7 @@
 """The command ``index``: products come and go in a trained run's index, without training."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,15 +13,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, after predict.")]
+Place = Annotated[
+    str, typer.Argument(metavar="RUN|ADDRESS", help="Run folder, after predict, or http://HOST:PORT/NAME of a copy.")
+]
 
 
 @app.command()
-def show(run: Run) -> None:
-    """Print kind, rows, classes, segments, tombstones and recall of a run's indexes."""
+def show(run: Place) -> None:
+    """Print kind, rows, classes, segments, tombstones and recall of a run's indexes, or of the one at an address."""
     from productrec.pipeline.select import load_runs
-    from productrec.stages.upkeep import show_indexes
+    from productrec.retrieval.milvus import is_address
+    from productrec.stages.upkeep import show_address, show_indexes
 
-    for folder in load_runs([run], [], command="index").runs:
+    if is_address(run):
+        show_address(run)
+        return
+    for folder in load_runs([Path(run)], [], command="index").runs:
         show_indexes(folder)
 
 
@@ -36,7 +43,8 @@ def grow(
 ) -> None:
     """Add products by their photos; one of each is enough, and classes that the run never saw get a key of their own.
 
-    The same command again goes on where a killed one stopped.
+    The same command again goes on where a killed one stopped. predict.index_address=http://HOST:PORT[/NAME] adds to a
+    copy in a server.
     """
     from productrec.console import say
     from productrec.pipeline.select import load_runs
@@ -56,14 +64,18 @@ def grow(
 
 @app.command()
 def remove(
-    run: Run,
+    run: Place,
     keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Classes, by class_id as `predict` writes it.")],
 ) -> None:
     """Take products out: they are neither found nor named from then on."""
     from productrec.pipeline.select import load_runs
-    from productrec.stages.upkeep import run_remove
+    from productrec.retrieval.milvus import is_address
+    from productrec.stages.upkeep import run_remove, run_remove_at
 
-    for folder in load_runs([run], [], command="index").runs:
+    if is_address(run):
+        run_remove_at(run, keys)
+        return
+    for folder in load_runs([Path(run)], [], command="index").runs:
         run_remove(folder, keys)
 
 
@@ -75,6 +87,41 @@ def compact(run: Run, overrides: Overrides = None) -> None:
 
     for folder, recipe in load_runs([run], overrides or [], command="index").runs.items():
         run_compact(folder, recipe)
+
+
+@app.command()
+def copy(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Run folder, index folder, or http://HOST:PORT/NAME.")
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="http://HOST:PORT[/NAME] of a Milvus server; or run folder, or folder."),
+    ],
+    kind: Annotated[
+        Literal["flat", "hnsw", "ivf_sq8"], typer.Option(help="Index that the server builds; flat is exact.")
+    ] = "flat",
+    views: Annotated[str | None, typer.Option(help="Copy the run's index of these gallery views alone.")] = None,
+) -> None:
+    """Copy an index to a Milvus server, or back, and compare what arrived: count and digest.
+
+    A copy stands for its name once it was compared; one that was killed is made again by the same command.
+    """
+    from productrec.errors import RecipeError
+    from productrec.pipeline.select import load_runs
+    from productrec.retrieval.milvus import is_address
+    from productrec.stages.copy import run_copy_back, run_copy_out
+
+    if is_address(source) == is_address(target):
+        raise RecipeError("index copy: one of SOURCE and TARGET must be http://HOST:PORT/NAME, the other a folder.")
+    folder = Path(target if is_address(source) else source)
+    is_run = (folder / "recipe.yaml").is_file() or folder.is_file()
+    runs = load_runs([folder], [], command="index").runs if is_run else {folder: None}
+    for place, recipe in runs.items():
+        if is_address(source):
+            run_copy_back(source, place, recipe)
+        else:
+            run_copy_out(place, recipe, target, kind=kind, views=views)
 
 
 @app.command()

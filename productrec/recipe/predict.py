@@ -38,6 +38,12 @@ class PredictSettings(Settings):
         "share of the ten nearest that an approximate index must find, measured on the gallery's own rows",
         commands=("train", "predict", "index"),
     )
+    index_address: str | None = setting(
+        None,
+        "Milvus server where an index lies that `productrec index copy` brought there: http://HOST:PORT[/NAME]",
+        decides="nothing",
+        commands=("photos", "index"),
+    )
     neighbours: Positive = setting(50, "nearest gallery images fetched for each query")
     k_grid: tuple[Positive, ...] = setting((1, 3, 5, 10, 20, 50), "votes tried on validation", min_length=1)
     power_grid: tuple[NonNegative, ...] = setting(

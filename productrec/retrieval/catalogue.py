@@ -146,6 +146,11 @@ class Catalogue:
             "weights": self.weights_digest,
         }
 
+    def describe_made(self) -> dict[str, Any]:
+        """Views and ``side_px`` of the gallery's embeddings; None where an older index does not say."""
+        notes = self._state.index.notes
+        return {"views": notes.get("views", []), "side_px": notes.get("side_px")}
+
     def describe_changes(self) -> str:
         """What was grown and removed since the index was built, as a person reads it; empty where nothing was."""
         state = self._state
@@ -283,21 +288,73 @@ class Catalogue:
                 "",
                 state.index.notes.get("side_px"),
             )
-            tuned = save_index(
-                get_base_folder(self.grown_folder, number),
-                gallery,
-                state.classes[rows].tolist(),
-                inputs={"index": load_manifest(self.folder, kind=INDEX_KIND).fingerprint},
-                settings={"search": kind, "recall": recall, "changes": number},
-                keys=dict(enumerate(state.keys)),
-                kind=kind,
-                recall=recall,
-                beside=Beside(
-                    dict(zip(grown.ids, grown.paths, strict=True)), state.names, sorted(state.removed)
-                ).to_files(),
-            )
-            drop_changes(self.grown_folder, number)
-            self._state = load_state(self.folder, self.grown_folder, None)
+            beside = Beside(dict(zip(grown.ids, grown.paths, strict=True)), state.names, sorted(state.removed))
+            return self._put_base(number, gallery, state.classes[rows], state.keys, beside, kind=kind, recall=recall)
+
+    def take_over(
+        self,
+        gallery: EmbeddingSet,
+        classes: np.ndarray,
+        keys: Sequence[str],
+        beside: Beside,
+        *,
+        kind: Wanted = "auto",
+        recall: float = 0.97,
+    ) -> Tuned | None:
+        """Let a gallery that lived elsewhere stand for this one: a new base, in the stead of base and changes.
+
+        Args:
+            gallery: M embeddings.
+            classes: (M,) positions of their classes among ``keys``.
+            keys: of all classes.
+            beside: what of the gallery was grown and removed.
+            kind: of index, as `compact`.
+            recall: as `compact`.
+
+        Raises:
+            ArtifactError: weights, size or views are not the base's, or rows that can be found here are not in it.
+        """
+        made = {"weights_digest": gallery.weights_digest, "views": gallery.views, "side_px": gallery.side_px}
+        with self._hold():
+            check_made(self.folder, self._state.index, {**made, "dim": gallery.embeddings.shape[1]})
+            ids, gone = set(gallery.ids), {key for key in self.keys if key in set(beside.removed)}
+            alive = self.list_alive()
+            own = [
+                image_id
+                for image_id, place in zip(self.get_ids(alive), self.get_classes(alive).tolist(), strict=True)
+                if image_id not in ids and self.keys[place] not in gone
+            ]
+            if own:
+                raise ArtifactError(
+                    f"{self.folder}: images that are here must be in the gallery that takes its place; "
+                    f"{describe_offenders(own)} are not. Grow it by them first, or copy into another folder."
+                )
+            return self._put_base(self._next(), gallery, classes, keys, beside, kind=kind, recall=recall)
+
+    def _put_base(
+        self,
+        number: int,
+        gallery: EmbeddingSet,
+        classes: np.ndarray,
+        keys: Sequence[str],
+        beside: Beside,
+        *,
+        kind: Wanted,
+        recall: float,
+    ) -> Tuned | None:
+        tuned = save_index(
+            get_base_folder(self.grown_folder, number),
+            gallery,
+            classes.tolist(),
+            inputs={"index": load_manifest(self.folder, kind=INDEX_KIND).fingerprint},
+            settings={"search": kind, "recall": recall, "changes": number},
+            keys=dict(enumerate(keys)),
+            kind=kind,
+            recall=recall,
+            beside=beside.to_files(),
+        )
+        drop_changes(self.grown_folder, number)
+        self._state = load_state(self.folder, self.grown_folder, None)
         return tuned
 
     def _next(self) -> int:

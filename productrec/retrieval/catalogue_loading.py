@@ -78,12 +78,19 @@ def check_made(folder: Path, index: Index, notes: dict[str, Any]) -> None:
         ArtifactError: weights, size, preprocessing or views differ, by name.
     """
     told = {**index.notes, "weights_digest": index.weights_digest, "dim": index.searcher.dim}
+    if difference := find_difference(told, notes):
+        _refuse(folder, *difference)
+
+
+def find_difference(told: dict[str, Any], notes: dict[str, Any]) -> tuple[str, object, object] | None:
+    """What of weights, size, preprocessing and views differs: its name, what is told of the base, and of grown rows."""
     words = {"weights_digest": "weights", "dim": "size", "side_px": "preprocessing (side_px)", "views": "views"}
     for name, what in words.items():
         wanted, got = told.get(name), notes.get(name)
         if wanted is not None and got is not None and wanted != got:
             short = [value[:12] if isinstance(value, str) else value for value in (wanted, got)]
-            _refuse(folder, what, *short)
+            return what, short[0], short[1]
+    return None
 
 
 def _refuse(folder: Path, what: str, wanted: object, got: object) -> None:

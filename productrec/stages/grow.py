@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from productrec.assembly.growing import list_references, match_products
-from productrec.assembly.run_indexes import list_indexes, load_embedder, name_views
+from productrec.assembly.run_indexes import load_embedder, name_views, open_indexes
 from productrec.console import say, show_progress
 from productrec.errors import RecipeError
 from productrec.recipe import Recipe
-from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.segments import GrownRows
 
 PIECE = 512
@@ -23,7 +22,7 @@ PIECE = 512
 class Grown:
     """What an index has grown by: photos, those of them that were there already, and classes the run did not know."""
 
-    index: Path
+    index: str
     photos: int
     known: int
     new_classes: list[str]
@@ -35,16 +34,16 @@ def run_grow(
     source: Path,
     *,
     piece: int = PIECE,
-    on_kept: Callable[[Path, list[str]], None] = lambda index, ids: None,
+    on_kept: Callable[[str, list[str]], None] = lambda index, ids: None,
 ) -> list[Grown]:
-    """Embed photos of products and add them to every index of a run, a piece at a time.
+    """Embed photos of products and add them to every index of a run, or to the one at an address, a piece at a time.
 
     What a piece holds is on the disk for good once it is told. Photos that are there already, as after a run of this
     command that was killed, are passed over.
 
     Args:
         run: the run folder, with a checkpoint and an index.
-        recipe: settings of prediction.
+        recipe: settings of prediction, with the address where the index lies in a server.
         source: folder with one sub-folder a product, or an image table.
         piece: photos that are kept together.
         on_kept: told the index and the image ids of each piece that is on the disk.
@@ -59,19 +58,19 @@ def run_grow(
     """
     if piece < 1:
         raise RecipeError(f"piece: must be 1 or more; got {piece}.")
-    catalogues = {folder: Catalogue(folder) for folder in list_indexes(run)}
+    indexes = open_indexes(run, recipe)
     references = list_references(source)
     embedder = load_embedder(run, recipe)
     keys = match_products([one.product for one in references], embedder.checkpoint)
     grown = []
-    for folder, catalogue in catalogues.items():
+    for where, views, catalogue in indexes:
         photos, known = 0, 0
         before = set(catalogue.keys)
-        with show_progress(f"growing {folder.name}", len(references)) as bar:
+        with show_progress(f"growing {views}", len(references)) as bar:
             for start in range(0, len(references), piece):
                 part = references[start : start + piece]
                 rows, embeddings = [], []
-                for some, vectors in embedder.embed([one.path for one in part], folder.name):
+                for some, vectors in embedder.embed([one.path for one in part], views):
                     rows += some
                     embeddings.append(vectors)
                 seen = [part[row] for row in rows]
@@ -84,15 +83,15 @@ def run_grow(
                 )
                 ids = catalogue.grow(
                     added,
-                    views=name_views(folder.name),
+                    views=name_views(views),
                     side_px=embedder.side_px,
                     weights_digest=embedder.checkpoint.weights_digest,
                 )
-                on_kept(folder, ids)
+                on_kept(where, ids)
                 photos, known = photos + len(ids), known + len(seen) - len(ids)
                 bar.advance(len(part))
         new = [key for key in catalogue.keys if key not in before and key not in embedder.checkpoint.class_keys]
-        grown.append(Grown(folder, photos, known, new))
+        grown.append(Grown(where, photos, known, new))
     return grown
 
 

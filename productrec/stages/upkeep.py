@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from productrec.assembly.run_indexes import list_indexes
+from productrec.assembly.run_indexes import OpenIndex, list_indexes, open_address, open_indexes
 from productrec.console import print_table, say
 from productrec.errors import DataError
 from productrec.recipe import Recipe
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.choice import describe_built
+from productrec.retrieval.milvus import parse_address
 
 
 def run_remove(run: Path, keys: Sequence[str]) -> None:
@@ -21,16 +22,24 @@ def run_remove(run: Path, keys: Sequence[str]) -> None:
         ArtifactError: the run has no index.
         DataError: no index holds one of the classes.
     """
-    catalogues = [Catalogue(folder) for folder in list_indexes(run)]
+    _remove(str(run), open_indexes(run), keys)
+
+
+def run_remove_at(address: str, keys: Sequence[str]) -> None:
+    """Take classes out of the index at an address, as `run_remove`."""
+    _remove(address, [open_address(parse_address(address))], keys)
+
+
+def _remove(whole: str, indexes: Sequence[OpenIndex], keys: Sequence[str]) -> None:
     # A kill between two indexes leaves a class in the second alone; then it goes from there.
-    held = [[key for key in dict.fromkeys(keys) if catalogue.has_class(key)] for catalogue in catalogues]
+    held = [[key for key in dict.fromkeys(keys) if index.catalogue.has_class(key)] for index in indexes]
     lost = [key for key in keys if not any(key in some for some in held)]
-    for catalogue, some in zip(catalogues, held, strict=True):
+    for index, some in zip(indexes, held, strict=True):
         if lost:
-            catalogue.remove(lost)  # says what is near to them
-            raise DataError(f"{run}: no index holds {lost}.")
+            index.catalogue.remove(lost)  # says what is near to them
+            raise DataError(f"{whole}: no index holds {lost}.")
         if some:
-            say(f"index {catalogue.folder}: {catalogue.remove(some):,} images of {len(some):,} classes removed")
+            say(f"index {index.where}: {index.catalogue.remove(some):,} images of {len(some):,} classes removed")
 
 
 def run_compact(run: Path, recipe: Recipe) -> None:
@@ -61,10 +70,19 @@ def show_indexes(run: Path) -> None:
     Raises:
         ArtifactError: the run has no index, or it is damaged.
     """
-    seen = {folder.name: Catalogue(folder).describe() for folder in list_indexes(run)}
+    _show(str(run), open_indexes(run))
+
+
+def show_address(address: str) -> None:
+    """Print what the index at an address holds."""
+    _show(address, [open_address(parse_address(address))])
+
+
+def _show(whole: str, indexes: Sequence[OpenIndex]) -> None:
+    seen = {index.views: index.catalogue.describe() for index in indexes}
     first = next(iter(seen.values()))
     rows = [(name, *(_write(one[name]) for one in seen.values())) for name in first]
-    print_table(f"index of {run}", ("", *seen), rows)
+    print_table(f"index of {whole}", ("", *seen), rows)
 
 
 def _write(value: Any) -> str:
@@ -72,4 +90,4 @@ def _write(value: Any) -> str:
         return f"{value:.3f}"
     if isinstance(value, list):
         return ", ".join(value)
-    return f"{value:,}" if isinstance(value, int) else str(value)[:12] if value is not None else "1 (exact search)"
+    return f"{value:,}" if isinstance(value, int) else value[:20] if value is not None else "1 (exact search)"

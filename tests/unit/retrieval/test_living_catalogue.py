@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 
-from productrec.errors import ArtifactError, DataError
+from productrec.errors import ArtifactError
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.id_places import read_names, write_names
 from productrec.retrieval.index import save_index
-from productrec.retrieval.segments import GrownRows, get_grown_folder, list_changes
+from productrec.retrieval.segments import GrownRows, get_grown_folder
 from tests.unit.retrieval.test_kinds_of_index import draw_classes, gather
 
 MADE = {"views": ["plain"], "side_px": 32, "weights_digest": "w"}
@@ -122,48 +122,6 @@ def test_rows_tell_their_ids_before_and_after_growing_and_without_their_file(tmp
     assert Catalogue(folder).get_ids(rows) == ["new1", "i3", "new0", "i59", "i0"]
 
 
-def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(tmp_path):
-    build(tmp_path / "plain")
-    catalogue = Catalogue(tmp_path / "plain")
-    grown = draw_rows("new", ["jam", "tea"])
-    assert len(catalogue.grow(grown, **MADE)) == 2
-    assert catalogue.grow(grown, **MADE) == []
-    assert catalogue.describe()["segments"] == 1
-    with pytest.raises(ArtifactError, match=r"new; 1 \(new0\) are of other images"):
-        catalogue.grow(draw_rows("new", ["jam"], seed=6), **MADE)
-    moved = GrownRows(["new0"], ["tea"], {}, ["x"], grown.embeddings[:1])
-    with pytest.raises(ArtifactError, match="another class"):
-        catalogue.grow(moved, **MADE)
-    twice = GrownRows(["a", "a"], ["jam", "jam"], {}, ["x", "y"], draw_classes(2, seed=7))
-    with pytest.raises(ArtifactError, match=r"unique; 1 \(a\) come twice"):
-        catalogue.grow(twice, **MADE)
-    assert len(catalogue) == 62
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"weights_digest": "other"}, "weights of grown rows"),
-        ({"views": ["plain", "flip"]}, "views of grown rows"),
-        ({"side_px": 64}, "preprocessing"),
-    ],
-)
-def test_rows_that_were_made_otherwise_are_refused_by_name(tmp_path, change, words):
-    build(tmp_path / "plain")
-    catalogue = Catalogue(tmp_path / "plain")
-    with pytest.raises(ArtifactError, match=words):
-        catalogue.grow(draw_rows("new", ["jam"]), **(MADE | change))
-    small = GrownRows(["new0"], ["jam"], {}, ["x"], draw_classes(1, dim=16))
-    with pytest.raises(ArtifactError, match="size of grown rows must be those of the index, 32; got 16"):
-        catalogue.grow(small, **MADE)
-    for bad in (np.nan, 0.0):
-        rows = draw_rows("new", ["jam", "tea"])
-        rows.embeddings[1] = bad
-        with pytest.raises(ArtifactError, match="new1"):
-            catalogue.grow(rows, **MADE)
-    assert list_changes(get_grown_folder(tmp_path / "plain")) == (0, [])
-
-
 def test_another_process_is_seen_and_only_its_changes_are_read(tmp_path):
     embeddings, keys = build(tmp_path / "plain")
     reader, writer = Catalogue(tmp_path / "plain"), Catalogue(tmp_path / "plain")
@@ -179,31 +137,6 @@ def test_another_process_is_seen_and_only_its_changes_are_read(tmp_path):
     shutil.rmtree(get_grown_folder(tmp_path / "plain"))  # somebody goes back to the table's gallery
     assert reader.refresh()
     check(reader, embeddings[:-1], keys[:-1])
-
-
-def test_removing_what_is_not_there_is_refused_with_what_is_near(tmp_path):
-    build(tmp_path / "plain")
-    catalogue = Catalogue(tmp_path / "plain")
-    with pytest.raises(DataError, match=r"1 \(class 33\) are not. Near to 'class 33': class 3"):
-        catalogue.remove(["class 0", "class 33"])
-    assert len(catalogue) == 60  # none of them went
-    catalogue.remove(["class 0"])
-    with pytest.raises(DataError, match="class 0"):
-        catalogue.remove(["class 0"])
-
-
-def test_an_emptied_catalogue_finds_nothing_and_grows_again(tmp_path):
-    build(tmp_path / "plain")
-    catalogue = Catalogue(tmp_path / "plain")
-    catalogue.remove([f"class {number}" for number in range(6)])
-    rows, similarities = catalogue.search(gather(draw_classes(3)), 5)
-    assert rows.shape == similarities.shape == (3, 0) and len(catalogue) == 0
-    with pytest.raises(ArtifactError, match="at least one image; all were removed"):
-        catalogue.compact()
-    grown = draw_rows("new", ["jam"])
-    catalogue.grow(grown, **MADE)
-    check(catalogue, grown.embeddings, ["jam"], 1)
-    assert catalogue.search(gather(draw_classes(1)), 5)[0].shape == (1, 1)
 
 
 def test_a_damaged_or_missing_change_is_refused(tmp_path):
