@@ -1,4 +1,4 @@
-"""A run that answers for photos: its network, its catalogue and the classifier fitted for it, ready to be asked."""
+"""What answers for photos: a network, its catalogue and the classifier fitted for both, ready to be asked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from productrec.artifacts import load_manifest
-from productrec.assembly.evidence import get_gallery_views
-from productrec.assembly.network import load_network
-from productrec.assembly.photo_batches import PhotoRecognizer, Seen
-from productrec.assembly.resources import claim_resources
+from productrec.assembly.photo_network import NetworkNotes, PhotoNetwork, Seen
 from productrec.class_order import ClassOrder
 from productrec.data.images import Images
-from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
@@ -27,7 +23,6 @@ from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
 from productrec.retrieval.index import INDEX_KIND, has_keys
-from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
 
 class Answered(NamedTuple):
@@ -62,14 +57,30 @@ class KnownClasses:
     is_removed: np.ndarray
 
 
+class Neighbours(NamedTuple):
+    """What stands beside a network: the catalogue, the classifier fitted with it, and both in words."""
+
+    catalogue: Catalogue | None
+    saved: SavedClassifier | None
+    way: str
+
+
 @dataclass(frozen=True)
 class ReadyRun:
-    """A run ready to answer through its recipe's views; ``way``: how it answers, in words."""
+    """A run, or an exported file, ready to answer.
+
+    ``run``: its folder, or the file; ``recipe``: of the run, None for a file that stands alone; ``views``: preset that
+    photos are seen through; ``batch_size``: photos at a time; ``network``: that looks, ``notes``: what it is;
+    ``catalogue``: None where no neighbours are at hand; ``saved``: None where the head answers alone; ``way``: how it
+    answers, in words.
+    """
 
     run: Path
-    recipe: Recipe
-    checkpoint: Checkpoint
-    recognizer: PhotoRecognizer
+    recipe: Recipe | None
+    views: str
+    batch_size: int
+    notes: NetworkNotes
+    network: PhotoNetwork
     catalogue: Catalogue | None
     saved: SavedClassifier | None
     way: str
@@ -79,16 +90,16 @@ class ReadyRun:
         """The run with what other processes have grown or removed since; itself where there was nothing."""
         if self.catalogue is None or not self.catalogue.refresh():
             return self
-        return replace(self, known=_gather_classes(self.checkpoint, self.catalogue, self.saved))
+        return replace(self, known=_gather_classes(self.notes, self.catalogue, self.saved))
 
     def answer(self, photos: Images, *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
         """Answer for photos, batch by batch; ``neighbours``: how many are to be named at least."""
-        for seen in self.recognizer.go_through(photos, self.recipe, batch_size=batch_size):
+        for seen in self.network.go_through(photos, batch_size=batch_size):
             yield self._tell(seen, neighbours)
 
     def answer_cuts(self, photos: Sequence[Sequence[np.ndarray]], *, neighbours: int = 0) -> Answered:
-        """Answer for one batch of photos, each given by its squares of ``recognizer.cut``; else as `answer`."""
-        return self._tell(self.recognizer.see(photos), neighbours)
+        """Answer for one batch of photos, each given by its squares of ``network.cut``; else as `answer`."""
+        return self._tell(self.network.see(photos), neighbours)
 
     def _tell(self, seen: Seen, neighbours: int) -> Answered:
         ids = [str(row) for row in seen.rows]
@@ -97,11 +108,13 @@ class ReadyRun:
     def _fuse(
         self, ids: list[str], embeddings: np.ndarray, logits: np.ndarray, neighbours: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        if self.catalogue is None or self.saved is None:
+        if self.catalogue is None:
             nothing = np.empty((len(ids), 0))
             return compute_softmax(logits), nothing.astype(np.int64), nothing.astype(np.float32), None
-        side_px = int(self.checkpoint.recipe["train"]["side_px"])
-        queries = EmbeddingSet(ids, embeddings, logits, [], [], self.checkpoint.weights_digest, {}, "", side_px)
+        notes = self.notes
+        queries = EmbeddingSet(ids, embeddings, logits, [], [], notes.weights_digest, {}, "", notes.side_px)
+        if self.saved is None:
+            return compute_softmax(logits), *self.catalogue.search(queries, neighbours), None
         rows, similarities = self.catalogue.search(queries, max(self.saved.classifier.vote.k, neighbours))
         evidence = Evidence(
             logits,
@@ -120,45 +133,33 @@ class ReadyRun:
         assert self.saved is not None
         if self.saved.categories is None:
             return None
-        order = ClassOrder(self.saved.keys).positions_of(self.checkpoint.class_keys)
+        order = ClassOrder(self.saved.keys).positions_of(self.notes.class_keys)
         return [self.saved.categories[position] for position in order]
 
 
-def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
-    """A run ready to answer.
-
-    Raises:
-        ArtifactError: no checkpoint, one that was written before class names were kept, or a damaged artefact.
-    """
-    checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
-    if not checkpoint.class_keys:
-        raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
-    resources = claim_resources(recipe, run)
-    catalogue, saved, way = _load_neighbours(run, recipe, checkpoint)
-    return ReadyRun(
-        run=run,
-        recipe=recipe,
-        checkpoint=checkpoint,
-        recognizer=PhotoRecognizer(
-            load_network(checkpoint).to(resources.device),
-            views=recipe.predict.tta,
-            side_px=int(checkpoint.recipe["train"]["side_px"]),
-            device=resources.device,
-            dtype=resources.dtype,
-        ),
-        catalogue=catalogue,
-        saved=saved,
-        way=way,
-        known=_gather_classes(checkpoint, catalogue, saved),
-    )
+def make_ready(
+    asked: Path,
+    recipe: Recipe | None,
+    views: str,
+    notes: NetworkNotes,
+    network: PhotoNetwork,
+    neighbours: Neighbours,
+    *,
+    batch_size: int,
+) -> ReadyRun:
+    """A network with what was found of its neighbours, ready to answer; arguments as in `ReadyRun`."""
+    catalogue, saved, way = neighbours
+    known = _gather_classes(notes, catalogue, saved)
+    return ReadyRun(asked, recipe, views, batch_size, notes, network, catalogue, saved, way, known)
 
 
-def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: SavedClassifier | None) -> KnownClasses:
+def _gather_classes(notes: NetworkNotes, catalogue: Catalogue | None, saved: SavedClassifier | None) -> KnownClasses:
     """The classes that a run can name as its catalogue is now."""
-    keys, names = checkpoint.class_keys, checkpoint.class_names
+    keys, names = notes.class_keys, notes.class_names
     if catalogue is None or saved is None:
         nothing = np.empty((0, 0), np.float32)
-        return KnownClasses(keys, names, np.empty(0, np.int64), nothing, np.zeros(len(keys), dtype=bool))
+        positions = ClassOrder(keys).positions_of([] if catalogue is None else catalogue.keys)
+        return KnownClasses(keys, names, positions, nothing, np.zeros(len(keys), dtype=bool))
     grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
     known = saved.prototypes[ClassOrder(saved.keys).positions_of(keys)]
     rows = catalogue.get_grown_rows()
@@ -172,24 +173,30 @@ def _gather_classes(checkpoint: Checkpoint, catalogue: Catalogue | None, saved: 
     )
 
 
-def _load_neighbours(
-    run: Path, recipe: Recipe, checkpoint: Checkpoint
-) -> tuple[Catalogue | None, SavedClassifier | None, str]:
-    """The gallery's catalogue and the classifier, where these belong together, and both in words."""
-    views = recipe.predict.tta
-    gallery, folder = run / "index" / get_gallery_views(recipe, views), run / "classifier" / views
-    again = f"productrec predict {run} --views {views}"
+def find_neighbours(gallery: Path, folder: Path, notes: NetworkNotes, *, views: str, again: str) -> Neighbours:
+    """The gallery's catalogue and the classifier, where these belong together and to the network, and all in words.
+
+    Args:
+        gallery: the index.
+        folder: the classifier.
+        notes: of the network.
+        views: preset that photos are seen through.
+        again: the command that makes index and classifier anew.
+
+    Raises:
+        ArtifactError: one of them is damaged.
+    """
     if not folder.exists() or not gallery.exists():
         alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
-        return None, None, alone
+        return Neighbours(None, None, alone)
     index, saved = load_manifest(gallery, kind=INDEX_KIND), load_classifier(folder)
     belongs = (
         saved.index == index.fingerprint
-        and read_weights_digest(gallery, index) == checkpoint.weights_digest
-        and sorted(saved.keys) == sorted(checkpoint.class_keys)
+        and read_weights_digest(gallery, index) == notes.weights_digest
+        and sorted(saved.keys) == sorted(notes.class_keys)
     )
     if not belongs or not has_keys(gallery):
-        return None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew"
+        return Neighbours(None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew")
     fitted = {"val": "as fitted on validation", "out of fold": "as fitted out of fold"}.get(
         str(saved.fitted.get("on")), "by default"
     )
@@ -197,4 +204,4 @@ def _load_neighbours(
     catalogue = Catalogue(gallery)
     if changed := catalogue.describe_changes():
         way += f"; the catalogue has changed since: {changed}"
-    return catalogue, saved, way
+    return Neighbours(catalogue, saved, way)

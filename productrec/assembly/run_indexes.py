@@ -12,7 +12,7 @@ import torch
 from productrec.artifacts import MANIFEST_NAME
 from productrec.assembly.network import load_network
 from productrec.assembly.photo_batches import PhotoRecognizer
-from productrec.assembly.resources import claim_resources
+from productrec.assembly.resources import choose_loader_workers, claim_resources
 from productrec.data.images import FileImages
 from productrec.data.view_presets import PRESETS, get_views
 from productrec.errors import ArtifactError
@@ -52,9 +52,14 @@ class Embedder:
     def embed(self, paths: Sequence[str], views: str) -> Iterator[tuple[list[int], np.ndarray]]:
         """Positions of the photos that could be read, and their embeddings (B, D), batch by batch."""
         recognizer = PhotoRecognizer(
-            self.network, views=views, side_px=self.side_px, device=self.device, dtype=self.dtype
+            self.network,
+            views=views,
+            side_px=self.side_px,
+            device=self.device,
+            dtype=self.dtype,
+            workers=choose_loader_workers(self.recipe, self.device),
         )
-        for seen in recognizer.go_through(FileImages(paths), self.recipe, batch_size=self.recipe.predict.batch_size):
+        for seen in recognizer.go_through(FileImages(paths), batch_size=self.recipe.predict.batch_size):
             good = [place for place, row in enumerate(seen.rows) if row not in seen.broken]
             yield [seen.rows[place] for place in good], seen.embeddings[good]
 
