@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from productrec.artifacts import load_manifest
+from productrec.artifacts import MANIFEST_NAME, load_manifest
 from productrec.assembly.photo_network import NetworkNotes, PhotoNetwork, Seen
 from productrec.class_order import ClassOrder
 from productrec.data.images import Images
@@ -21,6 +21,7 @@ from productrec.recognition.open_set import believe
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
 from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.embedding_set import KIND as SET_KIND
 from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
 from productrec.retrieval.index import INDEX_KIND, has_keys
 
@@ -173,19 +174,24 @@ def _gather_classes(notes: NetworkNotes, catalogue: Catalogue | None, saved: Sav
     )
 
 
-def find_neighbours(gallery: Path, folder: Path, notes: NetworkNotes, *, views: str, again: str) -> Neighbours:
+def find_neighbours(
+    run: Path, gallery: Path, notes: NetworkNotes, *, views: str, titles: Sequence[str], average: str, again: str
+) -> Neighbours:
     """The gallery's catalogue and the classifier, where these belong together and to the network, and all in words.
 
     Args:
+        run: the run folder, with the classifier.
         gallery: the index.
-        folder: the classifier.
         notes: of the network.
         views: preset that photos are seen through.
+        titles: of its views, and
+        average: what of the head is averaged over them; both may have changed since the classifier was fitted.
         again: the command that makes index and classifier anew.
 
     Raises:
         ArtifactError: one of them is damaged.
     """
+    folder = run / "classifier" / views
     if not folder.exists() or not gallery.exists():
         alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
         return Neighbours(None, None, alone)
@@ -194,6 +200,7 @@ def find_neighbours(gallery: Path, folder: Path, notes: NetworkNotes, *, views: 
         saved.index == index.fingerprint
         and read_weights_digest(gallery, index) == notes.weights_digest
         and sorted(saved.keys) == sorted(notes.class_keys)
+        and all(seen == (list(titles), average) for seen in _list_seen(run / "embeddings" / views, average))
     )
     if not belongs or not has_keys(gallery):
         return Neighbours(None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew")
@@ -205,3 +212,11 @@ def find_neighbours(gallery: Path, folder: Path, notes: NetworkNotes, *, views: 
     if changed := catalogue.describe_changes():
         way += f"; the catalogue has changed since: {changed}"
     return Neighbours(catalogue, saved, way)
+
+
+def _list_seen(folder: Path, average: str) -> Iterator[tuple[list[str], str]]:
+    """The views that each embedding set of a preset was seen through, and what was averaged, where they are several."""
+    for path in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+        manifest = load_manifest(path.parent, kind=SET_KIND)
+        titles = [str(view) for view in manifest.notes["views"]]
+        yield titles, manifest.settings.get("average", "logits") if len(titles) > 1 else average

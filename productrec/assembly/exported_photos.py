@@ -9,7 +9,7 @@ import numpy as np
 
 from productrec.assembly.photo_network import Seen
 from productrec.data.images import Images
-from productrec.data.view_presets import get_views, plan_views
+from productrec.data.view_presets import View, plan_views
 from productrec.data.views import cut_views
 from productrec.errors import DataError, RecipeError
 from productrec.exported import ExportedModel
@@ -25,23 +25,31 @@ class ExportedRecognizer:
     The file gives probabilities; their logarithms are its logits but for one number an image, which no softmax sees.
     """
 
-    def __init__(self, model: ExportedModel, *, views: str) -> None:
+    def __init__(self, model: ExportedModel, *, views: Sequence[View], average: str = "logits", seed: int = 0) -> None:
         """Prepare.
 
         Args:
             model: that looks.
-            views: preset.
+            views: to look through.
+            average: over views, ``logits`` or ``probabilities``.
+            seed: decides what random pipelines draw; every photo is asked as if alone.
 
         Raises:
-            RecipeError: a view has another size than the file takes.
+            RecipeError: a view has another size than the file takes, or a pipeline that cannot be used.
         """
         self._model = model
-        self._cuts, self._plan = plan_views(get_views(views))
+        self._average, self._seed = average, seed
+        self._cuts, self._plan = plan_views(views)
         if not can_look_through(views):
+            odd = next(view.name for view in views if view.scale != 1.0)
             raise RecipeError(
-                f"views: must be of the size that the exported file takes, {model.side_px} pixels; got {views}, which "
-                "has larger or smaller ones. Look through plain, flip, five_crops, ten_crops or turns, or ask the run."
+                f"views: must be of the size that the exported file takes, {model.side_px} pixels; got {odd}, which is "
+                "scaled. Look through plain, flip, five_crops, ten_crops or turns, or ask the run."
             )
+        if any(view.pipeline for view in views):
+            from productrec.data.transforms import check_pipelines  # brings albumentations
+
+            check_pipelines(views, model.side_px)
 
     def go_through(self, photos: Images, *, batch_size: int) -> Iterator[Seen]:
         """See `PhotoNetwork.go_through`."""
@@ -64,7 +72,7 @@ class ExportedRecognizer:
 
     def cut(self, pixels: np.ndarray) -> list[np.ndarray]:
         """See `PhotoNetwork.cut`."""
-        return cut_views(pixels, self._cuts, self._model.side_px)
+        return cut_views(pixels, self._cuts, self._model.side_px, seed=self._seed)
 
     def see(self, photos: Sequence[Sequence[np.ndarray]]) -> Seen:
         """See `PhotoNetwork.see`."""
@@ -74,13 +82,21 @@ class ExportedRecognizer:
         ]
         embeddings = np.mean([answer.embeddings for answer in answers], axis=0)
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-        logits = np.mean([np.log(np.maximum(answer.probabilities, _LEAST)) for answer in answers], axis=0)
+        if self._average == "probabilities":
+            logits = _take_logarithm(np.mean([answer.probabilities for answer in answers], axis=0))
+        else:
+            logits = np.mean([_take_logarithm(answer.probabilities) for answer in answers], axis=0)
         return Seen(list(range(len(photos))), embeddings, logits, {})
 
 
-def can_look_through(views: str) -> bool:
-    """Whether every view of a preset is of the network's own size, the only one that an exported file takes."""
-    return all(view.scale == 1.0 for view in get_views(views))
+def can_look_through(views: Sequence[View]) -> bool:
+    """Whether every view is of the network's own size, the only one that an exported file takes."""
+    return all(view.scale == 1.0 for view in views)
+
+
+def _take_logarithm(probabilities: np.ndarray) -> np.ndarray:
+    logits: np.ndarray = np.log(np.maximum(probabilities, _LEAST))
+    return logits
 
 
 def _turn(images: np.ndarray, mirrored: bool, turns: int) -> np.ndarray:

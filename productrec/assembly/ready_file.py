@@ -8,7 +8,8 @@ from productrec.artifacts import load_manifest
 from productrec.assembly.answering import Neighbours, ReadyRun, find_neighbours, make_ready
 from productrec.assembly.evidence import get_gallery_views
 from productrec.assembly.photo_network import NetworkNotes
-from productrec.data.view_presets import PRESETS
+from productrec.data.own_views import SUFFIXES, name_own
+from productrec.data.view_presets import PRESETS, get_views
 from productrec.errors import ArtifactError, RecipeError
 from productrec.models.export_notes import ExportNotes
 from productrec.recipe import Recipe, load_recipe
@@ -45,12 +46,18 @@ def prepare_file(path: Path, *, views: str | None = None, index: Path | None = N
     notes = NetworkNotes(told.class_keys, told.class_names, told.side_px, told.weights_digest)
     run = _find_run(path) if index is None else index.absolute().parent.parent
     recipe = None if run is None or not (run / "recipe.yaml").is_file() else load_recipe(run / "recipe.yaml")
+    own = {} if recipe is None else recipe.predict.own_views
     if views is None:
         views = _choose_views(recipe, index)
-        if not can_look_through(views):
+        if not can_look_through(get_views(views, own)):
             views = _choose_views(None, index)
+    elif views.endswith(SUFFIXES):
+        own, views = {**own, name_own(views): views}, name_own(views)
+    seen = get_views(views, own)
+    titles = [view.title for view in seen]
+    average = "logits" if recipe is None else recipe.predict.average
     if index is not None:
-        neighbours = _take_index(index, views, notes, told)
+        neighbours = _take_index(index, views, titles, average, notes, told)
     elif run is None or recipe is None:
         neighbours = Neighbours(None, None, f"the head alone, through the views {views}; --index names an index")
     elif told.precision != "float32":
@@ -58,8 +65,13 @@ def prepare_file(path: Path, *, views: str | None = None, index: Path | None = N
     else:
         gallery = run / "index" / get_gallery_views(recipe, views)
         again = f"productrec predict {run} --views {views}"
-        neighbours = find_neighbours(gallery, run / "classifier" / views, notes, views=views, again=again)
-    network = ExportedRecognizer(model, views=views)
+        neighbours = find_neighbours(run, gallery, notes, views=views, titles=titles, average=average, again=again)
+    network = ExportedRecognizer(
+        model,
+        views=seen,
+        average=average,
+        seed=0 if recipe is None else recipe.seed,
+    )
     return make_ready(path, recipe, views, notes, network, neighbours, batch_size=_BATCH)
 
 
@@ -78,7 +90,9 @@ def _choose_views(recipe: Recipe | None, index: Path | None) -> str:
     return views if index is None or get_gallery_views(recipe, views) == index.name else own
 
 
-def _take_index(index: Path, views: str, notes: NetworkNotes, told: ExportNotes) -> Neighbours:
+def _take_index(
+    index: Path, views: str, titles: list[str], average: str, notes: NetworkNotes, told: ExportNotes
+) -> Neighbours:
     """An index that was asked for; with the classifier of its run, where one was fitted with it.
 
     Raises:
@@ -101,7 +115,7 @@ def _take_index(index: Path, views: str, notes: NetworkNotes, told: ExportNotes)
         raise ArtifactError(f"{index}: was written before class keys were kept in it. Predict with the run again.")
     run = index.absolute().parent.parent
     again = f"productrec predict {run} --views {views}"
-    found = find_neighbours(index, run / "classifier" / views, notes, views=views, again=again)
+    found = find_neighbours(run, index, notes, views=views, titles=titles, average=average, again=again)
     if found.catalogue is not None:
         return found
     way = (

@@ -13,11 +13,11 @@ from productrec.cli.options import (
     Jobs,
     Overrides,
     RecipePath,
+    Views,
     parse_numbers,
     parse_weights,
     split_overrides,
 )
-from productrec.data.view_presets import PRESETS
 
 
 def train(
@@ -129,7 +129,7 @@ def query(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` where the photo is doubtful, as of a product never seen.")
     ] = False,
-    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    views: Views = None,
     index: Annotated[
         Path | None,
         typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
@@ -170,7 +170,7 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over several views: the recipe's, or zoom where it has none.")
     ] = False,
-    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    views: Views = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="Classify the photos in this folder instead, into the CSV --out.")
@@ -239,7 +239,6 @@ def evaluate(
 
     from productrec.artifacts import write_json
     from productrec.data.table import SPLITS
-    from productrec.data.view_presets import get_views
     from productrec.pipeline.targets import evaluate_target
     from productrec.stages.evaluate import PROTOCOLS, Wanted, report
 
@@ -247,8 +246,6 @@ def evaluate(
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
     if split is not None and split not in SPLITS:
         raise typer.BadParameter(f"must be {', '.join(SPLITS)}; got {split!r}", param_hint="--split")
-    if views is not None:
-        get_views(views)
     wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
     evaluations = evaluate_target(
         target,

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from productrec.cli.options import Overrides
-from productrec.data.view_presets import PRESETS
+from productrec.cli.options import Overrides, Views
 
 
 def serve(
@@ -17,7 +16,7 @@ def serve(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let other machines ask; nobody is asked for a password.")
     ] = False,
-    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    views: Views = None,
     index: Annotated[
         Path | None,
         typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),

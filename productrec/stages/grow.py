@@ -84,7 +84,7 @@ def run_grow(
                 )
                 ids = catalogue.grow(
                     added,
-                    views=name_views(folder.name),
+                    views=name_views(recipe, folder.name),
                     side_px=embedder.side_px,
                     weights_digest=embedder.checkpoint.weights_digest,
                 )

@@ -140,7 +140,7 @@ def test_other_weights_precision_and_views_are_refused_by_name(copy, drawn, prod
     shutil.copy("other.onnx", FILE)
     assert "embeddings of a file of int8 are others" in library.load(FILE).way
     for arguments, code, words in (
-        ([FILE, photo, "--views", "zoom"], 2, ["views", "32 pixels", "got zoom", "turns"]),
+        ([FILE, photo, "--views", "zoom"], 2, ["views", "32 pixels", "got centre_zoomed", "turns"]),
         ([FILE, photo, "--views", "nothing"], 2, ["nothing"]),
         ([FILE, photo, "--index", "runs/tiny/index/flip"], 4, ["runs/tiny/index/flip"]),
         ([FILE, photo, "device=cpu"], 2, ["device=cpu: has no effect"]),
