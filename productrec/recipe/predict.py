@@ -29,6 +29,9 @@ class PredictSettings(Settings):
     average: Literal["logits", "probabilities"] = setting(
         "logits", "what of the head is averaged over views; embeddings always are"
     )
+    stored: Literal["float32", "float16", "int8"] = setting(
+        "float32", "type of embeddings on disk; logits always are float32"
+    )
     gallery_tta: str = setting("flip", "views of a gallery image, where test images have more than the plain one")
     gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)
     batch_size: Positive = setting(128, "images per forward pass")

@@ -17,7 +17,7 @@ from productrec.locking import hold_lock
 from productrec.retrieval.catalogue_loading import check_made, load_state
 from productrec.retrieval.catalogue_state import Beside, read_beside, stack_rows
 from productrec.retrieval.choice import Tuned, Wanted
-from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
+from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings, check_modality
 from productrec.retrieval.engine import search_flat
 from productrec.retrieval.index import INDEX_KIND, check_queries, save_index
 from productrec.retrieval.segments import (
@@ -173,6 +173,7 @@ class Catalogue:
         base = state.index.searcher
         side_px = state.index.notes.get("side_px")
         check_queries(queries, weights_digest=self.weights_digest, dim=base.dim, side_px=side_px, where="index")
+        check_modality(queries, state.index.notes, "index")
         wanted = np.ascontiguousarray(queries.embeddings, dtype=np.float32)
         found = base.search(wanted, min(k, state.base_count), alive=state.base_alive)
         if not state.grown_count:
@@ -282,6 +283,7 @@ class Catalogue:
                 {},
                 "",
                 state.index.notes.get("side_px"),
+                **{name: state.index.notes[name] for name in ("modality", "tower") if name in state.index.notes},
             )
             tuned = save_index(
                 get_base_folder(self.grown_folder, number),

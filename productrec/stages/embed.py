@@ -109,6 +109,8 @@ def _get_settings(
         settings["seed"] = recipe.seed
     if len(views) > 1 and recipe.predict.average != "logits":
         settings["average"] = recipe.predict.average
+    if recipe.predict.stored != "float32":
+        settings["stored"] = recipe.predict.stored
     return settings
 
 
@@ -161,6 +163,7 @@ def _embed(
                     weights_digest=checkpoint.weights_digest,
                     inputs=_get_inputs(checkpoint, table),
                     settings=_get_settings(needed, checkpoint, recipe, resources.dtype),
+                    stored=recipe.predict.stored,
                 )
             )
         folders = ranks.broadcast([writer.folder for writer in writers.values()])

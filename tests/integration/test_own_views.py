@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import albumentations as A
@@ -98,3 +99,21 @@ def test_the_plain_set_is_the_same_whatever_is_averaged(finished, productrec, av
     before = (Path("runs/tiny/embeddings/plain/val/manifest.json")).read_text()
     assert productrec("predict", "runs/tiny", f"predict.average={average}").code == 0
     assert (Path("runs/tiny/embeddings/plain/val/manifest.json")).read_text() == before
+
+
+@pytest.mark.parametrize("stored", ["float16", "int8"])
+def test_embeddings_in_fewer_bits_predict_nearly_the_same(finished, productrec, stored):
+    folder = Path("runs/tiny/embeddings/plain/val")
+    before, known = load_embedding_set(folder), load_probabilities(Path("runs/tiny/predictions/plain/val"))
+    exact = np.array(before.embeddings)
+    before = replace(before, logits=np.array(before.logits))
+    done = productrec("predict", "runs/tiny", f"predict.stored={stored}")
+    assert done.code == 0, done.err
+    kept = load_embedding_set(folder)
+    assert kept.fingerprint != before.fingerprint and np.load(folder / "embeddings.npy").dtype == stored
+    assert (kept.embeddings[:] * exact).sum(axis=1).min() > 0.9999
+    again = load_probabilities(Path("runs/tiny/predictions/plain/val"))
+    assert again.ids == known.ids and again.keys == known.keys
+    np.testing.assert_array_equal(kept.logits, before.logits)
+    assert productrec("evaluate", "runs/tiny", f"predict.stored={stored}", "--bootstrap", "0").code == 0
+    check_line(productrec("predict", "runs/tiny", "predict.stored=int4"), 2, "predict.stored", "int8")
