@@ -146,6 +146,8 @@ def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(tm
         ({"weights_digest": "other"}, "weights of grown rows"),
         ({"views": ["plain", "flip"]}, "views of grown rows"),
         ({"side_px": 64}, "preprocessing"),
+        ({"modality": "title"}, "modality of grown rows must be those of the index, image; got title"),
+        ({"tower": "text"}, "tower of grown rows"),
     ],
 )
 def test_rows_that_were_made_otherwise_are_refused_by_name(tmp_path, change, words):
