@@ -1,4 +1,4 @@
-"""A run that answers for photos: its network, its catalogue and the classifier fitted for it, ready to be asked."""
+"""What answers for photos: a network, its catalogue and the classifier fitted for both, ready to be asked."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from productrec.artifacts import load_manifest
-from productrec.assembly.evidence import get_gallery_views
-from productrec.assembly.network import load_network
-from productrec.assembly.photo_batches import PhotoRecognizer, Seen
-from productrec.assembly.resources import claim_resources
-from productrec.assembly.run_indexes import name_views, open_remote
+from productrec.artifacts import MANIFEST_NAME, load_manifest
+from productrec.assembly.photo_network import NetworkNotes, PhotoNetwork, Seen
 from productrec.class_order import ClassOrder
 from productrec.data.images import Images
-from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
@@ -27,10 +22,10 @@ from productrec.recognition.prototypes import build_prototypes, compare_prototyp
 from productrec.recognition.reranked import Reranker, build_reranker
 from productrec.recognition.vote import compute_softmax
 from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.embedding_set import KIND as SET_KIND
 from productrec.retrieval.embedding_set import EmbeddingSet, read_weights_digest
 from productrec.retrieval.index import INDEX_KIND, has_keys
 from productrec.retrieval.remote_catalogue import RemoteCatalogue
-from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
 
 
 class Answered(NamedTuple):
@@ -77,17 +72,30 @@ class LivingReranker:
         return self.reranker.rerank(evidence, embeddings, np.searchsorted(self.rows, rows))
 
 
+class Neighbours(NamedTuple):
+    """What stands beside a network: the catalogue, the classifier fitted with it, and both in words."""
+
+    catalogue: Catalogue | RemoteCatalogue | None
+    saved: SavedClassifier | None
+    way: str
+
+
 @dataclass(frozen=True)
 class ReadyRun:
-    """A run ready to answer through its recipe's views.
+    """A run, or an exported file, ready to answer.
 
-    ``way``: how it answers, in words; ``living``: None where no re-ranking was kept.
+    ``run``: its folder, or the file; ``recipe``: of the run, None for a file that stands alone; ``views``: preset that
+    photos are seen through; ``batch_size``: photos at a time; ``network``: that looks, ``notes``: what it is;
+    ``catalogue``: None where no neighbours are at hand; ``saved``: None where the head answers alone; ``way``: how it
+    answers, in words; ``living``: None where no re-ranking was kept.
     """
 
     run: Path
-    recipe: Recipe
-    checkpoint: Checkpoint
-    recognizer: PhotoRecognizer
+    recipe: Recipe | None
+    views: str
+    batch_size: int
+    notes: NetworkNotes
+    network: PhotoNetwork
     catalogue: Catalogue | RemoteCatalogue | None
     saved: SavedClassifier | None
     way: str
@@ -98,17 +106,17 @@ class ReadyRun:
         """The run with what other processes have grown or removed since; itself where there was nothing."""
         if self.catalogue is None or not self.catalogue.refresh():
             return self
-        known = _gather_classes(self.checkpoint, self.catalogue, self.saved)
-        return replace(self, known=known, living=_prepare_living(self.checkpoint, self.catalogue, self.saved, known))
+        known = _gather_classes(self.notes, self.catalogue, self.saved)
+        return replace(self, known=known, living=_prepare_living(self.notes, self.catalogue, self.saved, known))
 
     def answer(self, photos: Images, *, batch_size: int, neighbours: int = 0) -> Iterator[Answered]:
         """Answer for photos, batch by batch; ``neighbours``: how many are to be named at least."""
-        for seen in self.recognizer.go_through(photos, self.recipe, batch_size=batch_size):
+        for seen in self.network.go_through(photos, batch_size=batch_size):
             yield self._tell(seen, neighbours)
 
     def answer_cuts(self, photos: Sequence[Sequence[np.ndarray]], *, neighbours: int = 0) -> Answered:
-        """Answer for one batch of photos, each given by its squares of ``recognizer.cut``; else as `answer`."""
-        return self._tell(self.recognizer.see(photos), neighbours)
+        """Answer for one batch of photos, each given by its squares of ``network.cut``; else as `answer`."""
+        return self._tell(self.network.see(photos), neighbours)
 
     def _tell(self, seen: Seen, neighbours: int) -> Answered:
         ids = [str(row) for row in seen.rows]
@@ -117,11 +125,13 @@ class ReadyRun:
     def _fuse(
         self, ids: list[str], embeddings: np.ndarray, logits: np.ndarray, neighbours: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-        if self.catalogue is None or self.saved is None:
+        if self.catalogue is None:
             nothing = np.empty((len(ids), 0))
             return compute_softmax(logits), nothing.astype(np.int64), nothing.astype(np.float32), None
-        side_px = int(self.checkpoint.recipe["train"]["side_px"])
-        queries = EmbeddingSet(ids, embeddings, logits, [], [], self.checkpoint.weights_digest, {}, "", side_px)
+        notes = self.notes
+        queries = EmbeddingSet(ids, embeddings, logits, [], [], notes.weights_digest, {}, "", notes.side_px)
+        if self.saved is None:
+            return compute_softmax(logits), *self.catalogue.search(queries, neighbours), None
         depth = 0 if self.saved.reranked is None else self.saved.reranked.depth
         rows, similarities = self.catalogue.search(queries, max(self.saved.classifier.vote.k, depth, neighbours))
         evidence = Evidence(
@@ -129,7 +139,7 @@ class ReadyRun:
             self.known.positions[self.catalogue.get_classes(rows)],
             similarities,
             compare_prototypes(embeddings, self.known.prototypes),
-            _order_categories(self.checkpoint, self.saved),
+            _order_categories(notes, self.saved),
         )
         grown = {"grown_count": len(self.known.keys) - logits.shape[1], "is_removed": self.known.is_removed}
         fused = fuse_grown(evidence, self.saved.classifier, **grown)
@@ -143,45 +153,32 @@ class ReadyRun:
         return fused, rows, similarities, believed
 
 
-def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
-    """A run ready to answer.
-
-    Raises:
-        ArtifactError: no checkpoint, one that was written before class names were kept, or a damaged artefact.
-    """
-    checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
-    if not checkpoint.class_keys:
-        raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
-    resources = claim_resources(recipe, run)
-    catalogue, saved, way = _load_neighbours(run, recipe, checkpoint)
-    known = _gather_classes(checkpoint, catalogue, saved)
-    return ReadyRun(
-        run=run,
-        recipe=recipe,
-        checkpoint=checkpoint,
-        recognizer=PhotoRecognizer(
-            load_network(checkpoint).to(resources.device),
-            views=recipe.predict.tta,
-            side_px=int(checkpoint.recipe["train"]["side_px"]),
-            device=resources.device,
-            dtype=resources.dtype,
-        ),
-        catalogue=catalogue,
-        saved=saved,
-        way=way,
-        known=known,
-        living=_prepare_living(checkpoint, catalogue, saved, known),
-    )
+def make_ready(
+    asked: Path,
+    recipe: Recipe | None,
+    views: str,
+    notes: NetworkNotes,
+    network: PhotoNetwork,
+    neighbours: Neighbours,
+    *,
+    batch_size: int,
+) -> ReadyRun:
+    """A network with what was found of its neighbours, ready to answer; arguments as in `ReadyRun`."""
+    catalogue, saved, way = neighbours
+    known = _gather_classes(notes, catalogue, saved)
+    living = _prepare_living(notes, catalogue, saved, known)
+    return ReadyRun(asked, recipe, views, batch_size, notes, network, catalogue, saved, way, known, living)
 
 
 def _gather_classes(
-    checkpoint: Checkpoint, catalogue: Catalogue | RemoteCatalogue | None, saved: SavedClassifier | None
+    notes: NetworkNotes, catalogue: Catalogue | RemoteCatalogue | None, saved: SavedClassifier | None
 ) -> KnownClasses:
     """The classes that a run can name as its catalogue is now."""
-    keys, names = checkpoint.class_keys, checkpoint.class_names
+    keys, names = notes.class_keys, notes.class_names
     if catalogue is None or saved is None:
         nothing = np.empty((0, 0), np.float32)
-        return KnownClasses(keys, names, np.empty(0, np.int64), nothing, np.zeros(len(keys), dtype=bool))
+        positions = ClassOrder(keys).positions_of([] if catalogue is None else catalogue.keys)
+        return KnownClasses(keys, names, positions, nothing, np.zeros(len(keys), dtype=bool))
     grown = [key for key in catalogue.names if key not in catalogue.removed and key not in set(keys)]
     known = saved.prototypes[ClassOrder(saved.keys).positions_of(keys)]
     rows = catalogue.get_grown_rows()
@@ -195,8 +192,54 @@ def _gather_classes(
     )
 
 
+def find_neighbours(
+    run: Path, gallery: Path, notes: NetworkNotes, *, views: str, titles: Sequence[str], average: str, again: str
+) -> Neighbours:
+    """The gallery's catalogue and the classifier, where these belong together and to the network, and all in words.
+
+    Args:
+        run: the run folder, with the classifier.
+        gallery: the index.
+        notes: of the network.
+        views: preset that photos are seen through.
+        titles: of its views, and
+        average: what of the head is averaged over them; both may have changed since the classifier was fitted.
+        again: the command that makes index and classifier anew.
+
+    Raises:
+        ArtifactError: one of them is damaged.
+    """
+    folder = run / "classifier" / views
+    if not folder.exists() or not gallery.exists():
+        alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
+        return Neighbours(None, None, alone)
+    index, saved = load_manifest(gallery, kind=INDEX_KIND), load_classifier(folder)
+    belongs = (
+        saved.index == index.fingerprint
+        and read_weights_digest(gallery, index) == notes.weights_digest
+        and sorted(saved.keys) == sorted(notes.class_keys)
+        and all(seen == (list(titles), average) for seen in _list_seen(run / "embeddings" / views, average))
+    )
+    if not belongs or not has_keys(gallery):
+        return Neighbours(None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew")
+    catalogue = Catalogue(gallery)
+    return Neighbours(catalogue, saved, tell_way(catalogue, saved, views))
+
+
+def tell_way(catalogue: Catalogue | RemoteCatalogue, saved: SavedClassifier, views: str) -> str:
+    """How a catalogue and the classifier that was fitted with it answer, in words."""
+    fitted = {"val": "as fitted on validation", "out of fold": "as fitted out of fold"}.get(
+        str(saved.fitted.get("on")), "by default"
+    )
+    told = saved.tell() if isinstance(catalogue, Catalogue) else saved.classifier.tell()  # no re-ranking in a server
+    way = f"{told}, {fitted}, through the views {views}"
+    if changed := catalogue.describe_changes():
+        way += f"; the catalogue has changed since: {changed}"
+    return way
+
+
 def _prepare_living(
-    checkpoint: Checkpoint,
+    notes: NetworkNotes,
     catalogue: Catalogue | RemoteCatalogue | None,
     saved: SavedClassifier | None,
     known: KnownClasses,
@@ -213,80 +256,24 @@ def _prepare_living(
         catalogue.get_embeddings(rows),
         known.positions[catalogue.get_classes(rows)],
         known.prototypes,
-        _order_categories(checkpoint, saved),
+        _order_categories(notes, saved),
         depth=saved.reranked.depth,
-        grown_count=len(known.keys) - len(checkpoint.class_keys),
+        grown_count=len(known.keys) - len(notes.class_keys),
     )
     return LivingReranker(rows, reranker)
 
 
-def _order_categories(checkpoint: Checkpoint, saved: SavedClassifier) -> list[int] | None:
-    """A number for the category of each of the checkpoint's classes; None where all are of one."""
+def _order_categories(notes: NetworkNotes, saved: SavedClassifier) -> list[int] | None:
+    """A number for the category of each of the network's classes; None where all are of one."""
     if saved.categories is None:
         return None
-    order = ClassOrder(saved.keys).positions_of(checkpoint.class_keys)
+    order = ClassOrder(saved.keys).positions_of(notes.class_keys)
     return [saved.categories[position] for position in order]
 
 
-def _load_neighbours(
-    run: Path, recipe: Recipe, checkpoint: Checkpoint
-) -> tuple[Catalogue | RemoteCatalogue | None, SavedClassifier | None, str]:
-    """The gallery's catalogue and the classifier, where these belong together, and both in words."""
-    views = recipe.predict.tta
-    gallery, folder = run / "index" / get_gallery_views(recipe, views), run / "classifier" / views
-    again = f"productrec predict {run} --views {views}"
-    if recipe.predict.index_address is not None:
-        return _load_remote(run, recipe, checkpoint, again)
-    if not folder.exists() or not gallery.exists():
-        alone = f"the head alone, through the views {views}; {again} makes what neighbours need to vote too"
-        return None, None, alone
-    index, saved = load_manifest(gallery, kind=INDEX_KIND), load_classifier(folder)
-    belongs = (
-        saved.index == index.fingerprint
-        and read_weights_digest(gallery, index) == checkpoint.weights_digest
-        and sorted(saved.keys) == sorted(checkpoint.class_keys)
-    )
-    if not belongs or not has_keys(gallery):
-        return None, None, f"the head alone, since its index is of an earlier time; {again} makes it anew"
-    catalogue = Catalogue(gallery)
-    return catalogue, saved, _tell_way(catalogue, saved, views)
-
-
-def _load_remote(
-    run: Path, recipe: Recipe, checkpoint: Checkpoint, again: str
-) -> tuple[RemoteCatalogue, SavedClassifier, str]:
-    """The catalogue at the recipe's address, the classifier and both in words.
-
-    Raises:
-        ArtifactError: they do not belong together, and why; who names an address wants that index to answer.
-    """
-    views = recipe.predict.tta
-    if not (run / "classifier" / views).exists():
-        raise ArtifactError(f"{run}: has no classifier of the views {views}. Make it: {again}")
-    saved, (where, _, catalogue) = load_classifier(run / "classifier" / views), open_remote(run, recipe)
-    assert isinstance(catalogue, RemoteCatalogue)
-    about = catalogue.about
-    pairs = {
-        "weights": (checkpoint.weights_digest, about.weights_digest),
-        "views": (name_views(get_gallery_views(recipe, views)), about.views),
-        "the index that the classifier was fitted with": (saved.index, about.fingerprint),
-    }
-    for what, (wanted, got) in pairs.items():
-        if wanted != got:
-            short = [value[:12] if isinstance(value, str) else value for value in (wanted, got)]
-            raise ArtifactError(
-                f"{where}: {what} must be those of {run}, {short[0]}; got {short[1]}. Copy the run's own index there: "
-                f"productrec index copy {run} {where}"
-            )
-    return catalogue, saved, f"{_tell_way(catalogue, saved, views)}; the catalogue is at {where}"
-
-
-def _tell_way(catalogue: Catalogue | RemoteCatalogue, saved: SavedClassifier, views: str) -> str:
-    fitted = {"val": "as fitted on validation", "out of fold": "as fitted out of fold"}.get(
-        str(saved.fitted.get("on")), "by default"
-    )
-    told = saved.tell() if isinstance(catalogue, Catalogue) else saved.classifier.tell()  # no re-ranking in a server
-    way = f"{told}, {fitted}, through the views {views}"
-    if changed := catalogue.describe_changes():
-        way += f"; the catalogue has changed since: {changed}"
-    return way
+def _list_seen(folder: Path, average: str) -> Iterator[tuple[list[str], str]]:
+    """The views that each embedding set of a preset was seen through, and what was averaged, where they are several."""
+    for path in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+        manifest = load_manifest(path.parent, kind=SET_KIND)
+        titles = [str(view) for view in manifest.notes["views"]]
+        yield titles, manifest.settings.get("average", "logits") if len(titles) > 1 else average

@@ -84,7 +84,7 @@ def ask(ready: ReadyRun, photos: Images, names: Sequence[str], *, nearest: int) 
         names: (N,) what they are called.
         nearest: products to name beside the class.
     """
-    batches = ready.answer(photos, batch_size=ready.recipe.predict.batch_size, neighbours=MOST_NEAREST)
+    batches = ready.answer(photos, batch_size=ready.batch_size, neighbours=MOST_NEAREST)
     for seen in batches:
         for place, row in enumerate(seen.rows):
             if row in seen.broken:
@@ -96,7 +96,7 @@ def ask(ready: ReadyRun, photos: Images, names: Sequence[str], *, nearest: int) 
 def ask_cuts(
     ready: ReadyRun, photos: Sequence[Sequence[np.ndarray]], names: Sequence[str], *, nearest: Sequence[int]
 ) -> list[Answer]:
-    """Answers for one batch of photos, in their order, each given by its squares of ``ready.recognizer.cut``.
+    """Answers for one batch of photos, in their order, each given by its squares of ``ready.network.cut``.
 
     Args:
         ready: that is asked.

@@ -21,7 +21,7 @@ def count_embedding_bytes(recipe: Recipe, table: ImageTable, class_count: int) -
             logits[key] = logits.get(key, False) or one.keep_logits
     dim = recipe.model.embedding_dim
     return sum(
-        count_set_bytes(len(table.select([split])), dim, class_count if has_logits else None)
+        count_set_bytes(len(table.select([split])), dim, class_count if has_logits else None, recipe.predict.stored)
         for (split, _), has_logits in logits.items()
     )
 

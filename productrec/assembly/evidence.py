@@ -106,10 +106,13 @@ def load_evidence(
         return None
     queries = load_embedding_set(folder)
     neighbours = load_neighbours(run / "neighbours" / views / split)
-    if queries.ids != neighbours.ids or queries.class_ids != list(class_ids) or queries.logits is None:
-        raise ArtifactError(
-            f"{folder}: embedding and neighbour sets must be of the same images and classes; make them again."
-        )
+    odd = {
+        "images (id order)": queries.ids != neighbours.ids,
+        "classes (class order)": queries.class_ids != list(class_ids) or queries.logits is None,
+    }
+    if any(odd.values()):
+        what = " and ".join(name for name, is_odd in odd.items() if is_odd)
+        raise ArtifactError(f"{folder}: must be of the same {what} as its neighbours and the run; make the sets again.")
     if not queries.ids:
         return None
     return SplitEvidence(

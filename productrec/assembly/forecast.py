@@ -86,7 +86,7 @@ def list_forwards(recipe: Recipe, table: ImageTable) -> list[Forward]:
     for request in list_requests(recipe, table):
         wanted = {(one.split, one.views) for one in add_plain(request)}
         if not wanted <= done:
-            images, views = len(table.select([request.split])), len(get_views(request.views))
+            images, views = len(table.select([request.split])), len(get_views(request.views, recipe.predict.own_views))
             forwards.append(Forward(request.split, images, request.views, views))
         done |= wanted
     return forwards
@@ -96,7 +96,7 @@ def forecast_prediction(recipe: Recipe, table: ImageTable, rehearsal: Rehearsal,
     """Embedding all that a first prediction wants, in activations of ``dtype``; search and vote are not in it."""
     work = Work(0.0, 0.0, 0.0)
     for forward in list_forwards(recipe, table):
-        sides = list_view_sides(forward.preset, recipe.train.side_px)
+        sides = list_view_sides(recipe, forward.preset)
         seconds = forward.images * sum(rehearsal.passes[side_px, dtype] for side_px in sides)
         loading = forward.images / rehearsal.viewed[forward.preset]
         work += share_time(seconds, loading, overlaps=_overlaps(recipe))

@@ -170,9 +170,10 @@ def time_pass(network: nn.Module, side_px: int, resources: Resources, *, images:
     return timing.seconds / images
 
 
-def list_view_sides(preset: str, side_px: int) -> list[int]:
-    """The side of each view of a preset in pixels, for a network that takes squares of ``side_px``."""
-    return [compute_side_px(side_px, view.scale) for view in get_views(preset)]
+def list_view_sides(recipe: Recipe, preset: str) -> list[int]:
+    """The side of each view of a preset in pixels."""
+    views = get_views(preset, recipe.predict.own_views)
+    return [compute_side_px(recipe.train.side_px, view.scale) for view in views]
 
 
 def _count_looks(
@@ -198,7 +199,7 @@ def _time_passes(
     recipe: Recipe, presets: list[str], network: nn.Module, training: Resources, prediction: Resources
 ) -> dict[tuple[int, torch.dtype], float]:
     """Seconds of one image's forward pass, by side and number type, where training or prediction has it."""
-    sides = sorted({side_px for preset in presets for side_px in list_view_sides(preset, recipe.train.side_px)})
+    sides = sorted({side_px for preset in presets for side_px in list_view_sides(recipe, preset)})
     wanted = {(side_px, prediction.dtype): prediction for side_px in sides}
     wanted[recipe.train.side_px, training.dtype] = training
     images = recipe.predict.batch_size
@@ -234,7 +235,7 @@ def _measure_viewing(recipe: Recipe, presets: list[str], table: ImageTable, reso
     rates: dict[tuple[object, ...], float] = {}
     viewed = {}
     for preset in presets:
-        views = get_views(preset)
+        views = get_views(preset, recipe.predict.own_views)
         cuts, _ = plan_views(views)
         if cuts not in rates:
             loader = build_view_loader(

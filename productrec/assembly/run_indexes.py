@@ -15,9 +15,9 @@ from productrec.artifacts import MANIFEST_NAME
 from productrec.assembly.evidence import get_gallery_views
 from productrec.assembly.network import load_network
 from productrec.assembly.photo_batches import PhotoRecognizer
-from productrec.assembly.resources import claim_resources
+from productrec.assembly.resources import choose_loader_workers, claim_resources
 from productrec.data.images import FileImages
-from productrec.data.view_presets import PRESETS, get_views
+from productrec.data.view_presets import get_views
 from productrec.errors import ArtifactError, RecipeError
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
@@ -33,8 +33,8 @@ def list_indexes(run: Path) -> list[Path]:
     Raises:
         ArtifactError: there is none.
     """
-    folders = [run / "index" / views for views in sorted(PRESETS)]
-    found = [folder for folder in folders if (folder / MANIFEST_NAME).is_file()]
+    folders = sorted((run / "index").iterdir()) if (run / "index").is_dir() else []
+    found = [folder for folder in folders if "." not in folder.name and (folder / MANIFEST_NAME).is_file()]
     if not found:
         raise ArtifactError(f"{run}: has no index yet. Make one: productrec predict {run}")
     return found
@@ -103,9 +103,16 @@ class Embedder:
     def embed(self, paths: Sequence[str], views: str) -> Iterator[tuple[list[int], np.ndarray]]:
         """Positions of the photos that could be read, and their embeddings (B, D), batch by batch."""
         recognizer = PhotoRecognizer(
-            self.network, views=views, side_px=self.side_px, device=self.device, dtype=self.dtype
+            self.network,
+            views=get_views(views, self.recipe.predict.own_views),
+            side_px=self.side_px,
+            device=self.device,
+            dtype=self.dtype,
+            workers=choose_loader_workers(self.recipe, self.device),
+            average=self.recipe.predict.average,
+            seed=self.recipe.seed,
         )
-        for seen in recognizer.go_through(FileImages(paths), self.recipe, batch_size=self.recipe.predict.batch_size):
+        for seen in recognizer.go_through(FileImages(paths), batch_size=self.recipe.predict.batch_size):
             good = [place for place, row in enumerate(seen.rows) if row not in seen.broken]
             yield [seen.rows[place] for place in good], seen.embeddings[good]
 
@@ -124,6 +131,6 @@ def load_embedder(run: Path, recipe: Recipe) -> Embedder:
     return Embedder(recipe, checkpoint, network, resources.device, resources.dtype)
 
 
-def name_views(views: str) -> list[str]:
+def name_views(recipe: Recipe, views: str) -> list[str]:
     """Names of the views of a preset, as an index keeps them."""
-    return [view.name for view in get_views(views)]
+    return [view.title for view in get_views(views, recipe.predict.own_views)]

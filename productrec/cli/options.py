@@ -5,12 +5,19 @@ from typing import Annotated
 
 import typer
 
+from productrec.data.view_presets import PRESETS
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file; pipelines/ has some to run and copy.")]
 
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="settings to change, for instance loss.metric=soft_triple"),
+]
+
+
+Views = Annotated[
+    str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}, or a YAML file of your own.")
 ]
 
 

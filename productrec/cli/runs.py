@@ -13,11 +13,11 @@ from productrec.cli.options import (
     Jobs,
     Overrides,
     RecipePath,
+    Views,
     parse_numbers,
     parse_weights,
     split_overrides,
 )
-from productrec.data.view_presets import PRESETS
 
 
 def train(
@@ -118,7 +118,7 @@ def sweep(
 
 
 def query(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx", help="Run folder, or exported file.")],
     photos: Annotated[
         list[str], typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
     ],
@@ -129,7 +129,11 @@ def query(
     unknown: Annotated[
         bool, typer.Option("--unknown", help="Say `unknown` where the photo is doubtful, as of a product never seen.")
     ] = False,
-    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    views: Views = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a photo.")] = False,
     strip: Annotated[
         Path | None, typer.Option(help="Write a picture (JPEG or PNG): each photo beside its nearest products.")
@@ -138,29 +142,25 @@ def query(
 ) -> None:
     """Ask a run about photos: the class with its confidence, whether it is a known product, and the nearest ones.
 
+    A file that `productrec export` wrote is asked the same way, and needs no torch.
+
     A photo is doubtful where products that were hidden from the run for a test would be taken for known ones more than
     once in a hundred times at such a score.
     """
-    from productrec.pipeline.select import load_runs
+    from productrec.pipeline.asked import prepare_asked
     from productrec.stages.query import run_query
 
     files, overrides = split_overrides(photos)
-    selected = load_runs([run], overrides, views=views, command="photos")
-    if len(selected.runs) > 1:
-        names = ", ".join(str(folder) for folder in selected.runs)
-        raise typer.BadParameter(f"must be a run of one model; {run} holds {names}", param_hint="RUN")
-    for folder, recipe in selected.runs.items():
-        run_query(
-            folder,
-            recipe,
-            files,
-            box=box,
-            nearest=nearest,
-            doubts=unknown,
-            as_json=as_json,
-            strip=strip,
-            replace=replace,
-        )
+    run_query(
+        lambda: prepare_asked(run, overrides, views=views, index=index),
+        files,
+        box=box,
+        nearest=nearest,
+        doubts=unknown,
+        as_json=as_json,
+        strip=strip,
+        replace=replace,
+    )
 
 
 def predict(
@@ -170,7 +170,7 @@ def predict(
     tta: Annotated[
         bool, typer.Option("--tta", help="Average over several views: the recipe's, or zoom where it has none.")
     ] = False,
-    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    views: Views = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
     images: Annotated[
         Path | None, typer.Option(help="Classify the photos in this folder instead, into the CSV --out.")
@@ -239,7 +239,6 @@ def evaluate(
 
     from productrec.artifacts import write_json
     from productrec.data.table import SPLITS
-    from productrec.data.view_presets import get_views
     from productrec.pipeline.targets import evaluate_target
     from productrec.stages.evaluate import PROTOCOLS, Wanted, report
 
@@ -247,8 +246,6 @@ def evaluate(
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
     if split is not None and split not in SPLITS:
         raise typer.BadParameter(f"must be {', '.join(SPLITS)}; got {split!r}", param_hint="--split")
-    if views is not None:
-        get_views(views)
     wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
     evaluations = evaluate_target(
         target,

@@ -5,19 +5,22 @@ from typing import Annotated
 
 import typer
 
-from productrec.cli.options import Overrides
-from productrec.data.view_presets import PRESETS
+from productrec.cli.options import Overrides, Views
 
 
 def serve(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx", help="Run folder, or exported file.")],
     overrides: Overrides = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let other machines ask; nobody is asked for a password.")
     ] = False,
-    views: Annotated[str | None, typer.Option(help=f"Average over these: {', '.join(PRESETS)}.")] = None,
+    views: Views = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
+    ] = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Size of a request's body at most.")] = 16 << 20,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds for a request to come, and for a connection to be idle.")
@@ -40,7 +43,7 @@ def serve(
 
     check_host(host, allow_remote=allow_remote)
     with catch_stop() as stop:
-        loaded = LoadedRun(run, views=views, settings=overrides or [])
+        loaded = LoadedRun(run, views=views, index=index, settings=overrides or [])
         limits = Limits(
             most_bytes=max_bytes, timeout_s=timeout, connections=connections, batch_size=min(32, loaded.batch_size)
         )

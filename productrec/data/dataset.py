@@ -142,22 +142,41 @@ class TrainingImages(Dataset[TrainingItem]):
 class ViewedImages(Dataset[tuple[int, list[np.ndarray], str | None]]):
     """The cuts of each image that a set of views needs, addressed by row."""
 
-    def __init__(self, images: Images, views: Sequence[View], side_px: int) -> None:
+    def __init__(
+        self, images: Images, views: Sequence[View], side_px: int, *, seed: int = 0, first: int | None = 0
+    ) -> None:
+        """Of some images.
+
+        Args:
+            images: of any size.
+            views: to cut for.
+            side_px: the network's side.
+            seed: decides what random pipelines draw.
+            first: row of the first image, for these to draw by; None draws for each image as if it were asked alone.
+        """
         self._images = images
+        self._seed, self._first = seed, first
         self._cuts = plan_views(views)[0]
         self._side_px = side_px
 
     @property
     def image_bytes(self) -> int:
         """Size of all cuts of one image in a batch."""
-        return sum(3 * compute_side_px(self._side_px, scale) ** 2 for _, scale in self._cuts)
+        return sum(3 * compute_side_px(self._side_px, scale) ** 2 for _, scale, _ in self._cuts)
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, row: int) -> tuple[int, list[np.ndarray], str | None]:
         pixels, problem = _decode(self._images, row)
-        return row, cut_views(pixels, self._cuts, self._side_px), problem
+        own = 0 if self._first is None else self._first + row
+        if problem is None:
+            try:
+                return row, cut_views(pixels, self._cuts, self._side_px, seed=self._seed, row=own), None
+            except DataError as error:
+                problem = str(error)
+        sides = [compute_side_px(self._side_px, scale) for _, scale, _ in self._cuts]
+        return row, [np.zeros((side, side, 3), np.uint8) for side in sides], problem
 
 
 class TrainingLoader:

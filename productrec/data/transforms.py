@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,9 @@ import albumentations as A
 import cv2
 import numpy as np
 
+from productrec.data.view_presets import View
 from productrec.data.views import resize_square
-from productrec.errors import RecipeError
+from productrec.errors import DataError, RecipeError
 
 PRESETS = {
     "none": "resize only",
@@ -23,6 +28,7 @@ PRESETS = {
     "in_the_wild": "product, and tilt, blur, noise, compression, shade: test images unlike the training images",
     "heavy": "crops down to a fifth, flips, rotation, shear, strong colour, erased patches: few images, long trainings",
 }
+_LOADED = threading.local()  # pipelines by their text
 MEAN_COLOUR = (124.0, 116.0, 104.0)  # ImageNet's, which most backbones' normalisation takes to nearly 0
 
 
@@ -102,11 +108,9 @@ def build_augmentation(name: str, side_px: int, *, bands: int = 0, band_share: f
     if not path.is_file():
         raise RecipeError(f"train.augmentation: must be one of {', '.join(PRESETS)} or a file; got {name!r}.")
     try:
-        loaded = A.load(path, data_format="json" if path.suffix == ".json" else "yaml")
-        pipeline = loaded if isinstance(loaded, A.Compose) else A.Compose([loaded])
+        pipeline = _compose(A.load(path, data_format="json" if path.suffix == ".json" else "yaml"))
     except Exception as error:  # albumentations raises whatever a wrong file makes it stumble over
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise RecipeError(f"{path}: is not a serialised albumentations pipeline ({reason}).") from None
+        raise RecipeError(f"{path}: is not a serialised albumentations pipeline ({_shorten(error)}).") from None
     augmentation = Augmentation(pipeline, side_px)
     try:
         pixels = augmentation(np.zeros((side_px * 2, side_px * 2, 3), np.uint8), 0)
@@ -120,6 +124,82 @@ def build_augmentation(name: str, side_px: int, *, bands: int = 0, band_share: f
             "Leave out normalisation, conversion to grey and to tensors: the network's input is made later."
         )
     return Augmentation(pipeline, side_px, masking)
+
+
+def check_pipelines(views: Sequence[View], side_px: int) -> None:
+    """Refuse views whose pipelines cannot be used, before any work, by trying them on blank images.
+
+    Raises:
+        RecipeError: one is no albumentations pipeline, fails, or gives another size than it was given and than
+            ``side_px``, or something else than an RGB uint8 image.
+    """
+    for view in views:
+        if not view.pipeline:
+            continue
+        try:
+            _load_pipeline(view.pipeline)
+        except Exception as error:  # albumentations raises whatever a wrong file makes it stumble over
+            raise RecipeError(
+                f"view {view.name}: is not a serialised albumentations pipeline ({_shorten(error)})."
+            ) from None
+        for number, shape in enumerate(((2 * side_px, 3 * side_px, 3), (3 * side_px, 2 * side_px, 3))):
+            try:
+                apply_pipeline(view.pipeline, np.full(shape, 127, np.uint8), side_px, draw=str(number))
+            except DataError as error:
+                raise RecipeError(f"view {view.name}: {error}") from None
+
+
+def apply_pipeline(text: str, image: np.ndarray, side_px: int, *, draw: str) -> np.ndarray:
+    """What a serialised pipeline makes of an image; threads may do it side by side.
+
+    Args:
+        text: the pipeline.
+        image: (H, W, 3) uint8.
+        side_px: S.
+        draw: names what it draws: the same again by the same name.
+
+    Returns:
+        (S, S, 3) uint8; what keeps the image's own size is resized as every view is.
+
+    Raises:
+        DataError: the pipeline fails, or gives another size or kind of image.
+    """
+    seed = int.from_bytes(hashlib.blake2b(draw.encode(), digest_size=4).digest(), "little")
+    try:
+        pipeline = _load_pipeline(text)
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        pixels = np.asarray(pipeline(image=image)["image"])
+    except Exception as error:  # of whatever its transforms stumble over
+        raise DataError(f"its pipeline must take RGB uint8 images; got {_shorten(error)}.") from None
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise DataError(
+            f"its pipeline must give back RGB uint8 images; got {pixels.dtype} of shape {pixels.shape}. Leave out "
+            "normalisation, conversion to grey and to tensors: the network's input is made later."
+        )
+    if pixels.shape not in ((side_px, side_px, 3), image.shape):
+        height, width = pixels.shape[:2]
+        raise DataError(
+            f"its pipeline must keep the size of an image, or give squares of {side_px} pixels, the network's side; "
+            f"got {height} x {width} of {image.shape[0]} x {image.shape[1]}. End it with Resize({side_px}, {side_px})."
+        )
+    is_square = pixels.shape == (side_px, side_px, 3)
+    return np.ascontiguousarray(pixels if is_square else resize_square(pixels, side_px))
+
+
+def _load_pipeline(text: str) -> A.Compose:
+    """The pipeline of a text, once a thread, since what it draws with is its own."""
+    held: dict[str, A.Compose] = _LOADED.__dict__
+    if text not in held:
+        held[text] = _compose(A.from_dict(json.loads(text)))
+    return held[text]
+
+
+def _compose(loaded: Any) -> A.Compose:
+    return loaded if isinstance(loaded, A.Compose) else A.Compose([loaded])
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _crop(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> A.RandomResizedCrop:

@@ -3,8 +3,10 @@
 A preset is an entry of `PRESETS`, and nothing else has to know of it. No pixels are touched here.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from productrec.errors import RecipeError
 
@@ -13,12 +15,27 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _EDGE = 0.15
 
 
+class Pipeline(NamedTuple):
+    """What a view of the user's own does with an image: an albumentations pipeline as text, for the view ``name``."""
+
+    name: str
+    text: str
+
+
+class Cut(NamedTuple):
+    """What has to be made of an image: a part of it, resized by a scale; or what a pipeline makes of all of it."""
+
+    box: Box
+    scale: float
+    pipeline: Pipeline | None = None
+
+
 @dataclass(frozen=True)
 class View:
     """One variant: a part of the image (left, top, right, bottom as fractions), its scale, and what is done with it.
 
     The part is resized to a square of ``scale`` times the network's side; ``flip``: then mirrored; ``turns``: then
-    turned by so many quarters, to the left.
+    turned by so many quarters, to the left. ``pipeline``: instead of all these, see `own_views`.
     """
 
     name: str
@@ -26,11 +43,19 @@ class View:
     scale: float = 1.0
     flip: bool = False
     turns: int = 0
+    pipeline: str = ""
 
     @property
-    def cut(self) -> tuple[Box, float]:
+    def cut(self) -> Cut:
         """What has to be cut from the image; mirrored and turned views share their cut with the plain one."""
-        return self.box, self.scale
+        return Cut(self.box, self.scale, Pipeline(self.name, self.pipeline) if self.pipeline else None)
+
+    @property
+    def title(self) -> str:
+        """What artefacts call it: its name, with the digest of its pipeline where it has one."""
+        if not self.pipeline:
+            return self.name
+        return f"{self.name}@{hashlib.sha256(self.pipeline.encode()).hexdigest()[:12]}"
 
 
 _PLAIN = View("plain")
@@ -67,18 +92,26 @@ PRESETS: dict[str, tuple[View, ...]] = {
 }
 
 
-def get_views(preset: str) -> tuple[View, ...]:
+def get_views(preset: str, own: Mapping[str, str] | None = None) -> tuple[View, ...]:
     """Views of a preset; the plain view is always the first.
 
+    Args:
+        preset: by name.
+        own: files of the user's own presets, by name.
+
     Raises:
-        RecipeError: no such preset.
+        RecipeError: no such preset, or its file is none.
     """
+    if own and preset in own:
+        from productrec.data.own_views import load_own_views  # which reads YAML
+
+        return load_own_views(own[preset])
     if preset not in PRESETS:
         raise RecipeError(f"tta: must be one of {', '.join(PRESETS)}; got {preset!r}.")
     return PRESETS[preset]
 
 
-def plan_views(views: Sequence[View]) -> tuple[tuple[tuple[Box, float], ...], list[tuple[int, bool, int]]]:
+def plan_views(views: Sequence[View]) -> tuple[tuple[Cut, ...], list[tuple[int, bool, int]]]:
     """What has to be cut from an image for some views, each once, and what to do with it for each view.
 
     Returns:

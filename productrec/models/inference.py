@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,13 @@ class ViewRecognizer:
     """
 
     def __init__(
-        self, network: nn.Module, plan: Sequence[tuple[int, bool, int]], *, device: torch.device, dtype: torch.dtype
+        self,
+        network: nn.Module,
+        plan: Sequence[tuple[int, bool, int]],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        average: str = "logits",
     ) -> None:
         """Prepare for the views of ``plan``.
 
@@ -33,10 +40,12 @@ class ViewRecognizer:
                 turned to the left; the first view is the plain one.
             device: where to compute.
             dtype: of activations.
+            average: over views, ``logits`` or ``probabilities``.
         """
         if not plan:
             raise ValueError("ViewRecognizer: plan must name at least the plain view; got none.")
         self._network, self._plan, self._device, self._dtype = network, plan, device, dtype
+        self._by_probabilities = average == "probabilities" and len(plan) > 1
         self._chunks: dict[tuple[int, ...], int] = {}
 
     @torch.inference_mode()
@@ -48,7 +57,8 @@ class ViewRecognizer:
 
         Returns:
             The plain view's embeddings and logits, and those of all views together: the mean embedding brought back to
-            unit norm, the mean of the logits. On the CPU, in float32.
+            unit norm, the mean of the logits; or, of ``probabilities``, the logarithm of their mean, whose softmax
+            they are. On the CPU, in float32.
         """
         moved: dict[int, Tensor] = {}
         seen: list[Recognized] = []
@@ -57,12 +67,17 @@ class ViewRecognizer:
                 moved[number] = cuts[number].to(self._device, non_blocking=True)
             recognized = self._recognise(_turn(moved[number], mirrored, turns))
             if not seen:
-                seen = [recognized, Recognized(*(value.clone() for value in recognized))]
+                seen = [recognized, Recognized(recognized.embeddings.clone(), self._get_terms(recognized).clone())]
                 continue
-            for total, value in zip(seen[1], recognized, strict=True):
-                total += value
+            seen[1].embeddings.add_(recognized.embeddings)
+            if self._by_probabilities:  # a sum of logarithms' exponents, since a probability may be too small to hold
+                torch.logaddexp(seen[1].logits, self._get_terms(recognized), out=seen[1].logits)
+            else:
+                seen[1].logits.add_(recognized.logits)
         plain, sums = seen
-        together = Recognized(F.normalize(sums.embeddings, dim=1).cpu(), (sums.logits / len(self._plan)).cpu())
+        count = len(self._plan)
+        logits = sums.logits - math.log(count) if self._by_probabilities else sums.logits / count
+        together = Recognized(F.normalize(sums.embeddings, dim=1).cpu(), logits.cpu())
         return Recognized(plain.embeddings.cpu(), plain.logits.cpu()), together
 
     def _recognise(self, images: Tensor) -> Recognized:
@@ -76,6 +91,9 @@ class ViewRecognizer:
                 self._chunks[shape] = max(1, _CHUNK_BYTES // (_LIVE * measure_largest(own, images[:1])))
         parts = [self._forward(chunk) for chunk in torch.split(images, self._chunks[shape])]
         return parts[0] if len(parts) == 1 else Recognized(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def _get_terms(self, recognized: Recognized) -> Tensor:
+        return F.log_softmax(recognized.logits, dim=1) if self._by_probabilities else recognized.logits
 
     def _forward(self, images: Tensor) -> Recognized:
         with autocast(self._device, self._dtype):

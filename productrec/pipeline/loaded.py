@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from productrec.assembly.answering import prepare_run
 from productrec.assembly.asking import Answer, ask, ask_cuts
 from productrec.data.boxes import crop_to_box
 from productrec.data.decode import decode_image
 from productrec.data.images import ArrayImages, FileImages
-from productrec.errors import DataError, RecipeError
-from productrec.pipeline.select import load_runs
+from productrec.errors import DataError
+from productrec.pipeline.asked import is_exported, prepare_asked
 
 
 @dataclass(frozen=True)
@@ -30,35 +29,39 @@ class PreparedPhoto:
 
 
 class LoadedRun:
-    """A trained run that recognises photos.
+    """A trained run, or an exported file, that recognises photos.
 
     >>> run = load_run("runs/mine")  # doctest: +SKIP
     >>> run.recognise(["photo.jpg"])[0].name  # doctest: +SKIP
     'cola, 0.5 l'
     """
 
-    def __init__(self, run: str | Path, *, views: str | None = None, settings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        views: str | None = None,
+        index: str | Path | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
         """Load a run.
 
         Args:
-            run: its folder, of one model.
+            run: its folder, of one model; or a file of `productrec export --to onnx`, which needs no torch.
             views: preset to look through; None for that of the run's recipe.
-            settings: ``key=value`` changes, as the command line takes them, for instance ``device=cpu``.
+            index: of a file, folder of the index to find near products in; None for that of the run it lies in.
+            settings: ``key=value`` changes, as the command line takes them, for instance ``device=cpu``; of a run.
 
         Raises:
-            ArtifactError: the folder holds no trained run, or something in it is damaged.
+            ArtifactError: the folder holds no trained run, or something in it is damaged or of other weights.
             RecipeError: no such preset, or a setting that decides nothing here.
         """
-        folder = Path(run)
-        selected = load_runs([folder], ["train.workers=0", *settings], views=views, command="photos")
-        (path, recipe), *more = selected.runs.items()
-        if more:
-            raise RecipeError(f"{folder}: holds several models. Load one of them: {path}.")
-        self._ready = prepare_run(path, recipe)
+        changes = settings if is_exported(run) else ["train.workers=0", *settings]
+        self._ready = prepare_asked(run, changes, views=views, index=index)
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """Of the run; of an exported file, the file."""
         return self._ready.run
 
     @property
@@ -74,12 +77,12 @@ class LoadedRun:
     @property
     def weights_digest(self) -> str:
         """Digest of the network's weights."""
-        return self._ready.checkpoint.weights_digest
+        return self._ready.notes.weights_digest
 
     @property
     def batch_size(self) -> int:
-        """Photos that its recipe predicts at a time."""
-        return self._ready.recipe.predict.batch_size
+        """Photos that it looks at at a time."""
+        return self._ready.batch_size
 
     def recognise(self, photos: Sequence[np.ndarray | str | Path], *, nearest: int = 3) -> list[Answer]:
         """Answers for photos, in their order; products that were added to the index meanwhile are found too.
@@ -123,7 +126,7 @@ class LoadedRun:
         pixels = decode_image(data, name, most_pixels=most_pixels)
         if box is not None:
             pixels = crop_to_box(pixels, box)
-        return PreparedPhoto(name, self._ready.recognizer.cut(pixels), nearest)
+        return PreparedPhoto(name, self._ready.network.cut(pixels), nearest)
 
     def recognise_prepared(self, photos: Sequence[PreparedPhoto]) -> list[Answer]:
         """Answers for prepared photos, in their order, in one batch; else as `recognise`, by one thread at a time."""
@@ -138,6 +141,6 @@ class LoadedRun:
         )
 
 
-def load_run(run: str | Path, *, views: str | None = None) -> LoadedRun:
-    """Load a trained run, to ask it for photos; see `LoadedRun`."""
-    return LoadedRun(run, views=views)
+def load_run(run: str | Path, *, views: str | None = None, index: str | Path | None = None) -> LoadedRun:
+    """Load a trained run or an exported file, to ask it for photos; see `LoadedRun`."""
+    return LoadedRun(run, views=views, index=index)

@@ -133,7 +133,7 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     metric = load_contract(recipe.competition).scored_by
     table = load_table(recipe.table, root=recipe.data.images)
     ensembled = run_ensemble(names, target, table, metric=metric, weights=weights)
-    if folders[0].name in PRESETS:
+    if folders[0].name in {*PRESETS, *recipe.predict.own_views}:
         recipe = look_through(recipe, folders[0].name)
     _keep_recipe(out, name_ensemble(recipe, out))
     return Predicted(target, {}, {}, ensembled, len(table.select(["test"], usable=False)))

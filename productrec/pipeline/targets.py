@@ -81,8 +81,9 @@ def evaluate_target(
             )
         }
     _refuse_idle(target, {"--labels": labels}, "the image table has them")
-    split, views, evaluations = split or "val", views or "plain", {}
-    for run, recipe in load_runs([target], overrides).runs.items():
+    split, evaluations = split or "val", {}
+    for run, recipe in load_runs([target], overrides, views=views).runs.items():
+        views = "plain" if views is None else recipe.predict.tta
         table = load_table(recipe.table, root=recipe.data.images)
         chosen = choose_protocol(table, split, recipe.predict.gallery_splits) if protocol == "auto" else protocol
         requests = [EmbeddingRequest(split, views, True)]

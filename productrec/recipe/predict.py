@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import SerializeAsAny, field_validator
+from pydantic import SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from productrec.data.own_views import SUFFIXES, name_own
 from productrec.data.view_presets import PRESETS
 from productrec.settings.choices import Choice, check_name, read_choice
 from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
@@ -24,7 +26,14 @@ class PredictSettings(Settings):
         "checkpoint of the run that predicts, or that is exported",
         commands=("train", "predict", "photos", "audit", "export"),
     )
-    tta: str = setting("plain", f"views of an image, averaged over: {', '.join(PRESETS)}")
+    own_views: dict[str, str] = setting({}, "views of your own: a file of albumentations pipelines by its name")
+    tta: str = setting("plain", f"views of an image, averaged over: {', '.join(PRESETS)}, or a file of your own")
+    average: Literal["logits", "probabilities"] = setting(
+        "logits", "what of the head is averaged over views; embeddings always are"
+    )
+    stored: Literal["float32", "float16", "int8"] = setting(
+        "float32", "type of embeddings on disk; logits always are float32"
+    )
     gallery_tta: str = setting("flip", "views of a gallery image, where test images have more than the plain one")
     gallery_splits: tuple[Literal["train", "val"], ...] = setting(("train",), "splits to retrieve from", min_length=1)
     batch_size: Positive = setting(128, "images per forward pass")
@@ -83,7 +92,24 @@ class PredictSettings(Settings):
                 raise ValueError(f"must name each method once; got {method.tell()} twice.")
         return tuple(chosen)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_files(cls, values: Any) -> Any:
+        """A file of views becomes a name, which folders can have, and stands among ``own_views``."""
+        if not isinstance(values, Mapping):
+            return values
+        files = {name: values[name] for name in ("tta", "gallery_tta") if str(values.get(name, "")).endswith(SUFFIXES)}
+        own = dict(values.get("own_views") or {}) | {name_own(str(file)): str(file) for file in files.values()}
+        return {**values, **{name: name_own(str(file)) for name, file in files.items()}, "own_views": own}
+
+    @field_validator("own_views")
+    @classmethod
+    def _check_own(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            name_own(name)
+        return value
+
     @field_validator("tta", "gallery_tta")
     @classmethod
-    def _check_views(cls, value: str) -> str:
-        return check_name(value, PRESETS)
+    def _check_views(cls, value: str, info: ValidationInfo) -> str:
+        return check_name(value, {**PRESETS, **info.data.get("own_views", {})})

@@ -17,7 +17,7 @@ from productrec.locking import hold_lock
 from productrec.retrieval.catalogue_loading import check_made, load_state
 from productrec.retrieval.catalogue_state import Beside, read_beside, stack_rows
 from productrec.retrieval.choice import Tuned, Wanted
-from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
+from productrec.retrieval.embedding_set import IMAGE, EmbeddingSet, check_embeddings, check_modality
 from productrec.retrieval.engine import search_flat
 from productrec.retrieval.index import INDEX_KIND, check_queries, save_index
 from productrec.retrieval.segments import (
@@ -178,6 +178,7 @@ class Catalogue:
         base = state.index.searcher
         side_px = state.index.notes.get("side_px")
         check_queries(queries, weights_digest=self.weights_digest, dim=base.dim, side_px=side_px, where="index")
+        check_modality(queries, state.index.notes, "index")
         wanted = np.ascontiguousarray(queries.embeddings, dtype=np.float32)
         found = base.search(wanted, min(k, state.base_count), alive=state.base_alive)
         if not state.grown_count:
@@ -188,7 +189,16 @@ class Catalogue:
         order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(rows, order, 1), np.take_along_axis(similarities, order, 1)
 
-    def grow(self, rows: GrownRows, *, views: Sequence[str], side_px: int | None, weights_digest: str) -> list[str]:
+    def grow(
+        self,
+        rows: GrownRows,
+        *,
+        views: Sequence[str],
+        side_px: int | None,
+        weights_digest: str,
+        modality: str = IMAGE,
+        tower: str = IMAGE,
+    ) -> list[str]:
         """Add rows; once this returns they are on the disk for good, and found.
 
         Rows whose id is there with the same embedding are passed over, so that growing can be done again.
@@ -198,19 +208,22 @@ class Catalogue:
             views: names of the views that were averaged, as the base has them.
             side_px: of the squares that the network saw.
             weights_digest: of the network.
+            modality: of what was embedded.
+            tower: part of the network that embedded it.
 
         Returns:
             The ids that were added.
 
         Raises:
-            ArtifactError: weights, size or views are not the base's, by name; a row is not finite or not of unit norm;
-                an id is that of another image; another process writes for long.
+            ArtifactError: weights, size, views, modality or tower are not the base's, by name; a row is not finite or
+                not of unit norm; an id is that of another image; another process writes for long.
         """
         check_embeddings(rows.embeddings, rows.ids, "grow")
         if len(set(rows.ids)) < len(rows.ids):
             twice = [image_id for image_id, count in Counter(rows.ids).items() if count > 1]
             raise ArtifactError(f"{self.folder}: image ids must be unique; {describe_offenders(twice)} come twice.")
         made = {"weights_digest": weights_digest, "views": list(views), "side_px": side_px}
+        made |= {"modality": modality, "tower": tower}
         with self._hold():
             state = self._state
             check_made(self.folder, state.index, {**made, "dim": rows.embeddings.shape[1]})
@@ -287,6 +300,7 @@ class Catalogue:
                 {},
                 "",
                 state.index.notes.get("side_px"),
+                **{name: state.index.notes[name] for name in ("modality", "tower") if name in state.index.notes},
             )
             beside = Beside(dict(zip(grown.ids, grown.paths, strict=True)), state.names, sorted(state.removed))
             return self._put_base(number, gallery, state.classes[rows], state.keys, beside, kind=kind, recall=recall)

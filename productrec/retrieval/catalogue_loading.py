@@ -9,6 +9,7 @@ from productrec.artifacts import load_manifest
 from productrec.console import warn
 from productrec.errors import ArtifactError
 from productrec.retrieval.catalogue_state import State, apply_changes
+from productrec.retrieval.embedding_set import IMAGE
 from productrec.retrieval.index import INDEX_KIND, Index, load_index
 from productrec.retrieval.segments import get_base_folder, get_grown_folder, list_changes, load_segment
 
@@ -75,9 +76,15 @@ def check_made(folder: Path, index: Index, notes: dict[str, Any]) -> None:
     """Refuse rows that were not made as those of the base were; what an older base does not say is passed over.
 
     Raises:
-        ArtifactError: weights, size, preprocessing or views differ, by name.
+        ArtifactError: weights, size, preprocessing, views, modality or tower differ, by name.
     """
-    told = {**index.notes, "weights_digest": index.weights_digest, "dim": index.searcher.dim}
+    told = {
+        "modality": IMAGE,
+        "tower": IMAGE,
+        **index.notes,
+        "weights_digest": index.weights_digest,
+        "dim": index.searcher.dim,
+    }
     if difference := find_difference(told, notes):
         _refuse(folder, *difference)
 
@@ -85,6 +92,7 @@ def check_made(folder: Path, index: Index, notes: dict[str, Any]) -> None:
 def find_difference(told: dict[str, Any], notes: dict[str, Any]) -> tuple[str, object, object] | None:
     """What of weights, size, preprocessing and views differs: its name, what is told of the base, and of grown rows."""
     words = {"weights_digest": "weights", "dim": "size", "side_px": "preprocessing (side_px)", "views": "views"}
+    words |= {"modality": "modality", "tower": "tower"}
     for name, what in words.items():
         wanted, got = told.get(name), notes.get(name)
         if wanted is not None and got is not None and wanted != got:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ import numpy as np
 
 from productrec.artifacts import Manifest, check_files, compute_digest, load_manifest, write_artifact, write_json
 from productrec.errors import ArtifactError, describe_offenders
+from productrec.retrieval.stored_rows import Stored, encode_rows, read_rows
 
 KIND = "embedding set"
+IMAGE = "image"  # the modality of pictures, and the tower that sees them; older artefacts say neither
+_CHECKED_AT_A_TIME = 65_536
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class EmbeddingSet:
     ``ids``: (N,) image ids; ``embeddings``: (N, D) float32 of unit norm; ``logits``: (N, C) float32 in the order of
     ``class_ids``, or None for a set that is only searched in; ``views``: names of the views that were averaged;
     ``weights_digest``: of the network, equal for sets that may be compared; ``broken``: unreadable ids;
-    ``side_px``: of the squares that the network saw, None where that is not known.
+    ``side_px``: of the squares that the network saw, None where that is not known; ``modality``: of what was embedded,
+    and ``tower``: by which part of the network.
     """
 
     ids: list[str]
@@ -36,26 +40,35 @@ class EmbeddingSet:
     broken: dict[str, str]
     fingerprint: str
     side_px: int | None = None
+    modality: str = IMAGE
+    tower: str = IMAGE
 
 
 class EmbeddingWriter:
     """Fills an embedding set batch by batch, straight onto the disk; several processes may fill one together."""
 
     def __init__(
-        self, folder: Path, ids: Sequence[str], dim: int, class_count: int | None, *, is_first: bool = True
+        self,
+        folder: Path,
+        ids: Sequence[str],
+        dim: int,
+        class_count: int | None,
+        *,
+        stored: Stored = "float32",
+        is_first: bool = True,
     ) -> None:
         """``is_first``: makes the files; other processes, which open them later, do not."""
         self.folder = folder
         self._ids = ids
-        self._embeddings = _open_rows(folder / "embeddings.npy", np.float32, (len(ids), dim), is_new=is_first)
+        self._embeddings = _open_rows(folder / "embeddings.npy", stored, (len(ids), dim), is_new=is_first)
         self._logits = None
         if class_count is not None:
-            self._logits = _open_rows(folder / "logits.npy", np.float32, (len(ids), class_count), is_new=is_first)
+            self._logits = _open_rows(folder / "logits.npy", "float32", (len(ids), class_count), is_new=is_first)
         self._broken: dict[int, str] = {}
 
     def write(self, rows: np.ndarray, embeddings: np.ndarray, logits: np.ndarray) -> None:
         """Store a batch: positions (B,), embeddings (B, D), logits (B, C)."""
-        self._embeddings[rows] = embeddings
+        self._embeddings[rows] = encode_rows(embeddings, self._embeddings.dtype)
         if self._logits is not None:
             self._logits[rows] = logits
 
@@ -83,9 +96,11 @@ class EmbeddingWriter:
         return {self._ids[row]: reason for row, reason in sorted(self._broken.items())}
 
 
-def _open_rows(path: Path, dtype: type[np.floating[Any]], shape: tuple[int, int], *, is_new: bool) -> np.memmap:
-    mapped: np.memmap = np.lib.format.open_memmap(path, "w+", dtype, shape) if is_new else np.load(path, mmap_mode="r+")
-    return mapped
+def _open_rows(path: Path, dtype: str, shape: tuple[int, int], *, is_new: bool) -> np.memmap:
+    if not is_new:
+        mapped: np.memmap = np.load(path, mmap_mode="r+")
+        return mapped
+    return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
 
 
 @contextmanager
@@ -100,22 +115,29 @@ def write_embedding_set(
     weights_digest: str,
     inputs: dict[str, str],
     settings: dict[str, Any],
+    stored: Stored = "float32",
+    modality: str = IMAGE,
+    tower: str = IMAGE,
 ) -> Iterator[EmbeddingWriter]:
-    """Write an embedding set; the block fills every row through the writer it is given."""
+    """Write an embedding set; the block fills every row through the writer it is given.
+
+    Arguments as in `EmbeddingSet`; ``stored``: type of the embeddings on disk, see `stored_rows.encode_rows`.
+    """
     notes: dict[str, Any] = {"class_ids": list(class_ids), "views": list(views), "weights_digest": weights_digest}
+    notes |= {"modality": modality, "tower": tower}
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
-        writer = EmbeddingWriter(temporary, ids, dim, len(class_ids) if keep_logits else None)
+        writer = EmbeddingWriter(temporary, ids, dim, len(class_ids) if keep_logits else None, stored=stored)
         yield writer
         notes["broken"] = writer.finish()
 
 
-def count_set_bytes(rows: int, dim: int, class_count: int | None) -> int:
+def count_set_bytes(rows: int, dim: int, class_count: int | None, stored: Stored = "float32") -> int:
     """Bytes of the arrays of an embedding set; ``class_count``: of its logits, None for a set without."""
-    return rows * (dim + (class_count or 0)) * np.dtype(np.float32).itemsize
+    return rows * (dim * np.dtype(stored).itemsize + (class_count or 0) * np.dtype(np.float32).itemsize)
 
 
 def load_embedding_set(folder: Path) -> EmbeddingSet:
-    """Read an embedding set; the arrays are memory maps.
+    """Read an embedding set; the arrays are memory maps, of which embeddings in fewer bits are read as float32.
 
     Raises:
         ArtifactError: none there, or a file is damaged.
@@ -125,7 +147,7 @@ def load_embedding_set(folder: Path) -> EmbeddingSet:
     logits = folder / "logits.npy"
     return EmbeddingSet(
         ids=json.loads((folder / "ids.json").read_text(encoding="utf-8")),
-        embeddings=np.load(folder / "embeddings.npy", mmap_mode="r"),
+        embeddings=read_rows(np.load(folder / "embeddings.npy", mmap_mode="r")),
         logits=np.load(logits, mmap_mode="r") if logits.exists() else None,
         class_ids=[int(class_id) for class_id in manifest.notes["class_ids"]],
         views=list(manifest.notes["views"]),
@@ -133,6 +155,8 @@ def load_embedding_set(folder: Path) -> EmbeddingSet:
         broken=dict(manifest.notes.get("broken", {})),
         fingerprint=manifest.fingerprint,
         side_px=manifest.settings.get("side_px"),
+        modality=manifest.notes.get("modality", IMAGE),
+        tower=manifest.notes.get("tower", IMAGE),
     )
 
 
@@ -154,12 +178,11 @@ def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> E
     """Several sets as one, row under row; logits only where they are to be kept, since they may be many.
 
     Raises:
-        ArtifactError: they come from different networks.
+        ArtifactError: they come from different networks, or were made otherwise, by name.
     """
     if len(sets) == 1:
         return sets[0]
-    if len({part.weights_digest for part in sets}) > 1:
-        raise ArtifactError("gallery: its parts must come from one network; they do not. Embed them again.")
+    _check_parts(sets, keep_logits=keep_logits)
     logits = [part.logits for part in sets if part.logits is not None]
     return EmbeddingSet(
         ids=[image_id for part in sets for image_id in part.ids],
@@ -171,7 +194,43 @@ def join_embedding_sets(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> E
         broken={image_id: reason for part in sets for image_id, reason in part.broken.items()},
         fingerprint=compute_digest([part.fingerprint for part in sets]),
         side_px=sets[0].side_px,
+        modality=sets[0].modality,
+        tower=sets[0].tower,
     )
+
+
+def _check_parts(sets: Sequence[EmbeddingSet], *, keep_logits: bool) -> None:
+    made: dict[str, list[object]] = {
+        "network (weights)": [part.weights_digest[:12] for part in sets],
+        "modality": [part.modality for part in sets],
+        "tower": [part.tower for part in sets],
+        "size": [part.embeddings.shape[1] for part in sets],
+        "preprocessing (side_px)": [part.side_px for part in sets],
+        "list of views": [part.views for part in sets],
+    }
+    if keep_logits:
+        made["class order"] = [part.class_ids for part in sets]
+    for what, values in made.items():
+        other = next((value for value in values if value != values[0]), values[0])
+        if other != values[0]:
+            raise ArtifactError(
+                f"gallery: its parts must come from one {what}; got {str(values[0])[:60]} and {str(other)[:60]}. "
+                "Embed them again."
+            )
+
+
+def check_modality(queries: EmbeddingSet, notes: Mapping[str, Any], where: str) -> None:
+    """Refuse queries of another modality or tower than the gallery's, as its ``notes`` say.
+
+    Raises:
+        ArtifactError: by name.
+    """
+    for name, got in (("modality", queries.modality), ("tower", queries.tower)):
+        wanted = notes.get(name, IMAGE)
+        if got != wanted:
+            raise ArtifactError(
+                f"{where}: queries must be of the {name} of the gallery, {wanted}; got {got}. Embed both alike."
+            )
 
 
 def check_embeddings(embeddings: np.ndarray, ids: Sequence[str], where: str) -> None:
@@ -180,8 +239,11 @@ def check_embeddings(embeddings: np.ndarray, ids: Sequence[str], where: str) -> 
     Raises:
         ArtifactError: a row is not finite or not of unit norm; the ids of the first few are named.
     """
-    norms = np.linalg.norm(embeddings, axis=1)
-    bad = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3)).tolist()  # written so that NaN is bad too
+    bad = list[int]()
+    for start in range(0, len(embeddings), _CHECKED_AT_A_TIME):
+        norms = np.linalg.norm(embeddings[start : start + _CHECKED_AT_A_TIME], axis=1)
+        odd = np.flatnonzero(~(np.abs(norms - 1.0) < 1e-3))  # written so that NaN is bad too
+        bad += (start + odd).tolist()
     if bad:
         raise ArtifactError(
             f"{where}: embeddings must be finite and of unit norm; {describe_offenders(ids[row] for row in bad)} "

@@ -16,7 +16,7 @@ from productrec.class_order import ClassOrder
 from productrec.errors import ArtifactError
 from productrec.retrieval.blocks import CheckedBlocks, write_block_digests
 from productrec.retrieval.choice import EXACT_UP_TO, Tuned, Wanted, choose_kinds, tune_effort
-from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings, read_weights_digest
+from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings, check_modality, read_weights_digest
 from productrec.retrieval.engine import (
     build_engine,
     build_structure,
@@ -123,6 +123,7 @@ def save_index(
         raise ArtifactError(f"{folder}: the installed FAISS has no index of kind {kind}. Choose ivf, or update FAISS.")
     check_embeddings(gallery.embeddings, gallery.ids, "gallery")
     notes: dict[str, Any] = {"weights_digest": gallery.weights_digest, "views": gallery.views}
+    notes |= {"modality": gallery.modality, "tower": gallery.tower}
     notes |= {"side_px": gallery.side_px, "rows": len(gallery.ids), "dim": gallery.embeddings.shape[1]}
     with write_artifact(folder, kind=INDEX_KIND, inputs=inputs, settings=settings, notes=notes) as temporary:
         write_engine(build_engine(gallery.embeddings), temporary / _ROWS)
@@ -250,6 +251,7 @@ def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarra
     searcher = index.searcher
     side_px = index.notes.get("side_px")
     check_queries(queries, weights_digest=index.weights_digest, dim=searcher.dim, side_px=side_px, where="index")
+    check_modality(queries, index.notes, "index")
     similarities, rows = searcher.search(queries.embeddings, min(k, len(index.labels)))
     if (rows < 0).any():
         raise ArtifactError(

@@ -13,10 +13,12 @@ from productrec.artifacts import is_fresh
 from productrec.assembly.embedding_requests import EmbeddingRequest, add_plain, list_requests, select_rows
 from productrec.assembly.network import load_network
 from productrec.assembly.resources import claim_resources
+from productrec.assembly.run_indexes import name_views
 from productrec.console import show_progress, warn
 from productrec.data.dataset import ViewBatch, ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
+from productrec.data.transforms import check_pipelines
 from productrec.data.view_presets import get_views, plan_views
 from productrec.errors import DataError, describe_offenders
 from productrec.models.inference import ViewRecognizer
@@ -56,7 +58,9 @@ def run_embed(
     loaded: list[Recognizer] = []
     for request in dict.fromkeys(requests):
         missing = [
-            needed for needed in add_plain(request) if not _is_embedded(run, needed, checkpoint, table, resources.dtype)
+            needed
+            for needed in add_plain(request)
+            if not _is_embedded(run, needed, checkpoint, table, recipe, resources.dtype)
         ]
         missing = resources.ranks.broadcast(missing)  # the first writes them
         if not missing:
@@ -68,11 +72,16 @@ def run_embed(
 
 
 def _is_embedded(
-    run: Path, request: EmbeddingRequest, checkpoint: Checkpoint, table: ImageTable, dtype: torch.dtype
+    run: Path,
+    request: EmbeddingRequest,
+    checkpoint: Checkpoint,
+    table: ImageTable,
+    recipe: Recipe,
+    dtype: torch.dtype,
 ) -> bool:
     folder = request.get_folder(run)
     for keep_logits in {request.keep_logits, True}:  # a set with logits also serves where none are asked
-        settings = _get_settings(EmbeddingRequest(request.split, request.views, keep_logits), checkpoint, dtype)
+        settings = _get_settings(EmbeddingRequest(request.split, request.views, keep_logits), checkpoint, recipe, dtype)
         if is_fresh(folder, kind=KIND, inputs=_get_inputs(checkpoint, table), settings=settings):
             return True
     return False
@@ -82,16 +91,27 @@ def _get_inputs(checkpoint: Checkpoint, table: ImageTable) -> dict[str, str]:
     return {"weights": checkpoint.weights_digest, "table": table.fingerprint}
 
 
-def _get_settings(request: EmbeddingRequest, checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, object]:
-    views = [view.name for view in get_views(request.views)]
+def _get_settings(
+    request: EmbeddingRequest, checkpoint: Checkpoint, recipe: Recipe, dtype: torch.dtype
+) -> dict[str, object]:
+    views = get_views(request.views, recipe.predict.own_views)
+    names = [view.title for view in views]
     side_px = checkpoint.recipe["train"]["side_px"]
-    return {
+    settings = {
         "split": request.split,
-        "views": views,
+        "views": names,
         "logits": request.keep_logits,
         "side_px": side_px,
         "precision": str(dtype),
     }
+    # What the default settings would say is left out, for sets of before these settings to stay.
+    if any(view.pipeline for view in views):
+        settings["seed"] = recipe.seed
+    if len(views) > 1 and recipe.predict.average != "logits":
+        settings["average"] = recipe.predict.average
+    if recipe.predict.stored != "float32":
+        settings["stored"] = recipe.predict.stored
+    return settings
 
 
 def _embed(
@@ -106,7 +126,7 @@ def _embed(
     resources: Resources,
 ) -> None:
     ranks = resources.ranks
-    views = get_views(request.views)
+    views = get_views(request.views, recipe.predict.own_views)
     rows = select_rows(table, request.split)
     if not len(rows):
         raise DataError(
@@ -114,8 +134,11 @@ def _embed(
             "Name another split, or ingest a source that has them."
         )
     side_px = checkpoint.recipe["train"]["side_px"]
+    if any(view.pipeline for view in views):
+        check_pipelines(views, side_px)
     own = slice_of_rank(len(rows), ranks)
-    dataset = ViewedImages(open_images(table, rows.iloc[own]), views, side_px)
+    images = open_images(table, rows.iloc[own])
+    dataset = ViewedImages(images, views, side_px, seed=recipe.seed, first=own.start)
     _, plan = plan_views(views)
     loader = build_view_loader(
         dataset,
@@ -136,10 +159,11 @@ def _embed(
                     dim=dim,
                     class_ids=sorted(class_ids),
                     keep_logits=needed.keep_logits,
-                    views=[view.name for view in get_views(needed.views)],
+                    views=name_views(recipe, needed.views),
                     weights_digest=checkpoint.weights_digest,
                     inputs=_get_inputs(checkpoint, table),
-                    settings=_get_settings(needed, checkpoint, resources.dtype),
+                    settings=_get_settings(needed, checkpoint, recipe, resources.dtype),
+                    stored=recipe.predict.stored,
                 )
             )
         folders = ranks.broadcast([writer.folder for writer in writers.values()])
@@ -148,7 +172,9 @@ def _embed(
                 class_count = len(class_ids) if needed.keep_logits else None
                 writers[needed] = EmbeddingWriter(folder, ids, dim, class_count, is_first=False)
         broken: dict[int, str] = {}
-        recognise = ViewRecognizer(network, plan, device=resources.device, dtype=resources.dtype)
+        recognise = ViewRecognizer(
+            network, plan, device=resources.device, dtype=resources.dtype, average=recipe.predict.average
+        )
         with show_progress(f"embedding {request.split}, {len(views)} views", len(dataset)) as bar:
             batch: ViewBatch
             for batch in loader:

@@ -83,7 +83,7 @@ def run_grow(
                 )
                 ids = catalogue.grow(
                     added,
-                    views=name_views(views),
+                    views=name_views(recipe, views),
                     side_px=embedder.side_px,
                     weights_digest=embedder.checkpoint.weights_digest,
                 )

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from productrec.artifacts import write_file
-from productrec.assembly.answering import prepare_run
 from productrec.assembly.photo_files import list_files
+from productrec.assembly.ready_run import prepare_run
 from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
 from productrec.data.images import FileImages
@@ -76,7 +76,7 @@ def run_photos(
     titles = {key: name for one in reversed(ready) for key, name in zip(one.known.keys, one.known.names, strict=True)}
     keys = list(dict.fromkeys(key for one in ready for key in one.known.keys))
     names = [str(run) for run in runs]
-    check_same_order(names, [sorted(one.checkpoint.class_keys) for one in ready], "classes")
+    check_same_order(names, [sorted(one.notes.class_keys) for one in ready], "classes")
     orders = [ClassOrder(one.known.keys).positions_of(keys) for one in ready]
     shares = resolve_weights(names, weights)
     thresholds = [one.saved.unknown for one in ready if one.saved is not None]
@@ -84,7 +84,7 @@ def run_photos(
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:
-        size = min(one.recipe.predict.batch_size for one in ready)  # the runs go side by side
+        size = min(one.batch_size for one in ready)  # the runs go side by side
         for parts in zip(*(one.answer(FileImages(paths), batch_size=size) for one in ready), strict=True):
             rows, broken = parts[0].rows, parts[0].broken
             doubts = sum(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from productrec.assembly.answering import ReadyRun, prepare_run
+from productrec.assembly.answering import ReadyRun
 from productrec.assembly.asking import Answer, ask
 from productrec.assembly.photo_files import list_photos
 from productrec.console import print_table, say
@@ -19,17 +19,14 @@ from productrec.data.sheets import check_sheet_name, write_sheet
 from productrec.data.table import load_table
 from productrec.data.views import resize_square
 from productrec.errors import ArtifactError, DataError, ProductrecError, RecipeError
-from productrec.recipe import Recipe, change_recipe
 
 _TILE_PX = 160
 _STRIP_ROWS = 100  # photos on a strip at most
-_FEW = 64
 _TOLD = {True: "yes", False: "doubtful", None: ""}
 
 
 def run_query(
-    run: Path,
-    recipe: Recipe,
+    prepare: Callable[[], ReadyRun],
     photos: Sequence[Path],
     *,
     box: str | None = None,
@@ -39,11 +36,10 @@ def run_query(
     strip: Path | None = None,
     replace: bool = False,
 ) -> list[Answer]:
-    """Ask a run about photos, and print what it says.
+    """Ask a run, or an exported file, about photos, and print what it says.
 
     Args:
-        run: the run folder.
-        recipe: its settings: views, where the image table is.
+        prepare: makes it ready; called once the photos are found.
         photos: files, and folders, which are looked through with all that are in them.
         box: the part of each photo that shows the product, ``x,y,width,height`` in pixels; None for all of it.
         nearest: products to name beside the class.
@@ -65,9 +61,7 @@ def run_query(
             raise ArtifactError(f"{strip}: is there already. Name another file, or pass --replace to write over it.")
     files = list_photos(photos)
     paths = list(files.values())
-    if len(paths) <= _FEW:  # starting loader processes would take longer than the photos
-        recipe = change_recipe(recipe, {"train.workers": 0}, "query")
-    ready = prepare_run(run, recipe)
+    ready = prepare()
     answers = list(ask(ready, FileImages(paths, [box] * len(paths)), list(files), nearest=nearest))
     if as_json:
         for answer in answers:
@@ -78,7 +72,7 @@ def run_query(
         _write_strip(strip, ready, answers[:_STRIP_ROWS], files, box, nearest, doubts)
         shown = min(len(answers), _STRIP_ROWS)
         say(f"strip {strip}: {shown:,} of {len(answers):,} photos, each beside the nearest products")
-    say(f"{run}: {ready.way}")
+    say(f"{ready.run}: {ready.way}")
     if all(answer.reason for answer in answers):
         raise DataError(f"not one of {len(answers)} photos can be read; the first: {answers[0].reason}")
     return answers
@@ -130,12 +124,15 @@ class _Pictures:
         if ready.catalogue is not None:
             rows = ready.catalogue.get_grown_rows()
             self._grown = dict(zip(rows.ids, rows.paths, strict=True))
+        self._places: dict[str, int] = {}
+        if ready.recipe is None:
+            return
         try:
             table = load_table(ready.recipe.table, root=ready.recipe.data.images)
             self._images = open_images(table, table.images)
             self._places = {image_id: row for row, image_id in enumerate(table.images["image_id"])}
         except ProductrecError:  # the run may have been carried elsewhere without its table
-            self._places = {}
+            return
 
     def find(self, image_id: str) -> np.ndarray | None:
         if image_id in self._grown:

@@ -118,7 +118,7 @@ def _stage(old_folder: Path, folder: Path, embedder: Embedder) -> Renewed:
             )
             ids = new.grow(
                 added,
-                views=name_views(folder.name),
+                views=name_views(embedder.recipe, folder.name),
                 side_px=embedder.side_px,
                 weights_digest=embedder.checkpoint.weights_digest,
             )

@@ -140,6 +140,26 @@ def test_views_average_embeddings_and_logits_and_keep_the_plain_ones():
     torch.testing.assert_close(together.embeddings, F.normalize(sum(one.embeddings for one in single), dim=1))
 
 
+def test_probabilities_are_averaged_where_that_is_asked_even_those_too_small_to_hold():
+    network = build()
+    with torch.no_grad():
+        network.head.linear.weight.mul_(300.0)
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    plan, cpu = [(0, False, 0), (0, True, 0), (0, False, 1)], torch.device("cpu")
+    plain, together = ViewRecognizer(network, plan, device=cpu, dtype=torch.float32, average="probabilities")([images])
+    by_logits = ViewRecognizer(network, plan, device=cpu, dtype=torch.float32)([images])
+    with torch.inference_mode():
+        turned = torch.from_numpy(np.rot90(images.numpy(), axes=(1, 2)).copy())
+        logits = [network(batch).logits.double() for batch in (images, images.flip(2), turned)]
+    expected = sum(one.softmax(dim=1) for one in logits) / 3
+    torch.testing.assert_close(together.logits.double().softmax(dim=1), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together.logits.double().exp(), expected, atol=1e-5, rtol=1e-4)
+    assert together.logits.isfinite().all()
+    assert (by_logits[1].logits.softmax(dim=1).double() - expected).abs().max() > 0.01
+    torch.testing.assert_close(by_logits[1].embeddings, together.embeddings)
+    torch.testing.assert_close(plain.logits, by_logits[0].logits)
+
+
 def test_a_plan_without_views_is_refused():
     with pytest.raises(ValueError, match="plain view"):
         ViewRecognizer(build(), [], device=torch.device("cpu"), dtype=torch.float32)

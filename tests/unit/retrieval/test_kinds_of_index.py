@@ -109,15 +109,25 @@ def test_the_kind_follows_from_rows_and_memory():
     assert describe_wanted("auto", 0.97, rows=200_001) == "auto, recall 0.97"
 
 
-@pytest.mark.parametrize("change", [{"side_px": 64}, {"weights_digest": "x"}, {"embeddings": draw_classes(20, 16)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"side_px": 64},
+        {"weights_digest": "x"},
+        {"embeddings": draw_classes(20, 16)},
+        {"modality": "title"},
+        {"tower": "text"},
+    ],
+)
 def test_queries_that_were_made_otherwise_are_refused_by_name(tmp_path, change):
     save_index(tmp_path / "index", gather(draw_classes(50), side_px=32), [0] * 50, inputs={}, settings={})
     index = load_index(tmp_path / "index")
     queries = gather(draw_classes(20))
     assert search_index(index, queries, 3)[0].shape == (20, 3)
     (name,) = change
-    words = {"embeddings": "size of the gallery's embeddings, 32; got 16"}.get(name, name.partition("_")[0])
-    with pytest.raises(ArtifactError, match=words):
+    words = {"modality": "modality of the gallery, image; got title", "tower": "tower of the gallery, image; got text"}
+    words |= {"embeddings": "size of the gallery's embeddings, 32; got 16"}
+    with pytest.raises(ArtifactError, match=words.get(name, name.partition("_")[0])):
         search_index(index, gather(**({"embeddings": queries.embeddings} | change)), 3)
 
 

@@ -122,6 +122,21 @@ def test_rows_tell_their_ids_before_and_after_growing_and_without_their_file(tmp
     assert Catalogue(folder).get_ids(rows) == ["new1", "i3", "new0", "i59", "i0"]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modality": "title"}, "modality of grown rows must be those of the index, image; got title"),
+        ({"tower": "text"}, "tower of grown rows"),
+    ],
+)
+def test_rows_of_another_modality_or_tower_are_refused_by_name(tmp_path, change, words):
+    build(tmp_path / "plain")
+    catalogue = Catalogue(tmp_path / "plain")
+    with pytest.raises(ArtifactError, match=words):
+        catalogue.grow(draw_rows("new", ["jam"]), **(MADE | change))
+    assert list_changes(get_grown_folder(tmp_path / "plain")) == (0, [])
+
+
 def test_another_process_is_seen_and_only_its_changes_are_read(tmp_path):
     embeddings, keys = build(tmp_path / "plain")
     reader, writer = Catalogue(tmp_path / "plain"), Catalogue(tmp_path / "plain")

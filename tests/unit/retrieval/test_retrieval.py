@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from productrec.errors import ArtifactError
-from productrec.retrieval.embedding_set import load_embedding_set, write_embedding_set
+from productrec.retrieval.embedding_set import join_embedding_sets, load_embedding_set, write_embedding_set
 from productrec.retrieval.engine import move_to_gpu
 from productrec.retrieval.index import load_index, save_index, search_index
 from productrec.retrieval.neighbours import load_neighbours, save_neighbours
+
+MADE = {"class_ids": [1, 2, 3], "views": ["plain"], "weights_digest": "w"}
 
 
 def draw(count, dim=8, seed=0):
@@ -17,18 +19,13 @@ def draw(count, dim=8, seed=0):
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def save(folder, embeddings, *, weights_digest="w", prefix="i", logits=True, broken=None):
+def save(folder, embeddings, *, prefix="i", logits=True, broken=None, **made):
     ids = [f"{prefix}{row}" for row in range(len(embeddings))]
     with write_embedding_set(
         folder,
         ids,
-        dim=embeddings.shape[1],
-        class_ids=[1, 2, 3],
         keep_logits=logits,
-        views=["plain"],
-        weights_digest=weights_digest,
-        inputs={},
-        settings={},
+        **{"dim": embeddings.shape[1], "inputs": {}, "settings": {}, **MADE, **made},
     ) as writer:
         for start in range(0, len(ids), 5):
             rows = np.arange(start, min(start + 5, len(ids)))
@@ -47,6 +44,41 @@ def test_an_embedding_set_comes_back_without_its_broken_rows(tmp_path):
     assert loaded.broken == {"i3": "damaged", "i11": "damaged"}
     assert loaded.logits is not None
     assert np.isfinite(loaded.logits).all()  # a logit beyond half precision's range stays finite
+
+
+def test_a_set_says_of_what_it_is(tmp_path):
+    plain = save(tmp_path / "set", draw(4))
+    assert (plain.modality, plain.tower) == ("image", "image")
+    titles = save(tmp_path / "titles", draw(4), modality="title", tower="text")
+    assert (titles.modality, titles.tower) == ("title", "text") and titles.fingerprint
+    manifest = json.loads((tmp_path / "set/manifest.json").read_text())
+    del manifest["notes"]["modality"], manifest["notes"]["tower"]  # as an earlier version wrote it
+    (tmp_path / "set/manifest.json").write_text(json.dumps(manifest))
+    assert load_embedding_set(tmp_path / "set").modality == "image"
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"weights_digest": "other"}, r"one network \(weights\); got w and other"),
+        ({"modality": "title"}, "one modality; got image and title"),
+        ({"tower": "text"}, "one tower; got image and text"),
+        ({"settings": {"side_px": 64}}, r"one preprocessing \(side_px\); got 32 and 64"),
+        ({"views": ["plain", "flip"]}, "one list of views"),
+        ({"class_ids": [1, 3, 2]}, "one class order"),
+        ({"dim": 6}, "one size; got 8 and 6"),
+    ],
+)
+def test_parts_of_a_gallery_that_were_made_otherwise_are_refused_by_name(tmp_path, changes, what):
+    made = {"settings": {"side_px": 32}}
+    first = save(tmp_path / "a", draw(4), **made)
+    same = save(tmp_path / "b", draw(3, seed=1), prefix="j", **made)
+    assert len(join_embedding_sets([first, same], keep_logits=True).ids) == 7
+    other = save(tmp_path / "c", draw(3, changes.get("dim", 8)), prefix="j", **{**made, **changes})
+    with pytest.raises(ArtifactError, match=what):
+        join_embedding_sets([first, other], keep_logits=True)
+    if "class_ids" in changes:
+        assert join_embedding_sets([first, other], keep_logits=False).logits is None
 
 
 def test_a_gallery_has_no_logits(tmp_path):

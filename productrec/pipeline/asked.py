@@ -1,0 +1,51 @@
+"""What is asked about photos: a run folder, or an exported file, for which torch need not be there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from productrec.assembly.answering import ReadyRun
+from productrec.errors import RecipeError
+from productrec.pipeline.select import load_runs
+
+_SUFFIX = ".onnx"
+
+
+def is_exported(target: str | Path) -> bool:
+    """Whether a target is an exported file, by its name."""
+    return Path(target).suffix == _SUFFIX
+
+
+def prepare_asked(
+    target: str | Path, settings: Sequence[str] = (), *, views: str | None = None, index: str | Path | None = None
+) -> ReadyRun:
+    """A run or an exported file, ready to answer.
+
+    Args:
+        target: run folder of one model, or file of `productrec export --to onnx`.
+        settings: ``key=value`` changes to a run's recipe.
+        views: preset to look through; None for that of the run's recipe.
+        index: of a file, folder of the index to find near products in; None for that of the run it lies in.
+
+    Raises:
+        ArtifactError: the target is no trained run and no exported file, or something is damaged or of other weights.
+        RecipeError: no such preset, or a setting or index that decides nothing here.
+    """
+    path = Path(target)
+    if is_exported(path):
+        if settings:
+            raise RecipeError(f"{settings[0]}: has no effect on {path}; an exported file has no settings.")
+        from productrec.assembly.ready_file import prepare_file
+
+        return prepare_file(path, views=views, index=None if index is None else Path(index))
+    if index is not None:
+        raise RecipeError(f"--index: goes with an exported file; {path} is asked with the index of its own views.")
+    selected = load_runs([path], settings, views=views, command="photos")
+    if len(selected.runs) > 1:
+        names = ", ".join(str(folder) for folder in selected.runs)
+        raise RecipeError(f"{path}: must be a run of one model; it holds {names}. Name one of them.")
+    from productrec.assembly.ready_run import prepare_run  # brings torch
+
+    ((folder, recipe),) = selected.runs.items()
+    return prepare_run(folder, recipe)
