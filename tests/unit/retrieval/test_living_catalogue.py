@@ -15,7 +15,7 @@ from productrec.errors import ArtifactError
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.id_places import read_names, write_names
 from productrec.retrieval.index import save_index
-from productrec.retrieval.segments import GrownRows, get_grown_folder
+from productrec.retrieval.segments import GrownRows, get_grown_folder, list_changes
 from tests.unit.retrieval.test_kinds_of_index import draw_classes, gather
 
 MADE = {"views": ["plain"], "side_px": 32, "weights_digest": "w"}
