@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-
-from aiohttp import web
 
 from productrec.serving.limits import Limits, RefusedError
 
@@ -38,19 +36,26 @@ class Bodies:
         self._coming: dict[_Body, None] = {}  # the longest coming first
 
     @asynccontextmanager
-    async def read(self, request: web.Request) -> AsyncIterator[bytes]:
+    async def read(
+        self, chunks: AsyncIterable[bytes], *, length: int | None, protocol: asyncio.BaseProtocol
+    ) -> AsyncIterator[bytes]:
         """The body of a request, which counts as held until the end.
 
+        Args:
+            chunks: of it, as they come.
+            length: that its head promises; None where it does not.
+            protocol: of its connection.
+
         Raises:
-            RefusedError: it is too large (413), too slow (408), not encoded as is said (400), or has no room (503).
+            RefusedError: it is too large (413), too slow (408), or there is no room for it (503).
         """
         most = self._limits.most_bytes
-        if (request.content_length or 0) > most:
+        if (length or 0) > most:
             raise RefusedError(413, f"body: must be at most {most:,} bytes.")
-        body = _Body(request.protocol)
+        body = _Body(protocol)
         self._coming[body] = None
         try:
-            await self._fill(body, request)
+            await self._fill(body, chunks)
             del self._coming[body]
             data = bytes(body.data)
             body.data.clear()
@@ -67,11 +72,11 @@ class Bodies:
         self._drop(body)
         return body.protocol
 
-    async def _fill(self, body: _Body, request: web.Request) -> None:
+    async def _fill(self, body: _Body, chunks: AsyncIterable[bytes]) -> None:
         limits = self._limits
         try:
             async with asyncio.timeout(limits.timeout_s) as body.deadline:
-                async for chunk in request.content.iter_any():
+                async for chunk in chunks:
                     if len(body.data) + len(chunk) > limits.most_bytes:
                         raise RefusedError(413, f"body: must be at most {limits.most_bytes:,} bytes.")
                     if not body.is_dropped:
@@ -80,8 +85,6 @@ class Bodies:
         except TimeoutError:
             if not body.is_dropped:
                 raise RefusedError(408, f"body: must come within {limits.timeout_s:g} seconds.") from None
-        except web.RequestPayloadError:
-            raise RefusedError(400, "body: is not encoded as its header says.") from None
         if body.is_dropped:
             raise RefusedError(503, _WAITING)
 

@@ -140,6 +140,8 @@ class _PhotoServer:
                 return await handler(request)
             except RefusedError as error:
                 return _refuse(error.status, error.reason)
+            except web.RequestPayloadError:
+                return _refuse(400, "body: is not encoded as its header says.")
             except web.HTTPException as error:
                 answer = _refuse(error.status, f"{error.reason}. There are GET /health and POST /recognise.")
                 answer.headers.update({key: error.headers[key] for key in ("Allow",) if key in error.headers})
@@ -174,7 +176,8 @@ class _PhotoServer:
             raise RefusedError(415, f"Content-Type: must be {_TYPES}; got {request.content_type[:40]!r}.")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise RefusedError(415, "Content-Encoding: must be none; photos are compressed already.")
-        async with self._bodies.read(request) as body:
+        chunks, length = request.content.iter_any(), request.content_length
+        async with self._bodies.read(chunks, length=length, protocol=request.protocol) as body:
             files = read_files(request.headers.get("Content-Type", ""), body, self._limits.most_files)
             with self._photos.take(len(files)):
                 told = await self._answer_all(files, wish)
