@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 2.0], help="length of what is added to centres")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=count_cores())
-    parser.add_argument("--million", action="store_true", help="memory at 1,000,000 rows too, 1,000 of them queries")
+    parser.add_argument("--million", action="store_true", help="memory at --million-rows too, 1,000 of them queries")
+    parser.add_argument("--million-rows", type=int, default=1_000_000, help="rows that --million takes (1000000)")
     parser.add_argument("--seeds", type=int, default=3, help="of the planted classes")
     parser.add_argument("--only", choices=["times", "memory", "methods"], nargs="+")
     parser.add_argument("--seed", type=int, default=0)
@@ -176,8 +177,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _search_million(noise: float, options: argparse.Namespace) -> tuple[FirstSearch, np.ndarray]:
-    """1,000,000 rows whose neighbours are sought among 1,000 rows that hold whole classes: a search is not measured."""
-    rows, queries = 1_000_000, 1000
+    """Very many rows whose neighbours are sought among 1,000 that hold whole classes: a search is not measured."""
+    rows, queries = options.million_rows, 1000
     values, labels = draw_clustered(rows, options.dim, options.per_class, noise, options.seed)
     order = np.argsort(labels, kind="stable")
     joint = np.empty((rows, K1), dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -18,6 +19,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MOST_PIXELS = 100_000_000
 MOST_SIDE_PX = 30_000
 MOST_BYTES = 256 << 20
+MOST_SCANS = 100  # of a JPEG; encoders make about ten
+_SCAN = b"\xff\xda"  # the marker that begins a JPEG's scan; where compressed data hold these bytes they are stuffed
+_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of compressed data's end: neither stuffing nor a restart
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers that no length follows
 _ORIENTATION = 0x0112  # the EXIF tag: 1 is upright, 2 to 8 say how the stored picture is turned and mirrored
 
 
@@ -61,13 +66,15 @@ def decode_image(data: bytes, where: str | Path, *, most_pixels: int | None = No
         (H, W, 3) uint8.
 
     Raises:
-        DataError: the format is not among `FORMATS`, the picture is over the limits, or it is damaged.
+        DataError: the format is not among `FORMATS`, the picture is over the limits, also in a JPEG's scans, or it is
+            damaged.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, where, most_pixels=most_pixels)
+                _check_scans(data, where)
                 if image.format == "JPEG" and image.mode in ("RGB", "L"):
                     # OpenCV knows orientation from EXIF alone, Pillow from XMP too: Pillow says it for both decoders.
                     orientation = image.getexif().get(_ORIENTATION, 1)
@@ -97,6 +104,7 @@ def check_image(data: bytes, where: str | Path) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 check_size(image.size, where)
+                _check_scans(data, where)
                 image.load()
                 # Only now: a TIFF is turned, and its orientation dropped, as it is loaded.
                 turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -115,6 +123,23 @@ def check_size(size: tuple[int, int], where: str | Path, *, most_pixels: int | N
         raise DataError(
             f"{where}: must have 1 to {most_pixels:,} pixels and sides to {MOST_SIDE_PX:,}; got {width} x {height}."
         )
+
+
+def _check_scans(data: bytes, where: str | Path) -> None:
+    """Refuse a JPEG of so many scans that it would be decoded for hours: each, of 75 bytes, may go over all pixels."""
+    # Thumbnails and what follows a picture may hold the marker too: the picture's own are counted where there are many.
+    if not data.startswith(b"\xff\xd8") or data.count(_SCAN) <= MOST_SCANS:
+        return
+    place, scans = 2, 0
+    while scans <= MOST_SCANS and (found := _NEXT_MARKER.search(data, place)):
+        marker, place = data[found.start() + 1], found.end()
+        if marker == 0xD9:  # the picture's end
+            return
+        scans += marker == _SCAN[1]
+        if marker not in _STANDALONE:
+            place += int.from_bytes(data[place : place + 2], "big")
+    if scans > MOST_SCANS:
+        raise DataError(f"{where}: must be a JPEG of at most {MOST_SCANS} scans; got more, which no encoder writes.")
 
 
 def _explain(error: Exception) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 LEAST_MIXING = 0.75  # siblings that a trained network can hardly tell apart were at 0.5 to 0.7 where it was seen
 
+_ROWS_AT_A_TIME = 65_536
+
 
 class Twins(NamedTuple):
     """Two classes, by position, and how far they are mixed: 0, apart; 1, as a chance parting of one class would be.
@@ -38,28 +40,45 @@ def find_twins(
         least: mixing from which a pair is told.
     """
     known = labels >= 0
-    labels, neighbours = labels[known], neighbours[known]
+    labels, neighbours = labels[known].astype(np.int64), neighbours[known]
     sizes = np.bincount(labels, minlength=class_count)
-    queries = np.repeat(labels, neighbours.shape[1])
-    found = neighbours.ravel()
-    real = found >= 0
-    pairs, counts = np.unique(queries[real].astype(np.int64) * class_count + found[real], return_counts=True)
-    count_of = dict(zip(pairs.tolist(), counts.tolist(), strict=True))
-    twins = []
-    for pair in pairs.tolist():
-        one, other = divmod(pair, class_count)
-        if one >= other and (other * class_count + one) in count_of:
-            continue  # told from the other side, or a class itself
-        if one == other:
-            continue
-        ratios, crossed = [], []
-        for first, second in ((one, other), (other, one)):
-            across = count_of.get(first * class_count + second, 0)
-            seen = across + count_of.get(first * class_count + first, 0)
-            crossed.append(across / seen if seen else 0.0)
-            expected = sizes[second] / max(1, sizes[first] + sizes[second] - 1)
-            ratios.append(crossed[-1] / expected if expected else 0.0)
-        mixing = min(1.0, float(np.mean(ratios)))
-        if mixing >= least:
-            twins.append(Twins(min(one, other), max(one, other), mixing, float(np.mean(crossed))))
-    return sorted(twins, key=lambda pair: (-pair.mixing, pair.one, pair.other))
+    pairs, counts = _count_pairs(labels, neighbours, class_count)
+    queries, found = np.divmod(pairs, class_count)
+    of_own = np.zeros(class_count, dtype=np.int64)
+    of_own[queries[queries == found]] = counts[queries == found]
+    across = queries != found
+    both = np.unique(np.stack([np.minimum(queries, found), np.maximum(queries, found)])[:, across], axis=1)
+    ratios, crossed = [], []
+    for first, second in ((both[0], both[1]), (both[1], both[0])):
+        seen_across = _look_up(pairs, counts, first * class_count + second)
+        crossed.append(seen_across / np.maximum(1, seen_across + of_own[first]))
+        expected = sizes[second] / np.maximum(1, sizes[first] + sizes[second] - 1)
+        ratios.append(np.divide(crossed[-1], expected, out=np.zeros_like(expected), where=expected > 0))
+    mixing, cross = np.minimum(1.0, np.mean(ratios, axis=0)), np.mean(crossed, axis=0)
+    kept = np.flatnonzero(mixing >= least)
+    kept = kept[np.lexsort((both[1][kept], both[0][kept], -mixing[kept]))]
+    columns = (both[0], both[1], mixing, cross)
+    return [Twins(*values) for values in zip(*(column[kept].tolist() for column in columns), strict=True)]
+
+
+def _count_pairs(labels: np.ndarray, neighbours: np.ndarray, class_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often a class (first) sees another (second) among its images' neighbours, by ``first * C + second``."""
+    parts = []
+    for start in range(0, len(labels), _ROWS_AT_A_TIME):
+        near = neighbours[start : start + _ROWS_AT_A_TIME]
+        pairs = labels[start : start + _ROWS_AT_A_TIME, None] * class_count + near
+        parts.append(np.unique(pairs[near >= 0], return_counts=True))
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    every, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    pairs, places = np.unique(every, return_inverse=True)
+    return pairs, np.bincount(places, counts, minlength=len(pairs)).astype(np.int64)
+
+
+def _look_up(pairs: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The counts of some pairs, 0 of those that were not seen; ``pairs`` ascending."""
+    if not len(pairs):
+        return np.zeros(len(wanted), np.int64)
+    places = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    found: np.ndarray = np.where(pairs[places] == wanted, counts[places], 0)
+    return found

@@ -47,6 +47,8 @@ class Batcher(Generic[Photo, Answer]):
                 continue
             try:
                 answers = self._recognise([photo for photo, _ in batch])
+                if len(answers) != len(batch):
+                    raise RuntimeError(f"{len(batch)} photos must have as many answers; got {len(answers)}.")
             except Exception as error:  # whoever asked is told, and the next batch may do better
                 for _, future in batch:
                     future.set_exception(error)

@@ -13,6 +13,7 @@ from productrec.data.boxes import is_box
 from productrec.serving.limits import RefusedError
 
 _LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
+_LONGEST_HEAD = 8192  # of a part; its parser is slow
 _LONGEST_NAME = 200
 _SHOWN = 40  # characters of what was given, in an error
 _TRUTHS = {"1": True, "true": True, "yes": True, "": True, "0": False, "false": False, "no": False}
@@ -94,9 +95,9 @@ def _split(body: bytes, mark: bytes, most_files: int) -> list[bytes]:
 
 
 def _read_part(part: bytes, number: int) -> File:
-    head, blank, data = part.partition(b"\r\n\r\n")
+    end = part.find(b"\r\n\r\n", 0, _LONGEST_HEAD)
     # Browsers and curl write names in plain UTF-8.
-    disposition = _parse_header(head.strip(b" \t\r\n").decode("utf-8", "replace")) if blank else Message()
+    disposition = Message() if end < 0 else _parse_header(part[:end].strip(b" \t\r\n").decode("utf-8", "replace"))
     try:
         name = disposition.get_filename()
         field = disposition.get_param("name", "", header="content-disposition")
@@ -106,7 +107,7 @@ def _read_part(part: bytes, number: int) -> File:
         raise RefusedError(
             400, f"form: part {number} ({str(field)[:_SHOWN]!r}) must be a file. Parameters stand in the address."
         )
-    return File(name[:_LONGEST_NAME] or f"photo {number}", data)
+    return File(name[:_LONGEST_NAME] or f"photo {number}", part[end + 4 :])
 
 
 def _parse_header(text: str) -> Message:

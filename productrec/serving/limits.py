@@ -20,6 +20,7 @@ class Limits:
         connections: connections open at the same time.
         batch_size: photos that the network sees at a time.
         timeout_s: seconds for the head of a request to come, for its body to come, and for a connection to be idle.
+        answer_s: seconds for a request's photos to be answered, once they have come.
         finish_s: seconds that requests in flight get when the server is asked to stop.
     """
 
@@ -31,6 +32,7 @@ class Limits:
     connections: int = 512
     batch_size: int = 32
     timeout_s: float = 30.0
+    answer_s: float = 60.0
     finish_s: float = 5.0
 
 
@@ -44,22 +46,14 @@ class RefusedError(Exception):
 
 
 class Budget:
-    """So many bytes or photos that requests may hold at the same time; for one thread."""
+    """So many photos that may wait for their answers at the same time; for one thread."""
 
     def __init__(self, most: int) -> None:
         self._free = most
 
     @contextmanager
-    def open(self) -> Iterator[Account]:
-        """What one request holds, given back at the end."""
-        account = Account(self)
-        try:
-            yield account
-        finally:
-            self._free += account.held
-
-    def take(self, amount: int) -> None:
-        """Take some of it.
+    def take(self, amount: int) -> Iterator[None]:
+        """Take some of it, until the end.
 
         Raises:
             RefusedError: so much is not free, 503.
@@ -67,15 +61,7 @@ class Budget:
         if amount > self._free:
             raise RefusedError(503, "too many photos are waiting. Ask again in a moment.")
         self._free -= amount
-
-
-class Account:
-    """What one request holds of a budget."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget, self.held = budget, 0
-
-    def take(self, amount: int) -> None:
-        """Hold more; raises as `Budget.take`."""
-        self._budget.take(amount)
-        self.held += amount
+        try:
+            yield
+        finally:
+            self._free += amount

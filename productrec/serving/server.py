@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,9 +20,10 @@ from productrec.errors import DataError, RecipeError, describe_error
 from productrec.pipeline.loaded import LoadedRun, PreparedPhoto
 from productrec.runtime import StopRequest, count_cores
 from productrec.serving.batching import Batcher
-from productrec.serving.connections import Connections
+from productrec.serving.bodies import Bodies
+from productrec.serving.connections import Connections, fit_connections
 from productrec.serving.forms import File, Wish, read_files, read_wish
-from productrec.serving.limits import Account, Budget, Limits, RefusedError
+from productrec.serving.limits import Budget, Limits, RefusedError
 
 _MOST_DECODERS = 4  # threads; a large photo takes some hundred MB while it is decoded
 _LINGER_S = 2.0  # so long a body that is not wanted is read on, for its sender to see the answer
@@ -75,7 +76,7 @@ def serve_run(
 class _PhotoServer:
     def __init__(self, run: LoadedRun, limits: Limits) -> None:
         self._run, self._limits = run, limits
-        self._bytes, self._photos = Budget(limits.most_held_bytes), Budget(limits.most_waiting)
+        self._bodies, self._photos = Bodies(limits), Budget(limits.most_waiting)
         self._answered = 0
         self._is_stopping = False
         self._connections: Connections
@@ -98,7 +99,12 @@ class _PhotoServer:
         )
         await runner.setup()
         assert runner.server is not None
-        self._connections = Connections(runner.server, most=self._limits.connections, idle_s=self._limits.timeout_s)
+        self._connections = Connections(
+            runner.server,
+            most=fit_connections(self._limits.connections),
+            idle_s=self._limits.timeout_s,
+            drop_slowest=self._bodies.drop_slowest,
+        )
         self._decoders = ThreadPoolExecutor(min(_MOST_DECODERS, count_cores()), thread_name_prefix="decode")
         self._batcher: Batcher[PreparedPhoto, Answer] = Batcher(
             self._run.recognise_prepared, batch_size=self._limits.batch_size
@@ -134,6 +140,8 @@ class _PhotoServer:
                 return await handler(request)
             except RefusedError as error:
                 return _refuse(error.status, error.reason)
+            except web.RequestPayloadError:
+                return _refuse(400, "body: is not encoded as its header says.")
             except web.HTTPException as error:
                 answer = _refuse(error.status, f"{error.reason}. There are GET /health and POST /recognise.")
                 answer.headers.update({key: error.headers[key] for key in ("Allow",) if key in error.headers})
@@ -141,6 +149,8 @@ class _PhotoServer:
             except ConnectionError:
                 raise
             except Exception as error:
+                if request.protocol.transport is None:  # nobody is there to be answered
+                    raise ConnectionResetError from None
                 if os.environ.get("PRODUCTREC_TRACEBACK"):
                     logging.getLogger(__name__).exception("request")
                 warn(f"a request was not answered: {type(error).__name__}: {describe_error(error)}")
@@ -166,11 +176,11 @@ class _PhotoServer:
             raise RefusedError(415, f"Content-Type: must be {_TYPES}; got {request.content_type[:40]!r}.")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise RefusedError(415, "Content-Encoding: must be none; photos are compressed already.")
-        with self._bytes.open() as held, self._photos.open() as waiting:
-            body = await self._read_body(request, held)
+        chunks, length = request.content.iter_any(), request.content_length
+        async with self._bodies.read(chunks, length=length, protocol=request.protocol) as body:
             files = read_files(request.headers.get("Content-Type", ""), body, self._limits.most_files)
-            waiting.take(len(files))
-            told = await asyncio.gather(*(self._answer(file, wish) for file in files), return_exceptions=True)
+            with self._photos.take(len(files)):
+                told = await self._answer_all(files, wish)
         answers = []
         for answer in told:
             if isinstance(answer, BaseException):
@@ -186,25 +196,13 @@ class _PhotoServer:
             response.force_close()
         return response
 
-    async def _read_body(self, request: web.Request, held: Account) -> bytes:
-        most = self._limits.most_bytes
-        too_large = RefusedError(413, f"body: must be at most {most:,} bytes.")
-        if (request.content_length or 0) > most:
-            raise too_large
-        chunks, size = [], 0
+    async def _answer_all(self, files: Sequence[File], wish: Wish) -> Sequence[Answer | BaseException]:
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                async for chunk in request.content.iter_any():
-                    size += len(chunk)
-                    if size > most:
-                        raise too_large
-                    held.take(len(chunk))
-                    chunks.append(chunk)
-        except TimeoutError:
-            raise RefusedError(408, f"body: must come within {self._limits.timeout_s:g} seconds.") from None
-        except web.RequestPayloadError:
-            raise RefusedError(400, "body: is not encoded as its header says.") from None
-        return b"".join(chunks)
+            async with asyncio.timeout(self._limits.answer_s):
+                return await asyncio.gather(*(self._answer(file, wish) for file in files), return_exceptions=True)
+        except TimeoutError:  # what has not begun is not begun any more
+            seconds = f"{self._limits.answer_s:g} seconds"
+            raise RefusedError(503, f"the answer was not there within {seconds}; ask again in a moment.") from None
 
     async def _answer(self, file: File, wish: Wish) -> Answer:
         try:

@@ -23,8 +23,9 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recognition.classifier import Classifier, Evidence
 from productrec.recognition.suspects import judge_labels
 from productrec.recognition.twins import LEAST_MIXING, find_twins
+from productrec.retrieval.choice import describe_built
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
-from productrec.retrieval.engine import search_close_pairs, search_rows
+from productrec.retrieval.large_search import RECALL, find_close_pairs, search_large
 from productrec.runtime import count_cores
 
 KIND = "findings"
@@ -178,11 +179,16 @@ def _find_suspects(
         if not len(queries) or len(gallery) < 2:
             raise DataError(f"{judge.folder}: has no images to judge. Was the table's fold left out in training?")
         own = None if judge.fold is not None else np.arange(len(queries))
-        neighbours, similarities = search_rows(
+        neighbours, similarities, tuned = search_large(
             embedded.embeddings[queries], embedded.embeddings[gallery], _NEIGHBOURS, own_rows=own
         )
+        if tuned is not None:
+            say(f"{judge.folder}: neighbours by {describe_built(tuned, RECALL)}")
         assert embedded.logits is not None
-        for pair in find_twins(positions[queries], positions[gallery][neighbours], len(embedded.class_ids), least=0.0):
+        least = 1.0 - len(sets) * (1.0 - LEAST_MIXING)  # below it the mean of the judges cannot come to `LEAST_MIXING`
+        for pair in find_twins(
+            positions[queries], positions[gallery][neighbours], len(embedded.class_ids), least=least
+        ):
             ids = (int(embedded.class_ids[pair.one]), int(embedded.class_ids[pair.other]))
             mixed.setdefault(ids, []).append(pair.mixing)
         evidence = Evidence(embedded.logits[queries], positions[gallery][neighbours], similarities)
@@ -226,7 +232,7 @@ def _compare(table: ImageTable, sets: Sequence[EmbeddingSet]) -> DuplicateReport
     close = [np.empty((0, 2), np.int64)]
     for embedded in sets:
         rows = np.array([row_of[image_id] for image_id in embedded.ids], dtype=np.int64)
-        close.append(rows[search_close_pairs(embedded.embeddings, _CLOSE, most=_MOST_CLOSE_PAIRS * len(rows))])
+        close.append(rows[find_close_pairs(embedded.embeddings, _CLOSE, most=_MOST_CLOSE_PAIRS * len(rows))])
     with show_progress("comparing images", len(usable)) as bar:
         fingerprints = compute_fingerprints(pictures, workers=count_cores(), on_progress=bar.advance)
     return find_duplicates(usable, fingerprints, candidates=np.concatenate(close), workers=count_cores())

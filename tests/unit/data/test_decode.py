@@ -463,3 +463,25 @@ def test_awkward_files_of_either_kind_give_pixels_or_one_clear_error(awkward) ->
             continue
         assert pixels.ndim == 3
         assert pixels.dtype == np.uint8
+
+
+def repeat_last_scan(data: bytes, times: int) -> bytes:
+    """A JPEG with its last scan so many times more, each of a few bytes however many pixels it goes over."""
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * times + data[-2:]
+
+
+def test_a_jpeg_of_endless_scans_is_not_decoded():
+    data = encode(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    assert decode_image(repeat_last_scan(data, 5), "few").shape == (64, 64, 3)
+    for read in (decode_image, check_image):
+        with pytest.raises(DataError, match="bomb: must be a JPEG of at most 100 scans"):
+            read(repeat_last_scan(data, 100), "bomb")
+
+
+def test_what_a_jpeg_carries_beside_its_picture_is_no_scan():
+    data = encode(draw_card(), "JPEG", progressive=True, quality=95)
+    noise = b"\xff\xda\x00\x08" * 8000
+    comment = b"\xff\xfe" + (len(noise) + 2).to_bytes(2, "big") + noise
+    for carrying in (data[:2] + comment + data[2:], data + noise):
+        np.testing.assert_array_equal(decode_image(carrying, "photo"), decode_image(data, "photo"))
+        assert check_image(carrying, "photo") == (48, 32)

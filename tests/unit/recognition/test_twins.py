@@ -39,3 +39,16 @@ def test_mixing_is_one_where_both_sides_see_what_chance_would_show():
     (pair,) = find_twins(labels, neighbours, 2)
     assert pair.mixing == 1.0 and abs(pair.cross - 2 / 3) < 1e-9
     assert find_twins(labels, np.full((5, 3), -1), 2) == []
+
+
+def test_blocks_of_images_change_nothing(monkeypatch):
+    generator = np.random.default_rng(4)
+    labels, neighbours = generator.integers(-1, 6, 200), generator.integers(-1, 6, (200, 5))
+    whole = find_twins(labels, neighbours, 6, least=0.0)
+    monkeypatch.setattr("productrec.recognition.twins._ROWS_AT_A_TIME", 7)
+    assert find_twins(labels, neighbours, 6, least=0.0) == whole
+    # by hand: how often the images of either class see the other's among those of both
+    own = [[(neighbours[labels == one] == other).sum() for other in (0, 1)] for one in (0, 1)]
+    cross = np.mean([own[0][1] / sum(own[0]), own[1][0] / sum(own[1])])
+    (pair,) = [pair for pair in whole if (pair.one, pair.other) == (0, 1)]
+    assert abs(pair.cross - cross) < 1e-12

@@ -51,6 +51,14 @@ def test_an_error_is_told_to_its_batch_and_the_next_is_answered(network, batcher
     assert batcher.submit("good").result(30) == "GOOD"
 
 
+def test_a_network_that_answers_for_too_few_is_told_and_the_next_are_answered():
+    batcher = Batcher(lambda photos: [photo for photo in photos if photo != "lost"], batch_size=3)
+    with pytest.raises(RuntimeError, match="1 photos must have as many answers; got 0"):
+        batcher.submit("lost").result(30)
+    assert batcher.submit("good").result(30) == "good"
+    batcher.close(30)
+
+
 def test_who_gave_up_is_not_recognised(network, batcher):
     batcher.submit("a")
     assert network.entered.acquire(timeout=30)

@@ -52,6 +52,12 @@ def test_a_body_that_is_no_form_is_one_photo():
     assert read_files("image/jpeg", b"--xyz--", 5) == [File("photo 1", b"--xyz--")]
 
 
+def test_a_part_has_a_short_head():
+    endless = b'--xyz\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n' + b"A: b\r\n" * 400_000
+    with pytest.raises(RefusedError, match="part 1 .* must be a file"):
+        read_files(TYPE, endless + b"\r\nphoto\r\n--xyz--", 5)
+
+
 def test_names():
     assert read_files(TYPE, part(b"x", "kôla 可乐.jpg") + b"--xyz--", 5)[0].name == "kôla 可乐.jpg"
     assert read_files(TYPE, part(b"x", "") + b"--xyz--", 5)[0].name == "photo 1"

@@ -13,7 +13,7 @@ import pytest
 from productrec.assembly.asking import Answer
 from productrec.errors import DataError, RecipeError
 from productrec.runtime import StopRequest
-from productrec.serving.connections import Connections
+from productrec.serving.connections import Connections, fit_connections
 from productrec.serving.limits import Limits
 from productrec.serving.server import check_host, serve_run
 
@@ -21,12 +21,18 @@ from productrec.serving.server import check_host, serve_run
 class Run:
     """Answers each photo with its first byte; waits where it is told to, and fails where the photo says so."""
 
-    folder, way, weights_digest, class_names = "run", "by its first byte", "digest", ["a", "b"]
+    folder, weights_digest, class_names = "run", "digest", ["a", "b"]
 
     def __init__(self):
         self.go_on = threading.Event()
         self.go_on.set()
         self.entered = threading.Semaphore(0)
+        self.stall = lambda: None
+
+    @property
+    def way(self):
+        self.stall()  # within the server's loop, where health is asked for
+        return "by its first byte"
 
     def recognise(self, photos):
         return []
@@ -217,7 +223,22 @@ def test_idle_connections_starve_nobody():
     with serving(connections=20) as (port, *_):
         idle = [send(port, b"GET") for _ in range(100)]
         assert ask(port)[0] == 200
-        for client in idle:
+        for client in idle[:70]:  # what makes room is closed, also where many came at once
+            assert read_all(client) == b""
+        for client in idle[70:]:
+            client.close()
+
+
+def test_a_burst_of_connections_is_closed_again():
+    """The server is kept from going on while they come, so that it takes them all at once."""
+    run = Run()
+    with serving(run, connections=20, timeout_s=20) as (port, *_):
+        burst = []
+        run.stall = lambda: burst.extend(send(port, b"GET") for _ in range(100))
+        assert ask(port, None, "GET", "/health")[0] == 200
+        for client in burst[:70]:
+            assert read_all(client) == b""
+        for client in burst[70:]:
             client.close()
 
 
@@ -234,6 +255,73 @@ def test_where_all_connections_are_busy_a_new_one_is_refused():
         run.go_on.set()
         client.join(30)
         assert answers[0][0] == 200
+
+
+def test_bodies_that_do_not_come_starve_nobody():
+    with serving(connections=20, timeout_s=20) as (port, *_):
+        slow = []
+        for _ in range(30):
+            slow.append(send(port, HEAD + b"Content-Length: 500\r\nExpect: 100-continue\r\n\r\n"))
+            assert slow[-1].recv(100).startswith(b"HTTP/1.1 100 ")  # its body is waited for
+        assert ask(port)[0] == 200
+        slow[29].sendall(b"ok" + b"k" * 498)
+        assert slow[29].recv(15) == b"HTTP/1.1 200 OK"  # it has not been coming for long
+        assert read_all(slow[0]).startswith(b"HTTP/1.1 503 ")
+        for client in slow:
+            client.close()
+
+
+def test_bytes_that_wait_for_the_rest_of_their_body_starve_nobody():
+    with serving(most_held_bytes=1000, most_bytes=900, timeout_s=20) as (port, *_):
+        slow = [send(port, HEAD + b"Content-Length: 500\r\n\r\nok" + b"k" * 400)]
+        deadline = time.monotonic() + 30
+        while ask(port, b"ok" * 250)[0] != 200:  # the slow one's bytes have come, or are on their way
+            assert time.monotonic() < deadline
+        slow.append(send(port, HEAD + b"Content-Length: 900\r\n\r\nok" + b"k" * 600))
+        assert read_all(slow[0]).startswith(b"HTTP/1.1 503 ")  # it has been coming for longest
+        assert ask(port, b"ok" * 250)[0] == 200 and read_all(slow[1]).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_body_that_finds_no_room_among_those_that_are_answered_is_refused():
+    run = Run()
+    run.go_on.clear()
+    with serving(run, most_held_bytes=1000, most_bytes=900) as (port, *_):
+        answers = []
+        client = threading.Thread(target=lambda: answers.append(ask(port, b"ok" * 400)))
+        client.start()
+        assert run.entered.acquire(timeout=30)
+        other = send(port, HEAD + b"Content-Length: 100\r\n\r\nok")
+        assert ask(port, b"ok" * 200)[0] == 503
+        run.go_on.set()
+        other.sendall(b"k" * 98)  # nobody gained by dropping it
+        assert other.recv(15) == b"HTTP/1.1 200 OK"
+        client.join(30)
+        other.close()
+        assert answers[0][0] == 200
+
+
+def test_an_answer_that_does_not_come_is_no_longer_waited_for():
+    run = Run()
+    run.go_on.clear()
+    with serving(run, answer_s=0.3) as (port, *_):
+        status, answer = ask(port)
+        assert status == 503 and "not there within 0.3 seconds" in answer["error"]
+        run.go_on.set()
+        deadline = time.monotonic() + 30
+        while ask(port)[0] != 200:
+            assert time.monotonic() < deadline
+
+
+def test_there_are_no_more_connections_than_open_files(monkeypatch, capfd):
+    resource = pytest.importorskip("resource")
+    asked = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4096))
+    assert fit_connections(100) == 100 and not asked
+    assert fit_connections(512) == 512 and asked == [(612, 4096)] and not capfd.readouterr().err
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 300))
+    assert fit_connections(512) == 200 and asked[-1] == (300, 300)
+    assert "200 connections at the same time, not 512" in capfd.readouterr().err
 
 
 def test_what_is_in_flight_is_finished_and_nobody_is_let_in_any_more():
@@ -295,7 +383,7 @@ def test_connections_forget_those_that_left():
             return asyncio.Protocol()
 
     async def run():
-        connections = Connections(Server(), most=2, idle_s=10)
+        connections = Connections(Server(), most=2, idle_s=10, drop_slowest=lambda: None)
         connections(), connections()
         await asyncio.sleep(1.1)  # both have left: nothing is there to be closed
         for _ in range(2):
