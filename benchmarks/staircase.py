@@ -29,7 +29,7 @@ from sections.arguments import parse_count
 from sections.figures import describe_machine
 from sections.kept_evidence import collect, list_asked, load_evidence_file, save_evidence
 from sections.stair_cases import CASES, Case, prepare_case
-from sections.stair_steps import METRIC_K, Steps, climb, climb_unseen
+from sections.stair_steps import METRIC_K, Steps, climb, climb_reranked, climb_unseen
 
 from productrec.metrics.wilson import compute_wilson_interval
 from productrec.recipe import Recipe
@@ -57,6 +57,8 @@ def main() -> None:
             _print_case(f"{name}{kind}", [several[kind] for several in seeds])
     if pairs:
         _print_sum(pairs)
+    if options.rerank:
+        _print_reranked(options, evidence)
 
 
 def _train_missing(options: argparse.Namespace, evidence: Path) -> None:
@@ -224,6 +226,39 @@ def _print_sum(pairs: Sequence[Steps]) -> None:
         )
 
 
+def _print_reranked(options: argparse.Namespace, evidence: Path) -> None:
+    """What each re-ranking changes, fitted as the answer without it, over all pairs of data and seed, by views."""
+    gains: dict[tuple[str, str], list[float]] = {}
+    kept: dict[str, list[tuple[str, float]]] = {"plain": [], "views": []}
+    for name in options.cases:
+        for seed in range(options.seeds):
+            files = [] if name == _OMNIGLOT else _list_files(name, seed, options.folds, evidence)
+            if not files or any(not path.exists() for path in files):
+                continue
+            whole, *parts = [load_evidence_file(path) for path in files]
+            for views in whole.views:
+                found, where = climb_reranked(whole, parts, views), "plain" if views == "plain" else "views"
+                before = (found.ranks["none"] == 0).mean()
+                for method, ranks in found.ranks.items():
+                    gains.setdefault((method, where), []).append(float((ranks == 0).mean() - before))
+                kept[where].append((found.kept, gains[found.kept, where][-1]))
+    print(
+        "\n| re-ranking, always | top-1 gain, plain | better, worse of pairs | gain, views | better, worse of pairs |"
+    )
+    print("|---|---|---|---|---|")
+    for method in dict.fromkeys(method for method, _ in gains):
+        cells = []
+        for where in ("plain", "views"):
+            seen = np.array(gains[method, where])
+            error = seen.std(ddof=1) / np.sqrt(len(seen))
+            cells += [f"{100 * seen.mean():+.2f} ± {100 * error:.2f}", f"{(seen > 0).sum()}, {(seen < 0).sum()}"]
+        print(f"| {method} | {' | '.join(cells)} |")
+    for where, chosen in kept.items():
+        taken = [(name, gain) for name, gain in chosen if name != "none"]
+        told = ", ".join(f"{name} {100 * gain:+.1f}" for name, gain in taken) or "none"
+        print(f"\n{where}: kept by the gate in {len(taken)} of {len(chosen)} pairs: {told}")
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*CASES, _OMNIGLOT]
@@ -236,6 +271,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=parse_count, default=1, help="trainings at once, a thread each (1)")
     parser.add_argument("--device", default="cpu", help="as a recipe's device (cpu)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting of the recipes")
+    parser.add_argument("--rerank", action="store_true", help="also fit with each re-ranking in turn: minutes")
     parser.add_argument("--table", action="store_true", help="train nothing")
     parser.add_argument("--data", type=Path, default=_ROOT.parent / "shared" / "data", help="where the data sets lie")
     options = parser.parse_args()

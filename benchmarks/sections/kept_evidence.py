@@ -16,8 +16,10 @@ from productrec.data.table import load_table
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
+from productrec.recognition.reranked import build_reranker
 from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.retrieval.engine import search_rows
+from productrec.retrieval.reranking.declared import Reranking
 from productrec.training.run.checkpoint import load_checkpoint
 
 _NEVER = 30.0  # by how much the logit of a class that a head does not know is below its lowest
@@ -45,14 +47,20 @@ class KeptEvidence:
     views: dict[str, View]
     categories: list[int] | None
 
-    def build(self, views: str) -> Evidence:
-        """The evidence through a preset, by exact search."""
+    def build(self, views: str, method: Reranking | None = None) -> Evidence:
+        """The evidence through a preset, by exact search, and re-ranked where a method is given."""
         seen = self.views[views]
         rows, similarities = search_rows(seen.queries, seen.gallery, NEIGHBOURS)
         classes = seen.logits.shape[1]
         prototypes = build_prototypes(seen.gallery, self.gallery_labels, classes, categories=self.categories)
         near = compare_prototypes(seen.queries, prototypes)
-        return Evidence(seen.logits, self.gallery_labels[rows], similarities, near, self.categories)
+        evidence = Evidence(seen.logits, self.gallery_labels[rows], similarities, near, self.categories)
+        if method is None:
+            return evidence
+        reranker = build_reranker(
+            method, seen.gallery, self.gallery_labels, prototypes, self.categories, depth=rows.shape[1]
+        )
+        return reranker.rerank(evidence, seen.queries, rows)
 
 
 def list_asked(recipe: Recipe, fold: int | None, asked: str) -> dict[str, tuple[EmbeddingRequest, EmbeddingRequest]]:

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from productrec.metrics.answers import summarise
-from productrec.recognition.classifier import PARTS, Evidence, compute_parts
+from productrec.recognition.choosing_reranking import choose_reranking
+from productrec.recognition.classifier import Evidence, compute_parts
 from productrec.recognition.fitting import Fitted, fit_classifier
 from productrec.recognition.objective import Objective
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
+from productrec.recognition.vote import compute_nearest
 from productrec.retrieval.engine import search_rows
+from productrec.retrieval.reranking.catalogue import list_rerankings
+from productrec.retrieval.reranking.declared import Reranking
+from productrec.retrieval.reranking.first_search import NeighbourLists
+from productrec.retrieval.reranking.ready import prepare_reranking
 from sections.kept_evidence import NEIGHBOURS, KeptEvidence, join_evidence
 
 METRIC_K = 3
@@ -29,6 +35,14 @@ class Steps:
     told: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Reranked:
+    """Ranks (Q,) of the true class with each re-ranking, ``none`` among them, and the one that the fit would keep."""
+
+    ranks: dict[str, np.ndarray]
+    kept: str
+
+
 def climb(whole: KeptEvidence, folds: Sequence[KeptEvidence]) -> Steps:
     """Fit on training images out of fold, answer for images that nothing was fitted on.
 
@@ -43,9 +57,28 @@ def climb(whole: KeptEvidence, folds: Sequence[KeptEvidence]) -> Steps:
         fitted = _fit(join_evidence([fold.build(views) for fold in folds]), labels)
         told[views] = fitted.classifier.tell()
         answered = _answer(fitted, whole.build(views), whole.labels)
-        for part in PARTS:
-            ranks[part if views == "plain" else f"{views}: {part}"] = answered[part]
+        for part, seen in answered.items():
+            ranks[part if views == "plain" else f"{views}: {part}"] = seen
     return Steps(ranks, told)
+
+
+def climb_reranked(whole: KeptEvidence, folds: Sequence[KeptEvidence], views: str) -> Reranked:
+    """Fit with each re-ranking in turn; arguments as for `climb`, and the preset of views."""
+    labels = np.concatenate([fold.labels for fold in folds])
+    before = join_evidence([fold.build(views) for fold in folds])
+    stands = _fit(before, labels)
+    ranks = {"none": _answer(stands, whole.build(views), whole.labels)["fused"]}
+    tried: list[tuple[Reranking, Evidence]] = []
+    for name, kind in list_rerankings().items():
+        method = kind()
+        if method.depends_on_queries:  # not offered: an answer would depend on what else is asked
+            continue
+        tried.append((method, join_evidence([fold.build(views, method) for fold in folds])))
+        ranks[name] = _answer(_fit(tried[-1][1], labels), whole.build(views, method), whole.labels)["fused"]
+    grids = {"k_grid": _K_GRID, "power_grid": _POWER_GRID}
+    chosen = choose_reranking(stands, tried, labels, _OBJECTIVE, **grids)  # type: ignore[arg-type]
+    kept = "none" if chosen.kept is None else chosen.kept.method.get_name()
+    return Reranked(ranks, kept)
 
 
 def climb_unseen(embeddings: np.ndarray, labels: np.ndarray, *, shown: int, seed: int) -> Steps:
@@ -74,7 +107,21 @@ def climb_unseen(embeddings: np.ndarray, labels: np.ndarray, *, shown: int, seed
     evidence = Evidence(np.zeros((len(asked), count), np.float32), known[gallery][rows], similarities, near)
     ranks = _answer(fitted, evidence, known[asked])
     del ranks["head"]  # none knows these classes
+    ranks |= _rerank_nearest(embeddings[gallery], known[gallery], embeddings[asked], known[asked], count)
     return Steps(ranks, {"plain": fitted.classifier.tell()})
+
+
+def _rerank_nearest(
+    gallery: np.ndarray, labels: np.ndarray, queries: np.ndarray, truth: np.ndarray, count: int
+) -> dict[str, np.ndarray]:
+    """Ranks of the true class by the nearest neighbour after each re-ranking, at its defaults, with nothing fitted."""
+    first = NeighbourLists(*search_rows(queries, gallery, NEIGHBOURS))
+    ranks = {}
+    for name, kind in list_rerankings().items():
+        lists, _ = prepare_reranking(kind(), gallery, labels).rerank(queries, first)
+        found = compute_nearest(labels[lists.rows], lists.similarities, count)
+        ranks[f"nearest, {name.replace('_', ' ')}"] = summarise(found, truth).ranks
+    return ranks
 
 
 def _leave_one_out(gallery: np.ndarray, labels: np.ndarray, count: int) -> Evidence:
