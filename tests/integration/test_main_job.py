@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from productrec.data.transforms import MEAN_COLOUR
-from productrec.recognition.classifier import build_classifier
+from productrec.recognition.classifier import build_classifier, fuse
+from productrec.recognition.classifier_file import load_classifier
 from productrec.recognition.probabilities import load_probabilities
-from productrec.recognition.weights import combine
 from productrec.retrieval.embedding_set import load_embedding_set
 from tests.integration.conftest import TINY, write_recipe
 
@@ -54,8 +54,8 @@ def test_parts_are_kept_beside_what_they_are_fused_to(finished, productrec):
         names = ("head", "nearest", "vote", "prototypes")
         parts = {name: load_probabilities(folder / "parts" / name / split) for name in names}
         classifier = build_classifier(fused.made["classifier"])
-        opinions = [parts[name].values for name in classifier.weights]
-        mixed = combine(opinions, list(classifier.weights.values()), classifier.rule)
+        opinions = {name: part.values for name, part in parts.items()}
+        mixed = fuse(opinions, classifier, load_classifier(finished / "runs/tiny/classifier/plain").categories)
         np.testing.assert_allclose(fused.values, mixed, atol=1e-6)
         assert all(part.made["part"] == name and part.ids == fused.ids for name, part in parts.items())
         logits = load_embedding_set(finished / "runs/tiny/embeddings/plain" / split).logits

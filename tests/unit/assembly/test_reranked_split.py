@@ -61,10 +61,10 @@ def test_a_block_has_the_answer_with_and_without_what_was_kept(rows):
     split, gallery = build()
     kept = KeptReranking(Whitening(), Classifier(weights={"vote": 1.0}), 10)
     reranker = prepare_reranker(kept.method, split, gallery, depth=10)
-    whole = answer_block(split, slice(None), Classifier(), kept, reranker)
-    part = answer_block(split, rows, Classifier(), kept, reranker)
+    whole = answer_block(split, slice(None), Classifier(), kept, reranker).parts
+    part = answer_block(split, rows, Classifier(), kept, reranker).parts
     assert list(part)[-2:] == ["fused", "reranked"]
     for name in part:
         np.testing.assert_allclose(part[name], whole[name][rows], atol=1e-5)
     assert np.abs(whole["fused"] - whole["reranked"]).max() > 0.01
-    assert list(answer_block(split, rows, Classifier(), None, None))[-1] == "fused"
+    assert list(answer_block(split, rows, Classifier(), None, None).parts)[-1] == "fused"
