@@ -9,6 +9,8 @@ import numpy as np
 from productrec.metrics.answers import Answers
 from productrec.metrics.competition import CompetitionMetric
 
+_DIGITS = 12  # beyond them sums of shares differ by rounding alone
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -30,8 +32,11 @@ class Objective:
         return 1 - self.scoring.orient(self.scoring.measure(answers, weights))
 
     def judge(self, answers: Answers, weights: np.ndarray | None = None) -> float:
-        """The error and the top-1 error, summed: where the first is nearly 0 the second tells more."""
-        return self.measure(answers, weights) + float(np.average(answers.ranks > 0, weights=weights))
+        """The error and the top-1 error, summed: where the first is nearly 0 the second tells more.
+
+        It is rounded, so that equal counts of errors are equal however they came about, and the log-loss decides.
+        """
+        return round(self.measure(answers, weights) + float(np.average(answers.ranks > 0, weights=weights)), _DIGITS)
 
 
 def compute_chance(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from productrec.metrics.answers import summarise
+from productrec.metrics.answers import Answers, summarise
 from productrec.recognition import fitting
 from productrec.recognition.classifier import Classifier, Evidence, compute_parts
 from productrec.recognition.fitting import fit_classifier
@@ -53,6 +53,15 @@ def test_objectives_are_what_their_names_say():
     precision = np.cumsum(right) / np.arange(1, 201)
     gap = (precision * right).sum() / 190
     assert Objective("global_average_precision").measure(answers) == pytest.approx(1 - gap)
+
+
+def test_equal_counts_of_errors_are_equal_whichever_they_are():
+    labels = np.zeros(97, np.int64)
+    judged = set()
+    for wrong in range(31, 60):  # so many are not first, and the others of 60 errors are beyond the third place
+        ranks = np.repeat([5, 1, 0], [60 - wrong, 2 * wrong - 60, 97 - wrong])
+        judged.add(Objective("top_k_error", 3).judge(Answers(labels, ranks, labels, np.ones(97), np.ones(97))))
+    assert len(judged) == 1
 
 
 @pytest.mark.parametrize("metric", ["top_k_error", "map_at_k", "macro_f1", "global_average_precision"])
