@@ -115,9 +115,12 @@ class Connections:
     def _close(self, protocol: asyncio.BaseProtocol) -> None:
         del self._idle_since[protocol]
         assert isinstance(protocol, web.RequestHandler)
-        is_made = protocol.transport is not None
+        transport = protocol.transport
+        assert transport is None or isinstance(transport, asyncio.WriteTransport)
         protocol.force_close()
-        if not is_made:  # of a burst of new ones: it gets its transport later, and would keep it
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()  # it would wait for answers to be read, for ever
+        elif transport is None:  # of a burst of new ones: it gets its transport later, and would keep it
             asyncio.get_running_loop().call_later(_MADE_S, protocol.force_close)
 
     def _forget_closed(self) -> None:
