@@ -30,6 +30,7 @@ _MOST_DECODERS = 4  # threads; a large photo takes some hundred MB while it is d
 _SOON_PIXELS = 12_500_000  # a larger photo is decoded by a thread of its own kind, so that it holds up no smaller one
 _LINGER_S = 2.0  # so long a body that is not wanted is read on, for its sender to see the answer
 _TICK_S = 0.1
+_TELL_AGAIN_S = 60.0
 _BODY_LEFT = (408, 413, 415, 503)  # answers that may be given before all of the body has come
 _TYPES = "image/*, application/octet-stream or multipart/form-data"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -81,6 +82,7 @@ class _PhotoServer:
         self._bodies, self._photos = Bodies(limits), Budget(limits.most_waiting)
         self._answered = 0
         self._is_stopping = False
+        self._tell_from = 0.0
         self._connections: Connections
 
     async def serve(self, host: str, port: int, stop: StopRequest, tell: Callable[[int], None]) -> int:
@@ -112,6 +114,7 @@ class _PhotoServer:
         self._batcher: Batcher[PreparedPhoto, Answer] = Batcher(
             self._run.recognise_prepared, batch_size=self._limits.batch_size
         )
+        asyncio.get_running_loop().set_exception_handler(self._tell_shortly)
         watching = asyncio.create_task(self._connections.watch())
         try:
             listener = await _listen(self._connections, host, port)
@@ -126,6 +129,15 @@ class _PhotoServer:
                 decoders.shutdown(wait=False, cancel_futures=True)
             self._batcher.close(1.0)
         return self._answered
+
+    def _tell_shortly(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Too many open files are asyncio's to try again; a traceback for each new connection would fill a disk."""
+        error = context.get("exception")
+        if not isinstance(error, OSError):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._tell_from:
+            self._tell_from = loop.time() + _TELL_AGAIN_S
+            warn(f"connections: {describe_error(error)}")
 
     async def _finish(self, listener: asyncio.Server) -> None:
         """Let nobody in any more, and wait for what is in flight."""

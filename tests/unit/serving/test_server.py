@@ -349,12 +349,23 @@ def test_there_are_no_more_connections_than_open_files(monkeypatch, capfd):
     resource = pytest.importorskip("resource")
     asked = []
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4096))
-    assert fit_connections(100) == 100 and not asked
-    assert fit_connections(512) == 512 and asked == [(612, 4096)] and not capfd.readouterr().err
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 300))
-    assert fit_connections(512) == 200 and asked[-1] == (300, 300)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (512, 4096))
+    assert fit_connections(200) == 200 and not asked
+    assert fit_connections(512) == 512 and asked == [(812, 4096)] and not capfd.readouterr().err
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 500))
+    assert fit_connections(512) == 200 and asked[-1] == (500, 500)
     assert "200 connections at the same time, not 512" in capfd.readouterr().err
+
+
+def test_too_many_open_files_are_told_in_a_line_and_not_again_for_each(capfd):
+    """As asyncio tells of each connection that it could not take."""
+    run, full = Run(), {"message": "accept", "exception": OSError(24, "Too many open files")}
+    with serving(run) as (port, *_):
+        run.stall = lambda: asyncio.get_running_loop().call_exception_handler(full)
+        for _ in range(5):
+            assert ask(port, None, "GET", "/health")[0] == 200
+    said = capfd.readouterr().err
+    assert said.count("Too many open files") == 1 and "Traceback" not in said
 
 
 def test_what_is_in_flight_is_finished_and_nobody_is_let_in_any_more():
