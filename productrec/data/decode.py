@@ -26,6 +26,10 @@ _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers that no length fo
 _ORIENTATION = 0x0112  # the EXIF tag: 1 is upright, 2 to 8 say how the stored picture is turned and mirrored
 
 
+class OversizedError(DataError):
+    """A picture promises more pixels than are allowed; nothing of it was decoded."""
+
+
 def read_image_bytes(path: str | Path) -> bytes:
     """The bytes of a regular file; pipes, devices and oversized files are refused before anything is read.
 
@@ -116,11 +120,15 @@ def check_image(data: bytes, where: str | Path) -> tuple[int, int]:
 
 
 def check_size(size: tuple[int, int], where: str | Path, *, most_pixels: int | None = None) -> None:
-    """Refuse a picture whose header promises more pixels than a photograph has, before they are decoded."""
+    """Refuse a picture whose header promises more pixels than a photograph has, before they are decoded.
+
+    Raises:
+        OversizedError: it does, or has none.
+    """
     width, height = size
     most_pixels = MOST_PIXELS if most_pixels is None else most_pixels
     if width < 1 or height < 1 or max(size) > MOST_SIDE_PX or width * height > most_pixels:
-        raise DataError(
+        raise OversizedError(
             f"{where}: must have 1 to {most_pixels:,} pixels and sides to {MOST_SIDE_PX:,}; got {width} x {height}."
         )
 

@@ -109,5 +109,5 @@ class Bodies:
         self._free += body.held
         body.held, body.is_dropped = 0, True
         body.data.clear()
-        if body.deadline is not None:
+        if body.deadline is not None and not body.deadline.expired():  # else its reader is about to know
             body.deadline.reschedule(asyncio.get_running_loop().time())

@@ -19,7 +19,7 @@ _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\
 )
 _MADE_S = 1.0  # after which a new connection is the server's, with a transport
 _REFUSAL_S = 0.5  # that a refused connection is read on, for its sender to see why
-_OTHER_FILES = 100  # that a server has open beside its connections, at most
+_OTHER_FILES = 300  # that a server has open beside its connections, at most: its own, and a burst of new connections
 
 
 def fit_connections(most: int) -> int:
@@ -36,7 +36,7 @@ def fit_connections(most: int) -> int:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         soft = allowed
-    fitting = max(1, min(most, soft - _OTHER_FILES))
+    fitting = min(most, max(soft - _OTHER_FILES, soft // 4))
     if fitting < most:
         warn(f"{fitting:,} connections at the same time, not {most:,}: this process may have {soft:,} files open.")
     return fitting
@@ -115,10 +115,14 @@ class Connections:
     def _close(self, protocol: asyncio.BaseProtocol) -> None:
         del self._idle_since[protocol]
         assert isinstance(protocol, web.RequestHandler)
-        is_made = protocol.transport is not None
+        transport = protocol.transport
+        assert transport is None or isinstance(transport, asyncio.WriteTransport)
         protocol.force_close()
-        if not is_made:  # of a burst of new ones: it gets its transport later, and would keep it
-            asyncio.get_running_loop().call_later(_MADE_S, protocol.force_close)
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()  # it would wait for answers to be read, for ever
+        elif transport is None:  # of a burst of new ones: it gets its transport later, and would keep it
+            for seconds in (_MADE_S / 20, _MADE_S):
+                asyncio.get_running_loop().call_later(seconds, protocol.force_close)
 
     def _forget_closed(self) -> None:
         open_ones = set(self._server.connections)

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from aiohttp import web
 
 from productrec.assembly.asking import Answer
 from productrec.console import warn
+from productrec.data.decode import OversizedError
 from productrec.errors import DataError, RecipeError, describe_error
 from productrec.pipeline.loaded import LoadedRun, PreparedPhoto
 from productrec.runtime import StopRequest, count_cores
@@ -26,8 +27,10 @@ from productrec.serving.forms import File, Wish, read_files, read_wish
 from productrec.serving.limits import Budget, Limits, RefusedError
 
 _MOST_DECODERS = 4  # threads; a large photo takes some hundred MB while it is decoded
+_SOON_PIXELS = 12_500_000  # a larger photo is decoded by a thread of its own kind, so that it holds up no smaller one
 _LINGER_S = 2.0  # so long a body that is not wanted is read on, for its sender to see the answer
 _TICK_S = 0.1
+_TELL_AGAIN_S = 60.0
 _BODY_LEFT = (408, 413, 415, 503)  # answers that may be given before all of the body has come
 _TYPES = "image/*, application/octet-stream or multipart/form-data"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,6 +82,7 @@ class _PhotoServer:
         self._bodies, self._photos = Bodies(limits), Budget(limits.most_waiting)
         self._answered = 0
         self._is_stopping = False
+        self._tell_from = 0.0
         self._connections: Connections
 
     async def serve(self, host: str, port: int, stop: StopRequest, tell: Callable[[int], None]) -> int:
@@ -106,9 +110,11 @@ class _PhotoServer:
             drop_slowest=self._bodies.drop_slowest,
         )
         self._decoders = ThreadPoolExecutor(min(_MOST_DECODERS, count_cores()), thread_name_prefix="decode")
+        self._large_decoders = ThreadPoolExecutor(max(1, count_cores() // 2), thread_name_prefix="decode large")
         self._batcher: Batcher[PreparedPhoto, Answer] = Batcher(
             self._run.recognise_prepared, batch_size=self._limits.batch_size
         )
+        asyncio.get_running_loop().set_exception_handler(self._tell_shortly)
         watching = asyncio.create_task(self._connections.watch())
         try:
             listener = await _listen(self._connections, host, port)
@@ -119,9 +125,19 @@ class _PhotoServer:
         finally:
             watching.cancel()
             await runner.cleanup()
-            self._decoders.shutdown(wait=False, cancel_futures=True)
+            for decoders in (self._decoders, self._large_decoders):
+                decoders.shutdown(wait=False, cancel_futures=True)
             self._batcher.close(1.0)
         return self._answered
+
+    def _tell_shortly(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Too many open files are asyncio's to try again; a traceback for each new connection would fill a disk."""
+        error = context.get("exception")
+        if not isinstance(error, OSError):
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._tell_from:
+            self._tell_from = loop.time() + _TELL_AGAIN_S
+            warn(f"connections: {describe_error(error)}")
 
     async def _finish(self, listener: asyncio.Server) -> None:
         """Let nobody in any more, and wait for what is in flight."""
@@ -205,16 +221,23 @@ class _PhotoServer:
             raise RefusedError(503, f"the answer was not there within {seconds}; ask again in a moment.") from None
 
     async def _answer(self, file: File, wish: Wish) -> Answer:
+        most = self._limits.most_pixels
         try:
-            photo = await asyncio.get_running_loop().run_in_executor(self._decoders, self._prepare, file, wish)
+            try:
+                photo = await self._prepare(self._decoders, file, wish, min(most, _SOON_PIXELS))
+            except OversizedError:
+                photo = await self._prepare(self._large_decoders, file, wish, most)
         except DataError as error:
             return Answer(file.name, reason=str(error))
         return await asyncio.wrap_future(self._batcher.submit(photo))
 
-    def _prepare(self, file: File, wish: Wish) -> PreparedPhoto:
-        return self._run.prepare(
-            file.data, name=file.name, box=wish.box, nearest=wish.nearest, most_pixels=self._limits.most_pixels
-        )
+    async def _prepare(self, decoders: Executor, file: File, wish: Wish, most_pixels: int) -> PreparedPhoto:
+        def prepare() -> PreparedPhoto:
+            return self._run.prepare(
+                file.data, name=file.name, box=wish.box, nearest=wish.nearest, most_pixels=most_pixels
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(decoders, prepare)
 
 
 async def _listen(connections: Connections, host: str, port: int) -> asyncio.Server:

@@ -4,6 +4,7 @@ import http.client
 import importlib.util
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from PIL import Image
 
 import productrec as library
+from tests.warm import start_command
 
 pytestmark = pytest.mark.xdist_group("serve")  # one server for all of them
 BAD_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "tools" / "make_bad_images.py"
@@ -187,6 +189,42 @@ def test_a_grown_product_is_found_between_two_requests(finished, productrec):
     (finished / "new/striped thing/one.png").write_bytes(data)
     assert productrec("index", "grow", "runs/tiny", "new").code == 0
     assert run.recognise_prepared([run.prepare(data, name="a")])[0].name == "striped thing"
+
+
+def test_products_that_another_process_adds_and_takes_out_are_seen_by_the_next_request(finished):
+    """The server goes on all the while."""
+    stripes = np.tile(np.array([[[255, 0, 0]], [[0, 0, 255]]], np.uint8).repeat(40, axis=1), (20, 1, 1))
+    data = cv2.imencode(".png", stripes)[1].tobytes()
+    (finished / "new/striped thing").mkdir(parents=True)
+    (finished / "new/striped thing/one.png").write_bytes(data)
+    serving = start_command(["serve", "runs/tiny", "device=cpu", "--port", "0"], cwd=finished)
+    try:
+        deadline = time.monotonic() + 120
+        while not (found := re.search(r"listening at \S+:(\d+)", serving.read_err())):
+            assert serving.poll() is None and time.monotonic() < deadline, serving.read_err()
+            time.sleep(0.05)
+        port = int(found[1])
+
+        def name() -> tuple[str, set[str]]:
+            status, told = ask(port, data)
+            assert status == 200
+            return told["answers"][0]["class"], {near["class"] for near in told["answers"][0]["nearest"]}
+
+        before = name()
+        assert "striped thing" not in {before[0], *before[1]} and ask(port, None, path="/health")[1]["classes"] == 6
+        for command, is_there in (
+            (["grow", "runs/tiny", "new"], True),
+            (["remove", "runs/tiny", "striped thing"], False),
+        ):
+            changing = start_command(["index", *command], cwd=finished)
+            assert changing.wait(120) == 0, changing.read_err()
+            now = name()
+            assert ("striped thing" in now[1]) == is_there and (now[0] == "striped thing") == is_there
+            assert ask(port, None, path="/health")[1]["classes"] == 6 + is_there
+        assert now == before
+    finally:
+        os.kill(serving.pid, signal.SIGTERM)
+        assert serving.wait(60) == 143
 
 
 def test_sigterm_ends_it(server):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from productrec.assembly.asking import Answer
+from productrec.data.decode import OversizedError
 from productrec.errors import DataError, RecipeError
 from productrec.runtime import StopRequest
 from productrec.serving.connections import Connections, fit_connections
@@ -27,6 +28,7 @@ class Run:
         self.go_on = threading.Event()
         self.go_on.set()
         self.entered = threading.Semaphore(0)
+        self.decode_large = threading.Event()
         self.stall = lambda: None
 
     @property
@@ -40,6 +42,10 @@ class Run:
     def prepare(self, data, *, name, box, nearest, most_pixels):
         if not data.startswith(b"ok"):
             raise DataError(f"{name}: is no picture")
+        if data == b"ok large":
+            if most_pixels < Limits.most_pixels:
+                raise OversizedError(f"{name}: is large")
+            assert self.decode_large.wait(30)
         return name, data
 
     def recognise_prepared(self, photos):
@@ -163,6 +169,17 @@ def test_drops_of_a_head_do_not_keep_a_connection(port):
         for _ in range(600):  # a minute
             client.sendall(b"A: b\r\n")
             time.sleep(0.1)
+    client.close()
+
+
+def test_answers_that_are_not_read_keep_no_connection(port):
+    client = send(port, b"")
+    client.settimeout(0.5)
+    asked, deadline = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 1000, time.monotonic() + 60
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while time.monotonic() < deadline:
+            with suppress(TimeoutError):  # the server reads no more
+                client.sendall(asked)
     client.close()
 
 
@@ -300,6 +317,22 @@ def test_a_body_that_finds_no_room_among_those_that_are_answered_is_refused():
         assert answers[0][0] == 200
 
 
+def test_large_photos_hold_up_no_small_one():
+    run = Run()
+    with serving(run) as (port, *_):
+        answers = []
+        clients = [threading.Thread(target=lambda: answers.append(ask(port, b"ok large"))) for _ in range(10)]
+        for client in clients:
+            client.start()
+        for _ in range(10):
+            assert ask(port)[0] == 200
+        assert not answers
+        run.decode_large.set()
+        for client in clients:
+            client.join(30)
+        assert [status for status, _ in answers] == [200] * 10
+
+
 def test_an_answer_that_does_not_come_is_no_longer_waited_for():
     run = Run()
     run.go_on.clear()
@@ -316,12 +349,23 @@ def test_there_are_no_more_connections_than_open_files(monkeypatch, capfd):
     resource = pytest.importorskip("resource")
     asked = []
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: asked.append(limits))
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 4096))
-    assert fit_connections(100) == 100 and not asked
-    assert fit_connections(512) == 512 and asked == [(612, 4096)] and not capfd.readouterr().err
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 300))
-    assert fit_connections(512) == 200 and asked[-1] == (300, 300)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (512, 4096))
+    assert fit_connections(200) == 200 and not asked
+    assert fit_connections(512) == 512 and asked == [(812, 4096)] and not capfd.readouterr().err
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 500))
+    assert fit_connections(512) == 200 and asked[-1] == (500, 500)
     assert "200 connections at the same time, not 512" in capfd.readouterr().err
+
+
+def test_too_many_open_files_are_told_in_a_line_and_not_again_for_each(capfd):
+    """As asyncio tells of each connection that it could not take."""
+    run, full = Run(), {"message": "accept", "exception": OSError(24, "Too many open files")}
+    with serving(run) as (port, *_):
+        run.stall = lambda: asyncio.get_running_loop().call_exception_handler(full)
+        for _ in range(5):
+            assert ask(port, None, "GET", "/health")[0] == 200
+    said = capfd.readouterr().err
+    assert said.count("Too many open files") == 1 and "Traceback" not in said
 
 
 def test_what_is_in_flight_is_finished_and_nobody_is_let_in_any_more():
