@@ -4,8 +4,8 @@ Sections: kinds (build, recall@10, queries a second of each kind as a ratio to e
 FAISS itself with the same parameters), growing (a product more in a process that stays, until it is found), memory (of
 a process that opens the index and searches).
 
-The vectors lie around N / 20 random directions, with noise of 0.7 of their length; queries are drawn as the rows are,
-and are none of them. Ratios are of turns that alternate in one process.
+The vectors lie around N / 20 random directions, with noise of 0.7 of their length (--noise); queries are drawn as rows
+are, and are none of them. Ratios are of turns that alternate in one process.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(_SECTIONS)} (all)")
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--noise", type=float, default=_NOISE, help="of a class, beside its direction's length (0.7)")
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
@@ -61,7 +62,7 @@ def main() -> None:
     print(f"command: python benchmarks/search.py {' '.join(sys.argv[1:])}".rstrip())
     print(f"machine: {describe_machine()}; FAISS {faiss.__version__}, {options.threads} threads")
     print(f"{options.rows:,} x {options.dim} clustered unit vectors, {options.queries:,} queries, k {RECALL_K}\n")
-    rows, queries = draw_vectors(options.rows, options.dim, options.queries, options.seed)
+    rows, queries = draw_vectors(options.rows, options.dim, options.queries, options.seed, options.noise)
     with tempfile.TemporaryDirectory() as folder, use_threads(options.threads):
         place = Path(folder)
         kinds = [kind for kind in _KINDS if kind in options.kinds or kind == "exact"]
@@ -75,7 +76,7 @@ def main() -> None:
             _measure_memory(place, list(indexes), options)
 
 
-def draw_vectors(rows: int, dim: int, queries: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_vectors(rows: int, dim: int, queries: int, seed: int, noise: float = _NOISE) -> tuple[np.ndarray, np.ndarray]:
     """Clustered unit vectors (``rows``, ``dim``), and queries that are drawn as they are; float32."""
     generator = np.random.default_rng(seed)
     centres = generator.standard_normal((max(1, rows // _ROWS_A_CLASS), dim), dtype=np.float32)
@@ -83,7 +84,7 @@ def draw_vectors(rows: int, dim: int, queries: int, seed: int) -> tuple[np.ndarr
     parts = []
     for count in (rows, queries):
         part = generator.standard_normal((count, dim), dtype=np.float32)
-        part *= np.float32(_NOISE / np.sqrt(dim))
+        part *= np.float32(noise / np.sqrt(dim))
         part += centres[generator.integers(0, len(centres), count)]
         part /= np.linalg.norm(part, axis=1, keepdims=True)
         parts.append(part)
