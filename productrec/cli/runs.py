@@ -238,9 +238,10 @@ def evaluate(
     from dataclasses import asdict
 
     from productrec.artifacts import write_json
+    from productrec.assembly.evaluation import PROTOCOLS, Wanted
     from productrec.data.table import SPLITS
     from productrec.pipeline.targets import evaluate_target
-    from productrec.stages.evaluate import PROTOCOLS, Wanted, report
+    from productrec.stages.evaluate import report
 
     if protocol != "auto" and protocol not in PROTOCOLS:
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from productrec.artifacts import write_text
+from productrec.assembly.evaluation import Evaluation, Wanted
 from productrec.competitions.contract import load_contract
 from productrec.console import silence, warn
 from productrec.data.table import load_table
@@ -23,8 +24,6 @@ from productrec.stages.classify import Classified, run_classify
 from productrec.stages.embed import run_embed
 from productrec.stages.ensemble import run_ensemble
 from productrec.stages.evaluate import (
-    Evaluation,
-    Wanted,
     has_foreign_classes,
     run_evaluate,
 )

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from productrec.assembly.evaluation import Evaluation
 from productrec.console import print_table, say
 from productrec.metrics.calibration import Reliability
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recognition.classifier import PART_TITLES, PARTS
 from productrec.recognition.scores import Scores
 from productrec.stages.ensemble import Ensembled
-from productrec.stages.evaluate import Evaluation
 from productrec.stages.evaluate import report as report_evaluation
 
 TITLES = PART_TITLES | {"tta": "with TTA"}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from productrec.assembly.embedding_requests import EmbeddingRequest
+from productrec.assembly.evaluation import Evaluation, Protocol, Wanted, evaluate_material, load_material
 from productrec.data.table import load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.pipeline.select import load_runs
@@ -14,13 +15,8 @@ from productrec.recipe import load_recipe
 from productrec.stages.audit import Audited, Judge, run_audit
 from productrec.stages.embed import run_embed
 from productrec.stages.evaluate import (
-    Evaluation,
-    Protocol,
-    Wanted,
     choose_protocol,
-    evaluate_material,
     list_gallery,
-    load_material,
     run_evaluate,
 )
 
