@@ -99,12 +99,14 @@ def _measure_alone(run: Path, photos: Sequence[bytes], count: int) -> dict[str, 
     from productrec.assembly.network import load_network
     from productrec.data.view_presets import get_views, plan_views
     from productrec.pipeline.loaded import LoadedRun
+    from productrec.recipe import load_recipe
     from productrec.training.run.checkpoint import load_checkpoint
 
     loaded = LoadedRun(run, settings=["device=cpu"])
     checkpoint = load_checkpoint(run / "checkpoints" / "best")
     network = load_network(checkpoint)
-    _, plan = plan_views(get_views(str(checkpoint.recipe["predict"]["tta"])))
+    settings = load_recipe(run / "recipe.yaml").predict
+    _, plan = plan_views(get_views(settings.tta, settings.own_views))
     squares = [[torch.from_numpy(cut)[None] for cut in loaded.prepare(photo, name="").cuts] for photo in photos]
 
     def look(number: int) -> None:
