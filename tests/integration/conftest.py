@@ -107,3 +107,26 @@ def shop(place):
     """Three classes of class folders with test images whose folders are labels."""
     names = [f"{split}/{name}/{n}.jpg" for split in ("train", "test") for name in ("cola", "jam", "tea") for n in "123"]
     return draw(place / "shop", *names)
+
+
+@pytest.fixture(scope="session")
+def left(trained, tmp_path_factory):
+    """A copy of `trained` whose run was exported; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("left") / "work"
+    shutil.copytree(trained, folder)
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    with pytest.raises(SystemExit) as end:
+        main(["export", "runs/tiny"])
+    patch.undo()
+    assert end.value.code in (0, None)
+    return folder
+
+
+@pytest.fixture
+def copy(left, tmp_path, monkeypatch):
+    """A copy of `left` to work in."""
+    folder = tmp_path / "copy"
+    shutil.copytree(left, folder)
+    monkeypatch.chdir(folder)
+    return folder

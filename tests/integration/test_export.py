@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from productrec.cli import main
 from productrec.exported import ExportedModel
 from productrec.models.recognizer import Recognized
 from productrec.retrieval.embedding_set import load_embedding_set
@@ -25,27 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE = Path("runs/tiny/export/tiny.onnx")
 
 
-@pytest.fixture(scope="module")
-def left(trained, tmp_path_factory):
-    """A copy of `trained` whose run was exported; copy it before changing it."""
-    folder = tmp_path_factory.mktemp("left") / "work"
-    shutil.copytree(trained, folder)
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    with pytest.raises(SystemExit) as end:
-        main(["export", "runs/tiny"])
-    patch.undo()
-    assert end.value.code in (0, None)
-    return folder
-
-
-@pytest.fixture
-def copy(left, tmp_path, monkeypatch):
-    """A copy of `left` to work in."""
-    folder = tmp_path / "copy"
-    shutil.copytree(left, folder)
-    monkeypatch.chdir(folder)
-    return folder
+pytestmark = pytest.mark.xdist_group("export")  # one export for all of them
 
 
 def list_photos(drawn, split="val"):

@@ -16,10 +16,11 @@ import productrec as library
 from productrec.errors import ArtifactError, RecipeError
 from productrec.exported import ExportedModel
 from tests.integration.test_bad_input import check_line
-from tests.integration.test_export import FILE, ROOT, copy, left, list_photos  # noqa: F401  a run with its export
+from tests.integration.test_export import FILE, ROOT, list_photos
 from tests.integration.test_query import read_lines
 
 pytest.importorskip("onnx")
+pytestmark = pytest.mark.xdist_group("export")
 BAD_IMAGES = ROOT.parent / "shared" / "tools" / "make_bad_images.py"
 BLOCK = "import sys\nfor name in ('torch', 'timm', 'safetensors', 'albumentations'):\n    sys.modules[name] = None\n"
 
@@ -42,7 +43,7 @@ def rewrite_notes(path, **changes):
 
 
 @pytest.mark.parametrize("views", [None, "plain"])
-def test_it_answers_as_its_run_with_index_and_classifier(copy, drawn, views):  # noqa: F811
+def test_it_answers_as_its_run_with_index_and_classifier(copy, drawn, views):
     photos = list_photos(drawn)[:6]
     run, file = library.load("runs/tiny", views=views), library.load(FILE, views=views)
     assert file.way == run.way and "as fitted" in file.way and file.weights_digest == run.weights_digest
@@ -55,7 +56,7 @@ def test_it_answers_as_its_run_with_index_and_classifier(copy, drawn, views):  #
     assert again.key == file.recognise(photos[:1])[0].key
 
 
-def test_mirrored_and_turned_views_are_those_of_the_run(copy, drawn):  # noqa: F811
+def test_mirrored_and_turned_views_are_those_of_the_run(copy, drawn):
     photos = list_photos(drawn)[:4]
     for views in ("flip", "turns", "five_crops"):
         run, file = library.load("runs/tiny", views=views), library.load(FILE, views=views)
@@ -66,7 +67,7 @@ def test_mirrored_and_turned_views_are_those_of_the_run(copy, drawn):  # noqa: F
     assert abs(plain - turned) > 1e-6
 
 
-def test_alone_it_answers_by_its_head_and_with_an_index_by_all(copy, drawn, productrec):  # noqa: F811
+def test_alone_it_answers_by_its_head_and_with_an_index_by_all(copy, drawn, productrec):
     shutil.copy(FILE, "mine.onnx")
     photo = list_photos(drawn)[0]
     done = productrec("query", "mine.onnx", photo, "--json")
@@ -91,7 +92,7 @@ def test_alone_it_answers_by_its_head_and_with_an_index_by_all(copy, drawn, prod
     assert beside["nearest"] == told and beside["confidence"] == line["confidence"]
 
 
-def test_where_torch_cannot_be_imported_the_command_answers(copy, drawn):  # noqa: F811
+def test_where_torch_cannot_be_imported_the_command_answers(copy, drawn):
     photo = list_photos(drawn)[0]
     code = BLOCK + "from productrec.cli import main\nmain(sys.argv[1:])\n"
     command = [sys.executable, "-c", code, "query", str(FILE), str(photo), "--json", "--strip", "strip.png"]
@@ -103,7 +104,7 @@ def test_where_torch_cannot_be_imported_the_command_answers(copy, drawn):  # noq
     assert Path("strip.png").is_file()
 
 
-def test_where_torch_cannot_be_imported_a_process_and_a_server_answer(copy, drawn):  # noqa: F811
+def test_where_torch_cannot_be_imported_a_process_and_a_server_answer(copy, drawn):
     photo = list_photos(drawn)[0]
     code = BLOCK + (
         "import threading, http.client, json, pathlib, productrec\n"
@@ -128,7 +129,7 @@ def test_where_torch_cannot_be_imported_a_process_and_a_server_answer(copy, draw
     assert key == served and count == "1"
 
 
-def test_other_weights_precision_and_views_are_refused_by_name(copy, drawn, productrec):  # noqa: F811
+def test_other_weights_precision_and_views_are_refused_by_name(copy, drawn, productrec):
     photo, index = list_photos(drawn)[0], "runs/tiny/index/plain"
     shutil.copy(FILE, "other.onnx")
     rewrite_notes("other.onnx", weights_digest="f" * 64)
@@ -151,7 +152,7 @@ def test_other_weights_precision_and_views_are_refused_by_name(copy, drawn, prod
         check_line(productrec("query", *arguments), code, *words)
 
 
-def test_a_recipe_of_views_that_the_file_cannot_have_leaves_the_plain_one(copy):  # noqa: F811
+def test_a_recipe_of_views_that_the_file_cannot_have_leaves_the_plain_one(copy):
     recipe = Path("runs/tiny/recipe.yaml")
     held = recipe.read_text()
     assert "tta: plain" in held
@@ -161,14 +162,14 @@ def test_a_recipe_of_views_that_the_file_cannot_have_leaves_the_plain_one(copy):
     assert "through the views turns" in library.load(FILE).way
 
 
-def test_without_its_library_the_extra_is_named(copy, drawn, productrec, monkeypatch):  # noqa: F811
+def test_without_its_library_the_extra_is_named(copy, drawn, productrec, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "productrec.exported", raising=False)
     monkeypatch.delitem(sys.modules, "productrec.assembly.exported_photos", raising=False)
     check_line(productrec("query", FILE, list_photos(drawn)[0]), 2, "onnxruntime", "productrec[export]")
 
 
-def test_a_grown_product_is_found_by_the_file(copy, productrec):  # noqa: F811
+def test_a_grown_product_is_found_by_the_file(copy, productrec):
     file = library.load(FILE)
     stripes = np.tile(np.array([[[255, 0, 0]], [[0, 0, 255]]], np.uint8).repeat(40, axis=1), (20, 1, 1))
     (copy / "new/striped thing").mkdir(parents=True)
@@ -180,7 +181,7 @@ def test_a_grown_product_is_found_by_the_file(copy, productrec):  # noqa: F811
 
 
 @pytest.mark.parametrize("target", ["runs/tiny", str(FILE)])
-def test_hostile_files_get_a_reason_and_the_others_an_answer(copy, drawn, productrec, target):  # noqa: F811
+def test_hostile_files_get_a_reason_and_the_others_an_answer(copy, drawn, productrec, target):
     if not BAD_IMAGES.is_file():
         pytest.skip(f"{BAD_IMAGES.name} is not there")
     spec = importlib.util.spec_from_file_location("make_bad_images", BAD_IMAGES)
@@ -208,7 +209,7 @@ def test_hostile_files_get_a_reason_and_the_others_an_answer(copy, drawn, produc
     assert lines[list_photos(drawn)[0].name]["confidence"] > 0
 
 
-def test_an_index_is_refused_in_a_process_too(copy):  # noqa: F811
+def test_an_index_is_refused_in_a_process_too(copy):
     with pytest.raises(RecipeError, match="goes with an exported file"):
         library.load("runs/tiny", index="runs/tiny/index/plain")
     rewrite_notes(FILE, weights_digest="0" * 64)
