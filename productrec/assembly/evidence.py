@@ -53,11 +53,16 @@ class SplitEvidence:
         assert self.queries.logits is not None
         logits = np.asarray(self.queries.logits[rows])
         if self.columns is not None:
-            known = logits
-            logits = np.repeat(known.min(axis=1, keepdims=True) - _NEVER, len(self.prototypes), axis=1)
-            logits[:, self.columns] = known
+            logits = widen_logits(logits, self.columns, len(self.prototypes))
         near = compare_prototypes(self.queries.embeddings[rows], self.prototypes)
         return Evidence(logits, self.classes[rows], self.similarities[rows], near, self.categories)
+
+
+def widen_logits(logits: np.ndarray, columns: np.ndarray, class_count: int) -> np.ndarray:
+    """Logits (N, C) of all classes from those (N, K) that a head knows, at ``columns`` (K,); others far lower."""
+    wide = np.repeat(logits.min(axis=1, keepdims=True) - _NEVER, class_count, axis=1)
+    wide[:, columns] = logits
+    return wide
 
 
 def draw_rows(count: int) -> np.ndarray:

@@ -9,12 +9,13 @@ import numpy as np
 
 from productrec.artifacts import MANIFEST_NAME, load_manifest
 from productrec.assembly.evidence import NO_LABEL, draw_rows, get_gallery_views, get_labels, load_evidence
+from productrec.assembly.reranked import prepare_answering
 from productrec.class_order import ClassOrder
 from productrec.data.table import ImageTable
 from productrec.metrics.answers import summarise
 from productrec.metrics.calibration import Reliability, build_reliability, compute_reliability
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import compute_parts
+from productrec.recognition.classifier import get_answer
 from productrec.recognition.classifier_file import load_classifier
 from productrec.recognition.open_set import answer_in_turn
 from productrec.recognition.open_set_figures import OpenSetFigures, measure_open_set
@@ -81,6 +82,7 @@ def judge_fused(
     open_set = None if seen is None else measure_open_set(seen, score, draws=draws)
     if saved.fitted.get("on") == split and "calibration" in saved.fitted:
         return FusedFigures(open_set, build_reliability(saved.fitted["calibration"]["answers"]))
-    answers = summarise(compute_parts(evidence, saved.classifier).fused, positions)
+    answer = prepare_answering(run, recipe, table, views, class_ids, saved, [images])
+    answers = summarise(get_answer(answer(images, rows).parts), positions)
     confidence = np.clip(answers.confidence, 0.0, 1.0)
     return FusedFigures(open_set, compute_reliability(confidence, (answers.ranks == 0) & (positions >= 0)))

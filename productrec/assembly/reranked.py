@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from productrec.assembly.evidence import SplitEvidence
+from productrec.assembly.evidence import SplitEvidence, get_labels, load_gallery
 from productrec.assembly.out_of_fold import draw_evidence
+from productrec.class_order import ClassOrder
 from productrec.console import warn
+from productrec.data.table import ImageTable
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import RERANKED, Classifier, Evidence, compute_parts
+from productrec.recognition.classifier_file import SavedClassifier
 from productrec.recognition.open_set import Threshold, believe
 from productrec.recognition.reranked import KeptReranking, Reranker, answer_reranked, build_reranker
 from productrec.retrieval.reranking.declared import Reranking
@@ -92,3 +97,36 @@ def answer_block(
         seen = reranker.rerank(evidence, split.queries.embeddings[rows], split.rows[rows])
         parts[RERANKED] = answer_reranked(seen, kept)
     return Answered(parts, None if unknown is None else believe(evidence, parts["fused"], unknown))
+
+
+Answer = Callable[[SplitEvidence, slice | np.ndarray], Answered]
+
+
+def prepare_answering(
+    run: Path,
+    recipe: Recipe,
+    table: ImageTable,
+    views: str,
+    class_ids: list[int],
+    saved: SavedClassifier,
+    known: Sequence[SplitEvidence | None],
+) -> Answer:
+    """What answers for some images of a split, as its classifier was fitted; a gallery is re-ranked once for all.
+
+    Args:
+        run: the run folder, with embedding sets and index of these views.
+        recipe: gallery splits and views.
+        table: whose images they are.
+        views: preset of views.
+        class_ids: (C,) that the head knows, ascending.
+        saved: the classifier.
+        known: the splits that are asked about.
+    """
+    split, reranker = next((one for one in known if one is not None), None), None
+    if saved.reranked is not None and split is not None:
+        rows = load_gallery(run, recipe, views)
+        gallery = Gallery(rows.embeddings, ClassOrder(class_ids).positions_of(get_labels(table, rows.ids)))
+        reranker = prepare_reranker(saved.reranked.method, split, gallery, depth=saved.reranked.depth)
+    return partial(
+        answer_block, classifier=saved.classifier, kept=saved.reranked, reranker=reranker, unknown=saved.unknown
+    )

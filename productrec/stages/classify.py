@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.evidence import NO_LABEL, SplitEvidence, get_labels, load_evidence, load_gallery
-from productrec.assembly.reranked import Answered, Gallery, answer_block, prepare_reranker
+from productrec.assembly.evidence import NO_LABEL, SplitEvidence, get_labels, load_evidence
+from productrec.assembly.reranked import Answer, prepare_answering
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract, load_contract
@@ -28,8 +27,6 @@ from productrec.recognition.scores import Scores, score_answers
 from productrec.training.run.checkpoint import load_checkpoint
 
 _BLOCK_ROWS = 4096
-
-Answer = Callable[[SplitEvidence, slice | np.ndarray], Answered]
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
         for split in ("val", "test")
     }
     scores = {name: Scores(**values) for name, values in saved.fitted.get("scores", {}).items()}
-    answer = _prepare_answering(run, recipe, table, views, class_ids, saved, list(known.values()))
+    answer = prepare_answering(run, recipe, table, views, class_ids, saved, list(known.values()))
     if not scores and saved.fitted:  # fitted out of fold, so that no validation image had a say
         scores = _score_known(known["val"], table, class_ids, answer, contract)
     prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
@@ -74,26 +71,6 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
         if len(table.select([split], usable=False)):
             _write(run, recipe, table, split, views, evidence, class_ids, saved, answer, prior, scores)
     return Classified(scores, _score_known(known["test"], table, class_ids, answer, contract))
-
-
-def _prepare_answering(
-    run: Path,
-    recipe: Recipe,
-    table: ImageTable,
-    views: str,
-    class_ids: list[int],
-    saved: SavedClassifier,
-    known: Sequence[SplitEvidence | None],
-) -> Answer:
-    """What gives some images of a split their class probabilities, by part; the gallery is re-ranked once for all."""
-    split, reranker = next((one for one in known if one is not None), None), None
-    if saved.reranked is not None and split is not None:
-        rows = load_gallery(run, recipe, views)
-        gallery = Gallery(rows.embeddings, ClassOrder(class_ids).positions_of(get_labels(table, rows.ids)))
-        reranker = prepare_reranker(saved.reranked.method, split, gallery, depth=saved.reranked.depth)
-    return partial(
-        answer_block, classifier=saved.classifier, kept=saved.reranked, reranker=reranker, unknown=saved.unknown
-    )
 
 
 def _score(

@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import productrec as library
-from productrec.assembly import answering
-from productrec.assembly.evidence import get_labels, number_categories
+from productrec.assembly import answering, fused_figures
+from productrec.assembly.evidence import get_labels, load_evidence, number_categories
 from productrec.class_order import ClassOrder
 from productrec.data.table import load_table
+from productrec.recipe import load_recipe
 from productrec.recognition import choosing_reranking, open_set
 from productrec.recognition.classifier import Evidence, compute_parts
 from productrec.recognition.classifier_file import load_classifier
@@ -22,6 +24,7 @@ from productrec.retrieval.reranking.declared import Expansion
 from productrec.retrieval.reranking.first_search import search_first
 from productrec.retrieval.reranking.ready import ReadyReranking
 from productrec.stages import classify
+from productrec.training.run.checkpoint import load_checkpoint
 from tests.integration.conftest import TINY, write_recipe
 from tests.integration.test_grow import later, shelf  # noqa: F401  products that come after the training
 from tests.integration.test_photos import read_rows
@@ -34,6 +37,11 @@ def keep(monkeypatch):
     """The best of the methods that are tried is kept, whatever it gains."""
     for name in ("KEPT_FROM", "INSTEAD_FROM"):
         monkeypatch.setattr(choosing_reranking, name, 0.0)
+
+
+def load_evidence_of(run, table, saved):
+    ids = sorted(load_checkpoint(run / "checkpoints/best").match_classes(table))
+    return load_evidence(run, table, "plain", "val", ids, saved.prototypes, saved.categories).take(slice(None))
 
 
 def predict(productrec, run, *methods):
@@ -112,6 +120,24 @@ def test_every_method_that_was_tried_is_told_and_another_choice_is_fitted_anew(f
     assert "re-ranked" not in none.out
     assert json.loads((finished / "runs/tiny/classifier/plain/classifier.json").read_text())["reranked"] is None
     assert load_probabilities(finished / "runs/tiny/predictions/plain/test").made["part"] == "fused"
+
+
+@pytest.mark.usefixtures("keep")
+def test_what_its_confidence_is_worth_is_told_of_the_re_ranked_answer(finished, productrec, monkeypatch):
+    predict(productrec, "runs/tiny", "whitening")
+    run, recipe = finished / "runs/tiny", load_recipe(finished / "runs/tiny/recipe.yaml")
+    saved = load_classifier(run / "classifier/plain")
+    assert saved.reranked is not None
+    # As where it was fitted on other images than those that it is judged on.
+    monkeypatch.setattr(fused_figures, "load_classifier", lambda folder: replace(saved, fitted={}))
+    table = load_table(recipe.table)
+    judged = fused_figures.judge_fused(run, recipe, table, split="val", views="plain", draws=0)
+    written = load_probabilities(run / "predictions/plain/val")
+    right = written.values.argmax(axis=1) == ClassOrder(written.class_ids).positions_of(get_labels(table, written.ids))
+    assert judged.reliability.confidence == pytest.approx(written.values.max(axis=1).mean(), abs=1e-5)
+    assert judged.reliability.accuracy == pytest.approx(right.mean())
+    fused = compute_parts(load_evidence_of(run, table, saved), saved.classifier).fused
+    assert abs(fused.max(axis=1).mean() - judged.reliability.confidence) > 1e-4  # which was told before
 
 
 def test_what_gains_nothing_is_not_kept(finished, productrec, monkeypatch):
