@@ -147,9 +147,10 @@ class Catalogue:
         }
 
     def describe_made(self) -> dict[str, Any]:
-        """Views and ``side_px`` of the gallery's embeddings; None where an older index does not say."""
+        """Views, ``side_px`` (None where an older index does not say), modality and tower of the embeddings."""
         notes = self._state.index.notes
-        return {"views": notes.get("views", []), "side_px": notes.get("side_px")}
+        made = {"views": notes.get("views", []), "side_px": notes.get("side_px")}
+        return made | {"modality": notes.get("modality", IMAGE), "tower": notes.get("tower", IMAGE)}
 
     def describe_changes(self) -> str:
         """What was grown and removed since the index was built, as a person reads it; empty where nothing was."""
@@ -326,9 +327,11 @@ class Catalogue:
             recall: as `compact`.
 
         Raises:
-            ArtifactError: weights, size or views are not the base's, or rows that can be found here are not in it.
+            ArtifactError: weights, size, views, modality or tower are not the base's, or rows that can be found here
+                are not in it.
         """
         made = {"weights_digest": gallery.weights_digest, "views": gallery.views, "side_px": gallery.side_px}
+        made |= {"modality": gallery.modality, "tower": gallery.tower}
         with self._hold():
             check_made(self.folder, self._state.index, {**made, "dim": gallery.embeddings.shape[1]})
             ids, gone = set(gallery.ids), {key for key in self.keys if key in set(beside.removed)}

@@ -101,6 +101,8 @@ def copy_to_server(
         error=None,
         base=len(alive),
         change=secrets.token_hex(8),
+        modality=notes["modality"],
+        tower=notes["tower"],
     )
     sample = np.sort(np.random.default_rng(_SEED).choice(alive, min(_SAMPLE, len(alive)), replace=False))
     queries, own = catalogue.get_embeddings(sample), hash_texts(catalogue.get_ids(sample))
@@ -159,7 +161,8 @@ def _tune(
     if not truth.shape[1]:
         return about
     k = nearest.rows.shape[1]
-    asked = EmbeddingSet([str(row) for row in own], queries, None, [], [], about.weights_digest, {}, "", about.side_px)
+    names, made = [str(row) for row in own], {"modality": about.modality, "tower": about.tower}
+    asked = EmbeddingSet(names, queries, None, [], [], about.weights_digest, {}, "", about.side_px, **made)
     least = 1 - (1 - target) / 2 if about.kind == "hnsw" else target  # see `productrec.retrieval.choice.tune_effort`
     efforts = [effort for effort in _EFFORTS[about.kind] if about.kind != "ivf_sq8" or effort < about.lists]
     if about.kind == "ivf_sq8":
@@ -211,7 +214,8 @@ def copy_to_files(
     classes = np.concatenate([np.empty(0, np.int64), *(remote.get_positions(block.codes) for block in blocks)])
     order = np.array(sorted(range(rows), key=ids.__getitem__), np.int64)
     ids, embeddings, classes = [ids[row] for row in order.tolist()], embeddings[order], classes[order]
-    gallery = EmbeddingSet(ids, embeddings, None, [], about.views, about.weights_digest, {}, "", about.side_px)
+    made = {"modality": about.modality, "tower": about.tower}
+    gallery = EmbeddingSet(ids, embeddings, None, [], about.views, about.weights_digest, {}, "", about.side_px, **made)
     keys, grown = remote.keys, remote.get_grown_rows()
     read = Contents().add(ids, [keys[place] for place in classes.tolist()], embeddings)
     beside = Beside(dict(zip(grown.ids, grown.paths, strict=True)), remote.names, sorted(remote.removed))

@@ -83,6 +83,9 @@ def _load_pymilvus(where: str) -> Any:
 
 def _describe(error: Exception) -> str:
     message = getattr(error, "message", "")  # of its own errors, without their number
+    details = getattr(error, "details", None)  # of gRPC's, whose text begins with the name of a type
+    if not message and callable(details):
+        message = details() or ""
     return str(message).splitlines()[0][:200] if message else describe_error(error)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.retrieval.catalogue_loading import find_difference
-from productrec.retrieval.embedding_set import EmbeddingSet, check_embeddings
+from productrec.retrieval.embedding_set import IMAGE, EmbeddingSet, check_embeddings, check_modality
 from productrec.retrieval.index import check_queries
 from productrec.retrieval.milvus import MOST_NEIGHBOURS, Address, Server, parse_address
 from productrec.retrieval.remote_search import search_remote
@@ -256,6 +256,7 @@ class RemoteCatalogue:
         check_queries(
             queries, weights_digest=about.weights_digest, dim=about.dim, side_px=about.side_px, where=str(self.address)
         )
+        check_modality(queries, asdict(about), str(self.address))
         if k > MOST_NEIGHBOURS:
             raise ArtifactError(f"{self.address}: k must be at most {MOST_NEIGHBOURS:,}, as Milvus is; got {k:,}.")
         state = self._state
@@ -270,7 +271,16 @@ class RemoteCatalogue:
         )
         return rows, similarities
 
-    def grow(self, rows: GrownRows, *, views: Sequence[str], side_px: int | None, weights_digest: str) -> list[str]:
+    def grow(
+        self,
+        rows: GrownRows,
+        *,
+        views: Sequence[str],
+        side_px: int | None,
+        weights_digest: str,
+        modality: str = IMAGE,
+        tower: str = IMAGE,
+    ) -> list[str]:
         """Add rows; as `Catalogue.grow`, once this returns the server has them, and they are found.
 
         Raises:
@@ -283,6 +293,7 @@ class RemoteCatalogue:
             raise ArtifactError(f"{self.address}: image ids must be unique; {describe_offenders(twice)} come twice.")
         self.refresh()
         made = {"weights_digest": weights_digest, "views": list(views), "side_px": side_px}
+        made |= {"modality": modality, "tower": tower}
         self._check_made({**made, "dim": rows.embeddings.shape[1]})
         check_texts(self.address, [*rows.ids, *rows.keys, *rows.names.values(), *rows.paths])
         numbers, codes = hash_texts(rows.ids), hash_texts(rows.keys)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from productrec.errors import ArtifactError
+from productrec.retrieval.embedding_set import IMAGE
 from productrec.retrieval.milvus import ABOUT_BYTES, TEXT_BYTES, Address, MilvusKind, Server
 
 FORMAT = 1
@@ -26,7 +27,7 @@ class About:
     ``weights_digest``, ``views``, ``side_px``, ``dim``: how its embeddings were made; ``preset``: of these views;
     ``fingerprint``: of the index that a classifier was fitted with; ``kind``, ``lists``, ``effort``: of the search;
     ``recall``, ``error``: recall@10 measured on its own rows; ``base``: rows that were copied; ``change``: another one
-    after each change.
+    after each change; ``modality``, ``tower``: what was embedded, and by which part of the network.
     """
 
     weights_digest: str
@@ -42,6 +43,8 @@ class About:
     error: float | None
     base: int
     change: str
+    modality: str = IMAGE
+    tower: str = IMAGE
     format_version: int = FORMAT
 
 

@@ -103,6 +103,8 @@ def test_growing_again_adds_nothing_and_another_image_of_that_name_is_refused(sh
         ({"weights_digest": "other"}, "weights of grown rows"),
         ({"views": ["plain", "flip"]}, "views of grown rows"),
         ({"side_px": 64}, "preprocessing"),
+        ({"modality": "title"}, "modality of grown rows must be those of the index, image; got title"),
+        ({"tower": "text"}, "tower of grown rows"),
     ],
 )
 def test_rows_that_were_made_otherwise_are_refused_by_name(shelf, change, words):
@@ -126,7 +128,11 @@ def test_rows_and_queries_that_cannot_be_compared_are_refused(shelf):
         queries[2] = bad
         with pytest.raises(ArtifactError, match="unit norm; 1 .*i2"):
             catalogue.search(gather(queries), 2)
-    for change, words in (({"weights_digest": "other"}, "weights other and w"), ({"side_px": 64}, "side_px 32")):
+    for change, words in (
+        ({"weights_digest": "other"}, "weights other and w"),
+        ({"side_px": 64}, "side_px 32"),
+        ({"modality": "title"}, "modality of the gallery, image; got title"),
+    ):
         with pytest.raises(ArtifactError, match=words):
             catalogue.search(gather(draw_classes(1), **change), 2)
     with pytest.raises(ArtifactError, match="size of the gallery's embeddings, 32; got 16"):

@@ -15,7 +15,7 @@ from productrec.errors import ArtifactError
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.id_places import read_names, write_names
 from productrec.retrieval.index import save_index
-from productrec.retrieval.segments import GrownRows, get_grown_folder, list_changes
+from productrec.retrieval.segments import GrownRows, get_grown_folder
 from tests.unit.retrieval.test_kinds_of_index import draw_classes, gather
 
 MADE = {"views": ["plain"], "side_px": 32, "weights_digest": "w"}
@@ -120,21 +120,6 @@ def test_rows_tell_their_ids_before_and_after_growing_and_without_their_file(tmp
         del manifest["files"][name]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert Catalogue(folder).get_ids(rows) == ["new1", "i3", "new0", "i59", "i0"]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"modality": "title"}, "modality of grown rows must be those of the index, image; got title"),
-        ({"tower": "text"}, "tower of grown rows"),
-    ],
-)
-def test_rows_of_another_modality_or_tower_are_refused_by_name(tmp_path, change, words):
-    build(tmp_path / "plain")
-    catalogue = Catalogue(tmp_path / "plain")
-    with pytest.raises(ArtifactError, match=words):
-        catalogue.grow(draw_rows("new", ["jam"]), **(MADE | change))
-    assert list_changes(get_grown_folder(tmp_path / "plain")) == (0, [])
 
 
 def test_another_process_is_seen_and_only_its_changes_are_read(tmp_path):

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from productrec.errors import ArtifactError, ProductrecError, RecipeError, StorageError
+from productrec.retrieval import milvus
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.copying import copy_to_server
 from productrec.retrieval.milvus import is_address, parse_address
@@ -56,6 +57,17 @@ def test_without_pymilvus_the_extra_is_named_in_one_line(monkeypatch):
 def test_pymilvus_is_not_imported_before_a_server_is_asked():
     code = "import sys, productrec.retrieval.milvus; sys.exit('pymilvus' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_error_of_grpc_is_told_by_its_details():
+    class Terminated(Exception):
+        def details(self):
+            return "Deadline Exceeded\nmore of it"
+
+    assert milvus._describe(Terminated("<_InactiveRpcError of RPC that terminated with:\n\tstatus = 4")) == (
+        "Deadline Exceeded"
+    )
+    assert milvus._describe(ValueError("a\nb")) == "a"
 
 
 def test_an_address_where_no_milvus_answers_is_refused_in_one_line():
