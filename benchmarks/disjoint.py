@@ -35,6 +35,7 @@ from sections.fine_tune import (
     describe_method,
     embed_fine_tuned,
     list_fine_tuned,
+    save_drawing_pipeline,
     write_source,
 )
 from sections.halves import Halves, Pictures, halve, load_grocery, load_omniglot
@@ -187,14 +188,7 @@ def _get_augmentation(pictures: Pictures, work: Path) -> str | None:
     """A pipeline's file for drawings, which must not be mirrored or cut; None for photographs."""
     if pictures.name == "grocery":
         return None
-    import albumentations
-
-    path = work / "drawings.yaml"
-    pipeline = albumentations.Affine(
-        rotate=(-15, 15), scale=(0.85, 1.15), shear=(-9, 9), translate_percent=(-0.1, 0.1), fill=255, p=1.0
-    )
-    albumentations.save(albumentations.Compose([pipeline]), path, data_format="yaml")
-    return str(path)
+    return str(save_drawing_pipeline(work / "drawings.yaml"))
 
 
 def _get_budget(options: argparse.Namespace) -> Budget:

@@ -126,18 +126,20 @@ def _learn(case: Case, name: str, recipe: Recipe, path: Path) -> str:
 
 def _learn_drawings(work: Path, data: Path, seed: int, changes: dict[str, Any], evidence: Path) -> str:
     """Train on half of Omniglot's alphabets and keep the embeddings of the other half."""
-    import albumentations
-    from sections.fine_tune import FineTuning, build_fine_tuning, embed_fine_tuned, write_source
+    from sections.fine_tune import (
+        FineTuning,
+        build_fine_tuning,
+        embed_fine_tuned,
+        save_drawing_pipeline,
+        write_source,
+    )
     from sections.halves import halve, load_omniglot
 
     begun = time.perf_counter()
     place = work / f"{_OMNIGLOT}-{seed}"
     pictures = load_omniglot(data / "omniglot_background.zip", place / "pictures")
     write_source(place / "source", pictures, halve(pictures, seed, 0), is_labelled=True)
-    pipeline = albumentations.Affine(
-        rotate=(-15, 15), scale=(0.85, 1.15), shear=(-9, 9), translate_percent=(-0.1, 0.1), fill=255, p=1.0
-    )
-    albumentations.save(albumentations.Compose([pipeline]), place / "drawings.yaml", data_format="yaml")
+    augmentation = save_drawing_pipeline(place / "drawings.yaml")
     fixed = {
         "name": "drawings",
         "seed": seed,
@@ -148,9 +150,7 @@ def _learn_drawings(work: Path, data: Path, seed: int, changes: dict[str, Any], 
         "train.validate_every": 1000,
     }
     budget = FineTuning("tf_efficientnet_lite0", 6, 64, 64, 1e-4)
-    recipe = build_fine_tuning(
-        "multi_similarity", budget, fixed=fixed | changes, augmentation=str(place / "drawings.yaml")
-    )
+    recipe = build_fine_tuning("multi_similarity", budget, fixed=fixed | changes, augmentation=str(augmentation))
     embeddings, labels = embed_fine_tuned(recipe)
     (path,) = _list_files(_OMNIGLOT, seed, 0, evidence)
     path.parent.mkdir(parents=True, exist_ok=True)

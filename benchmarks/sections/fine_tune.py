@@ -138,6 +138,17 @@ def build_fine_tuning(
     return change_recipe(recipe, changes | dict(fixed), method)
 
 
+def save_drawing_pipeline(path: Path) -> Path:
+    """Write an augmentation for drawings, which must not be mirrored or cut; as `train.augmentation` names it."""
+    import albumentations
+
+    pipeline = albumentations.Affine(
+        rotate=(-15, 15), scale=(0.85, 1.15), shear=(-9, 9), translate_percent=(-0.1, 0.1), fill=255, p=1.0
+    )
+    albumentations.save(albumentations.Compose([pipeline]), path, data_format="yaml")
+    return path
+
+
 def embed_fine_tuned(recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """Train a recipe, or go on with it, and embed the unseen images by its last checkpoint.
 

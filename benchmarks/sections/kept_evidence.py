@@ -10,7 +10,7 @@ import numpy as np
 
 from productrec.artifacts import write_file
 from productrec.assembly.embedding_requests import EmbeddingRequest, name_fold, name_rest
-from productrec.assembly.evidence import get_gallery_views, get_labels, number_categories
+from productrec.assembly.evidence import get_gallery_views, get_labels, number_categories, widen_logits
 from productrec.class_order import ClassOrder
 from productrec.data.table import load_table
 from productrec.recipe import Recipe
@@ -20,9 +20,7 @@ from productrec.recognition.reranked import build_reranker
 from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.retrieval.engine import search_rows
 from productrec.retrieval.reranking.declared import Reranking
-from productrec.training.run.checkpoint import load_checkpoint
 
-_NEVER = 30.0  # by how much the logit of a class that a head does not know is below its lowest
 NEIGHBOURS = 50
 
 
@@ -95,13 +93,11 @@ def collect(run: Path, recipe: Recipe, fold: int | None, asked: str, hidden: Pat
         queries = load_embedding_set(wanted.get_folder(run))
         gallery = load_embedding_set(beside.get_folder(run))
         assert queries.logits is not None
-        known = np.asarray(queries.logits)
-        logits = np.repeat(known.min(axis=1, keepdims=True) - _NEVER, len(class_ids), axis=1)
-        logits[:, order.positions_of(queries.class_ids)] = known
+        columns = order.positions_of(queries.class_ids)
+        logits = widen_logits(np.asarray(queries.logits), columns, len(class_ids))
         found[views] = View(np.array(queries.embeddings), logits, np.array(gallery.embeddings))
         labels = get_labels(table, queries.ids) if own is None else np.array([own[name] for name in queries.ids])
         labels, gallery_labels = order.positions_of(labels), order.positions_of(get_labels(table, gallery.ids))
-    load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)  # a run whose weights are damaged tells nothing
     return KeptEvidence(labels, gallery_labels, found, number_categories(table, class_ids))
 
 

@@ -81,9 +81,9 @@ def prepare_case(name: str, seed: int, work: Path, *, data: Path, folds: int, ch
                 seed=seed,
             )
         recipe = load_recipe(_PACKAGE / "productrec" / "demo" / "demo.yaml")
-        recipe = change_recipe(recipe.resolve_members()["pairs"], {}, name)
+        recipe = recipe.resolve_members()["pairs"]
         hidden = source / "hidden" / "test_labels.csv"
-        return Case(name, seed, _change(recipe, own | {"data.source": source} | changes, name), "test", hidden)
+        return Case(name, seed, change_recipe(recipe, own | {"data.source": source} | changes, name), "test", hidden)
     recipe = load_recipe(_PACKAGE / "pipelines" / "grocery.yaml")
     if name == GROCERY_FEW:
         source = place / "source"
@@ -92,7 +92,7 @@ def prepare_case(name: str, seed: int, work: Path, *, data: Path, folds: int, ch
         own |= {"data.source": source, "data.images": grocery / "images", "train.epochs": 40}
     else:
         own |= {"data.source": grocery}
-    return Case(name, seed, _change(recipe, own | changes, name), "val")
+    return Case(name, seed, change_recipe(recipe, own | changes, name), "val")
 
 
 def write_few(grocery: Path, source: Path, seed: int) -> None:
@@ -113,7 +113,3 @@ def write_few(grocery: Path, source: Path, seed: int) -> None:
     (source / "train.json").write_text(json.dumps(train | {"images": kept}), encoding="utf-8")
     (source / "val.json").write_text(json.dumps(val | {"images": rest}), encoding="utf-8")
     shutil.copyfile(grocery / "product_tree.json", source / "product_tree.json")
-
-
-def _change(recipe: Recipe, changes: dict[str, Any], name: str) -> Recipe:
-    return change_recipe(recipe, changes, name)
