@@ -71,17 +71,19 @@ def write_recipe(folder: Path, source: Path, name: str = "tiny", **sections: obj
     return path
 
 
+def run_in(folder: Path, *arguments: object) -> None:
+    """A command of productrec in a folder; it must succeed."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.chdir(folder)
+        main([str(argument) for argument in arguments])
+    assert end.value.code in (0, None)
+
+
 @pytest.fixture(scope="session")
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with a table, a finished run ``runs/tiny`` and its predictions; copy it before changing it."""
     folder = tmp_path_factory.mktemp("trained")
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    recipe = write_recipe(folder, drawn)
-    with pytest.raises(SystemExit) as end:
-        main(["run", str(recipe), *TINY])
-    patch.undo()
-    assert end.value.code in (0, None)
+    run_in(folder, "run", write_recipe(folder, drawn), *TINY)
     return folder
 
 
@@ -114,12 +116,7 @@ def left(trained, tmp_path_factory):
     """A copy of `trained` whose run was exported; copy it before changing it."""
     folder = tmp_path_factory.mktemp("left") / "work"
     shutil.copytree(trained, folder)
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    with pytest.raises(SystemExit) as end:
-        main(["export", "runs/tiny"])
-    patch.undo()
-    assert end.value.code in (0, None)
+    run_in(folder, "export", "runs/tiny")
     return folder
 
 

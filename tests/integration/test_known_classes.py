@@ -11,7 +11,7 @@ from productrec.assembly.training_data import add_pseudo_labels
 from productrec.data.table import load_table, save_table
 from productrec.recipe import load_recipe
 from productrec.recognition.probabilities import load_probabilities
-from tests.integration.conftest import TINY, write_recipe
+from tests.integration.conftest import TINY, run_in, write_recipe
 
 SETTINGS = [*TINY, "train.epochs=1", "loss.metric=soft_triple", "predict.keep_parts=true"]
 
@@ -28,17 +28,10 @@ def copy_shop(drawn, shop):
 @pytest.fixture(scope="module")
 def shop_run(drawn, tmp_path_factory):
     """A folder with a shop of class folders, its table, a run and its predictions; copy it before changing it."""
-    from productrec.cli import main
-
     folder = tmp_path_factory.mktemp("shop")
     copy_shop(drawn, folder / "shop")
     write_recipe(folder, "shop", name="shop", competition="plain")
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    with pytest.raises(SystemExit) as end:
-        main(["run", "shop.yaml", *SETTINGS])
-    patch.undo()
-    assert end.value.code in (0, None)
+    run_in(folder, "run", "shop.yaml", *SETTINGS)
     return folder
 
 

@@ -1,11 +1,9 @@
 """An exported file is asked as its run is: from the command line, in a process, over HTTP, where there is no torch."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import cv2
@@ -16,12 +14,11 @@ import productrec as library
 from productrec.errors import ArtifactError, RecipeError
 from productrec.exported import ExportedModel
 from tests.integration.test_bad_input import check_line
-from tests.integration.test_export import FILE, ROOT, list_photos
+from tests.integration.test_export import FILE, list_photos
 from tests.integration.test_query import read_lines
 
 pytest.importorskip("onnx")
 pytestmark = pytest.mark.xdist_group("export")
-BAD_IMAGES = ROOT.parent / "shared" / "tools" / "make_bad_images.py"
 BLOCK = "import sys\nfor name in ('torch', 'timm', 'safetensors', 'albumentations'):\n    sys.modules[name] = None\n"
 
 
@@ -181,19 +178,8 @@ def test_a_grown_product_is_found_by_the_file(copy, productrec):
 
 
 @pytest.mark.parametrize("target", ["runs/tiny", str(FILE)])
-def test_hostile_files_get_a_reason_and_the_others_an_answer(copy, drawn, productrec, target):
-    if not BAD_IMAGES.is_file():
-        pytest.skip(f"{BAD_IMAGES.name} is not there")
-    spec = importlib.util.spec_from_file_location("make_bad_images", BAD_IMAGES)
-    module = importlib.util.module_from_spec(spec)
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            spec.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = written
-    assert module.main([str(copy / "bad")]) == 0
+def test_hostile_files_get_a_reason_and_the_others_an_answer(copy, drawn, productrec, bad_images, target):
+    assert bad_images.main([str(copy / "bad")]) == 0
     files = json.loads(Path("bad/manifest.json").read_text())["files"]
     (Path("bad") / "manifest.json").unlink()
     done = productrec("query", target, "bad", list_photos(drawn)[0], "--json", "--nearest", "1")

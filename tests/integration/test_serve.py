@@ -1,7 +1,6 @@
 """Serve: a trained run asked over HTTP by the command as a user types it, beside what ``query`` says."""
 
 import http.client
-import importlib.util
 import io
 import json
 import os
@@ -11,8 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,7 +20,6 @@ import productrec as library
 from tests.warm import start_command
 
 pytestmark = pytest.mark.xdist_group("serve")  # one server for all of them
-BAD_IMAGES = Path(__file__).resolve().parents[3] / "shared" / "tools" / "make_bad_images.py"
 
 
 @pytest.fixture(scope="module")
@@ -142,19 +138,8 @@ def test_many_at_once_get_the_answers_of_a_loaded_run(server, asked):
         check_same(told["answers"][0], answer)
 
 
-def test_hostile_pictures_get_a_reason_and_the_server_stays(server, asked, tmp_path):
-    if not BAD_IMAGES.is_file():
-        pytest.skip(f"{BAD_IMAGES.name} is not there")
-    spec = importlib.util.spec_from_file_location("make_bad_images", BAD_IMAGES)
-    module = importlib.util.module_from_spec(spec)
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            spec.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = written
-    assert module.main([str(tmp_path)]) == 0
+def test_hostile_pictures_get_a_reason_and_the_server_stays(server, asked, tmp_path, bad_images):
+    assert bad_images.main([str(tmp_path)]) == 0
     files = json.loads((tmp_path / "manifest.json").read_text())["files"]
     counts = {"ok": 0, "reject": 0}
     for name, entry in files.items():

@@ -1,17 +1,15 @@
 """The one decoder: two libraries behind it, one answer, and one clear error for what is no picture."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
 import struct
-import sys
 import threading
 import time
-import warnings
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -23,7 +21,6 @@ from productrec.data.decode import FORMATS, check_image, check_size, decode_imag
 from productrec.data.inspection import inspect_image
 from productrec.errors import DataError
 
-BAD_IMAGES = Path(__file__).resolve().parents[4] / "shared" / "tools" / "make_bad_images.py"
 CORNERS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255))
 
 
@@ -392,23 +389,12 @@ LOSSY_EDGES = {"ok_lossy.webp"}  # halved colour resolution blurs the card's inn
 
 
 @pytest.fixture(scope="module")
-def awkward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict], object]:
+def awkward(tmp_path_factory: pytest.TempPathFactory, bad_images: ModuleType) -> tuple[Path, dict[str, dict], object]:
     """The collection's folder, its manifest and the module that made it."""
-    if not BAD_IMAGES.is_file():
-        pytest.skip(f"{BAD_IMAGES.name} is not there")
-    spec = importlib.util.spec_from_file_location("make_bad_images", BAD_IMAGES)
-    module = importlib.util.module_from_spec(spec)
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an older Pillow does not know all the formats it is asked about
-            spec.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = written
     out = tmp_path_factory.mktemp("awkward")
     arguments = [str(out), *(["--fs"] if hasattr(os, "mkfifo") else [])]
-    assert module.main(arguments) == 0
-    return out, json.loads((out / "manifest.json").read_text())["files"], module
+    assert bad_images.main(arguments) == 0
+    return out, json.loads((out / "manifest.json").read_text())["files"], bad_images
 
 
 def expected_card(module: object, kind: str) -> np.ndarray:
