@@ -134,10 +134,13 @@ def test_what_its_confidence_is_worth_is_told_of_the_re_ranked_answer(finished, 
     judged = fused_figures.judge_fused(run, recipe, table, split="val", views="plain", draws=0)
     written = load_probabilities(run / "predictions/plain/val")
     right = written.values.argmax(axis=1) == ClassOrder(written.class_ids).positions_of(get_labels(table, written.ids))
-    assert judged.reliability.confidence == pytest.approx(written.values.max(axis=1).mean(), abs=1e-5)
     assert judged.reliability.accuracy == pytest.approx(right.mean())
     fused = compute_parts(load_evidence_of(run, table, saved), saved.classifier).fused
-    assert abs(fused.max(axis=1).mean() - judged.reliability.confidence) > 1e-4  # which was told before
+    away, before = (
+        abs(judged.reliability.confidence - values.max(axis=1).mean()) for values in (written.values, fused)
+    )
+    assert away < 1e-6  # of the answer itself; of a network that has hardly learned all others lie near too
+    assert before > 3 * away
 
 
 def test_what_gains_nothing_is_not_kept(finished, productrec, monkeypatch):
