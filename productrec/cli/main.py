@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.cli import competitions, exports, indexes, looks, plans, runs, serving, tables, weights
+from productrec.cli import competitions, exports, indexes, looks, plans, runs, serving, submissions, tables, weights
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -37,7 +37,15 @@ def start(
 
 
 # In the order that --help lists them.
-_COMMANDS = (*tables.COMMANDS, *plans.COMMANDS, *runs.COMMANDS, *serving.COMMANDS, *exports.COMMANDS, *looks.COMMANDS)
+_COMMANDS = (
+    *tables.COMMANDS,
+    *plans.COMMANDS,
+    *runs.COMMANDS,
+    *submissions.COMMANDS,
+    *serving.COMMANDS,
+    *exports.COMMANDS,
+    *looks.COMMANDS,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 app.add_typer(competitions.app, name="competitions")

@@ -1,4 +1,4 @@
-"""Commands on runs: train, sweep, predict, evaluate, ensemble, submit, centres, and run, which plays them all."""
+"""Commands on runs: train, sweep, predict, evaluate, ensemble, centres, and run, which plays them all."""
 
 import os
 import sys
@@ -275,20 +275,6 @@ def ensemble(
     print_scores(ensemble_predictions(members, out, weights=parse_weights(weights)))
 
 
-def submit(
-    source: Annotated[Path, typer.Argument(metavar="RUN|PROBABILITIES|RECIPE", help="What to submit.")],
-    competition: Annotated[str | None, typer.Option(help="Contract: a bundled name or a YAML file.")] = None,
-    out: Annotated[Path | None, typer.Option(help="CSV to write; default submissions/NAME.csv.")] = None,
-    sample: Annotated[
-        Path | None, typer.Option(help="Sample submission to agree with; default the source's; none: none.")
-    ] = None,
-) -> None:
-    """Write the CSV that a competition accepts, checked against its sample submission."""
-    from productrec.pipeline.submit import submit_target
-
-    submit_target(source, competition=competition, out=out, sample=sample)
-
-
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
@@ -315,4 +301,4 @@ def centres(
     report(run_centres(run, distance=distance))
 
 
-COMMANDS = (train, predict, query, evaluate, ensemble, submit, run, sweep, centres)
+COMMANDS = (train, predict, query, evaluate, ensemble, run, sweep, centres)
