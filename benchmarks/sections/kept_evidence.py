@@ -129,18 +129,6 @@ def load_evidence_file(path: Path) -> KeptEvidence:
         return KeptEvidence(arrays["labels"], arrays["gallery_labels"], views, categories)
 
 
-def join_evidence(parts: list[Evidence]) -> Evidence:
-    """Evidence of several runs, as of one."""
-    assert all(part.prototypes is not None for part in parts)
-    return Evidence(
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.classes for part in parts]),
-        np.concatenate([part.similarities for part in parts]),
-        np.concatenate([part.prototypes for part in parts if part.prototypes is not None]),
-        parts[0].categories,
-    )
-
-
 def _normalise(rows: np.ndarray) -> np.ndarray:
     wide = rows.astype(np.float32)
     unit: np.ndarray = wide / np.linalg.norm(wide, axis=1, keepdims=True)

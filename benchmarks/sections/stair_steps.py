@@ -9,7 +9,7 @@ import numpy as np
 
 from productrec.metrics.answers import summarise
 from productrec.recognition.choosing_reranking import choose_reranking
-from productrec.recognition.classifier import Evidence, compute_parts
+from productrec.recognition.classifier import Evidence, compute_parts, join_evidence
 from productrec.recognition.fitting import Fitted, fit_classifier
 from productrec.recognition.objective import Objective
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
@@ -19,7 +19,7 @@ from productrec.retrieval.reranking.catalogue import list_rerankings
 from productrec.retrieval.reranking.declared import Reranking
 from productrec.retrieval.reranking.first_search import NeighbourLists
 from productrec.retrieval.reranking.ready import prepare_reranking
-from sections.kept_evidence import NEIGHBOURS, KeptEvidence, join_evidence
+from sections.kept_evidence import NEIGHBOURS, KeptEvidence
 
 METRIC_K = 3
 _OBJECTIVE = Objective("top_k_error", METRIC_K)

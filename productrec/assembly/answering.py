@@ -16,6 +16,7 @@ from productrec.data.images import Images
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
+from productrec.recognition.distractors import compare_distractors
 from productrec.recognition.grown import fuse_grown
 from productrec.recognition.open_set import believe
 from productrec.recognition.prototypes import build_prototypes, compare_prototypes
@@ -140,6 +141,7 @@ class ReadyRun:
             similarities,
             compare_prototypes(embeddings, self.known.prototypes),
             _order_categories(notes, self.saved),
+            None if self.saved.distractors is None else compare_distractors(embeddings, self.saved.distractors),
         )
         grown = {"grown_count": len(self.known.keys) - logits.shape[1], "is_removed": self.known.is_removed}
         fused = fuse_grown(evidence, self.saved.classifier, **grown)

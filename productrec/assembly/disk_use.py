@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from productrec.assembly.embedding_requests import add_plain, list_requests
-from productrec.data.table import ImageTable
+from productrec.data.table import DISTRACTORS, ImageTable
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import PARTS, RERANKED
 from productrec.recognition.probabilities import count_probabilities_bytes
@@ -35,7 +35,7 @@ def count_search_bytes(recipe: Recipe, table: ImageTable) -> int:
     """Indexes of one run, and the neighbours that they give."""
     tta = recipe.predict.tta
     galleries = {"plain"} if tta == "plain" else {"plain", recipe.predict.gallery_tta}
-    queries = sum(len(table.select([split])) for split in ("val", "test"))
+    queries = len(table.select(["val", "test", DISTRACTORS]))
     k = min(recipe.predict.neighbours, len(table.select(recipe.predict.gallery_splits)))
     return len(galleries) * count_gallery_bytes(recipe, table) + len({"plain", tta}) * count_neighbours_bytes(
         queries, k

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from productrec.data.table import ImageTable
+from productrec.data.table import DISTRACTORS, ImageTable
 from productrec.recipe import Recipe
 
 
@@ -51,7 +51,18 @@ def list_requests(recipe: Recipe, table: ImageTable) -> list[EmbeddingRequest]:
     # A gallery split may also be a query split; then it is embedded once for each use.
     requests = [EmbeddingRequest(split, settings.tta, True) for split in ("val", "test") if len(table.select([split]))]
     gallery_views = "plain" if settings.tta == "plain" else settings.gallery_tta
-    return requests + [EmbeddingRequest(split, gallery_views, False) for split in settings.gallery_splits]
+    return (
+        requests
+        + list_distractor_requests(table, settings.tta, gallery_views)
+        + [EmbeddingRequest(split, gallery_views, False) for split in settings.gallery_splits]
+    )
+
+
+def list_distractor_requests(table: ImageTable, views: str, gallery_views: str) -> list[EmbeddingRequest]:
+    """Distractors as they ask, through the views of queries, and as they are compared with; none without any."""
+    if not len(table.select([DISTRACTORS])):
+        return []
+    return [EmbeddingRequest(DISTRACTORS, views, True), EmbeddingRequest(DISTRACTORS, gallery_views, False)]
 
 
 def add_plain(request: EmbeddingRequest) -> tuple[EmbeddingRequest, ...]:

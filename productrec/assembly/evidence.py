@@ -12,12 +12,13 @@ import pandas as pd
 
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract
-from productrec.data.table import ImageTable
+from productrec.data.table import DISTRACTORS, ImageTable
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import Classifier, Evidence
+from productrec.recognition.distractors import compare_distractors
 from productrec.recognition.objective import Objective
-from productrec.recognition.open_set import Threshold, answer_in_turn, choose_threshold
+from productrec.recognition.open_set import Threshold, answer_open, choose_threshold
 from productrec.recognition.prototypes import compare_prototypes
 from productrec.recognition.unknown_label import choose_for_metric
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
@@ -35,7 +36,8 @@ class SplitEvidence:
     ``ids``: (N,); ``queries``: their embeddings and logits, memory maps; ``rows``: (N, K) of the gallery, their
     neighbours, with ``classes`` and ``similarities`` (N, K); ``prototypes``: (C, D); ``categories``: (C,) or None;
     ``columns``: position of each of the logits' classes among the C, None where they are these; ``inputs``:
-    fingerprints of what says so.
+    fingerprints of what says so; ``distractors``: (M, D) embeddings of images of no class, None where there are none,
+    and ``are_distractors``: whether the images are these themselves, each compared with the others.
     """
 
     ids: list[str]
@@ -47,6 +49,8 @@ class SplitEvidence:
     categories: Sequence[int] | None
     inputs: dict[str, str]
     columns: np.ndarray | None = None
+    distractors: np.ndarray | None = None
+    are_distractors: bool = False
 
     def take(self, rows: slice | np.ndarray) -> Evidence:
         """The evidence of some images, in memory."""
@@ -54,8 +58,13 @@ class SplitEvidence:
         logits = np.asarray(self.queries.logits[rows])
         if self.columns is not None:
             logits = widen_logits(logits, self.columns, len(self.prototypes))
-        near = compare_prototypes(self.queries.embeddings[rows], self.prototypes)
-        return Evidence(logits, self.classes[rows], self.similarities[rows], near, self.categories)
+        embeddings = self.queries.embeddings[rows]
+        far = None
+        if self.distractors is not None:
+            own = np.arange(len(self.ids))[rows] if self.are_distractors else None
+            far = compare_distractors(embeddings, self.distractors, own)
+        near = compare_prototypes(embeddings, self.prototypes)
+        return Evidence(logits, self.classes[rows], self.similarities[rows], near, self.categories, far)
 
 
 def widen_logits(logits: np.ndarray, columns: np.ndarray, class_count: int) -> np.ndarray:
@@ -91,6 +100,7 @@ def load_evidence(
     class_ids: Sequence[int],
     prototypes: np.ndarray,
     categories: Sequence[int] | None,
+    distractors: np.ndarray | None = None,
 ) -> SplitEvidence | None:
     """What is known of a split's images; None where there is none.
 
@@ -102,6 +112,7 @@ def load_evidence(
         class_ids: (C,) that the head knows, ascending.
         prototypes: (C, D) of these classes.
         categories: (C,) of these classes, or None.
+        distractors: (M, D) embeddings of images of no class; None for none.
 
     Raises:
         ArtifactError: the sets are of different images or classes.
@@ -114,6 +125,7 @@ def load_evidence(
     odd = {
         "images (id order)": queries.ids != neighbours.ids,
         "classes (class order)": queries.class_ids != list(class_ids) or queries.logits is None,
+        "distractors": split == DISTRACTORS and distractors is not None and len(distractors) != len(queries.ids),
     }
     if any(odd.values()):
         what = " and ".join(name for name, is_odd in odd.items() if is_odd)
@@ -129,6 +141,8 @@ def load_evidence(
         prototypes,
         categories,
         {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint},
+        distractors=distractors,
+        are_distractors=split == DISTRACTORS,
     )
 
 
@@ -158,12 +172,26 @@ def build_objective(contract: Contract) -> Objective:
     return Objective(contract.metric, contract.metric_k)
 
 
-def fit_unknown(evidence: Evidence, labels: np.ndarray, classifier: Classifier, contract: Contract) -> Threshold | None:
+def load_distractors(run: Path, recipe: Recipe, table: ImageTable, views: str) -> EmbeddingSet | None:
+    """A run's embeddings of the table's distractors, seen as the gallery is; None where it has none."""
+    if not len(table.select([DISTRACTORS])):
+        return None
+    return load_embedding_set(run / "embeddings" / get_gallery_views(recipe, views) / DISTRACTORS)
+
+
+def fit_unknown(
+    evidence: Evidence,
+    labels: np.ndarray,
+    classifier: Classifier,
+    contract: Contract,
+    distractors: Evidence | None = None,
+) -> Threshold | None:
     """From when on an answer is believed: for the contract's metric where that has a label for unknown products.
 
-    Else, as `fit_threshold`, where 1 % of the unknown are believed. None where too few products can be hidden.
+    Else, as `fit_threshold`, where 1 % of the unknown are believed. Unknown are the ``distractors``, where there are
+    enough; else products that are hidden. None where too few can be.
     """
-    seen = answer_in_turn(evidence, labels, classifier)
+    seen = answer_open(evidence, labels, classifier, distractors)
     if seen is None:
         return None
     if contract.unknown_label is None:

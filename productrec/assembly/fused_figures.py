@@ -11,13 +11,13 @@ from productrec.artifacts import MANIFEST_NAME, load_manifest
 from productrec.assembly.evidence import NO_LABEL, draw_rows, get_gallery_views, get_labels, load_evidence
 from productrec.assembly.reranked import prepare_answering
 from productrec.class_order import ClassOrder
-from productrec.data.table import ImageTable
+from productrec.data.table import DISTRACTORS, ImageTable
 from productrec.metrics.answers import summarise
 from productrec.metrics.calibration import Reliability, build_reliability, compute_reliability
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import get_answer
 from productrec.recognition.classifier_file import load_classifier
-from productrec.recognition.open_set import answer_in_turn
+from productrec.recognition.open_set import answer_open
 from productrec.recognition.open_set_figures import OpenSetFigures, measure_open_set
 from productrec.training.run.checkpoint import load_checkpoint
 
@@ -67,7 +67,10 @@ def judge_fused(
     """
     saved = load_classifier(run / "classifier" / views)
     class_ids = sorted(load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint).match_classes(table))
-    images = load_evidence(run, table, views, split, class_ids, saved.prototypes, saved.categories)
+    images, unlike = (
+        load_evidence(run, table, views, asked, class_ids, saved.prototypes, saved.categories, saved.distractors)
+        for asked in (split, DISTRACTORS)
+    )
     if images is None:
         return None
     labels = get_labels(table, images.ids)
@@ -77,7 +80,8 @@ def judge_fused(
     if not (positions >= 0).any():
         return None
     evidence = images.take(rows)
-    seen = answer_in_turn(evidence, positions, saved.classifier)
+    apart = None if unlike is None else unlike.take(draw_rows(len(unlike.ids)))
+    seen = answer_open(evidence, positions, saved.classifier, apart)
     score = "confidence" if saved.unknown is None else saved.unknown.score
     open_set = None if seen is None else measure_open_set(seen, score, draws=draws)
     if saved.fitted.get("on") == split and "calibration" in saved.fitted:

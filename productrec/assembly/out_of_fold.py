@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,21 @@ import numpy as np
 
 from productrec.artifacts import MANIFEST_NAME, compute_digest
 from productrec.assembly.embedding_requests import name_fold, name_rest
-from productrec.assembly.evidence import SplitEvidence, draw_rows, get_gallery_views, get_labels, number_categories
+from productrec.assembly.evidence import (
+    SplitEvidence,
+    draw_rows,
+    get_gallery_views,
+    get_labels,
+    load_distractors,
+    number_categories,
+)
 from productrec.assembly.resume import get_decisive_settings
 from productrec.class_order import ClassOrder
-from productrec.data.table import ImageTable
+from productrec.data.table import DISTRACTORS, ImageTable
 from productrec.errors import DataError
 from productrec.recipe import Recipe
 from productrec.recipe.spread import FOLDS, SEEDS, name_model
-from productrec.recognition.classifier import Evidence
+from productrec.recognition.classifier import Evidence, join_evidence
 from productrec.recognition.classifier_file import SavedClassifier, load_classifier
 from productrec.recognition.prototypes import build_prototypes
 from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
@@ -43,7 +50,14 @@ def check_folds(table: ImageTable, count: int, where: Path) -> None:
 
 
 def load_fold(
-    fold: int, run: Path, recipe: Recipe, table: ImageTable, views: str, class_ids: Sequence[int]
+    fold: int,
+    run: Path,
+    recipe: Recipe,
+    table: ImageTable,
+    views: str,
+    class_ids: Sequence[int],
+    *,
+    asked: str | None = None,
 ) -> SplitEvidence:
     """What the run that left a fold out knows of its images.
 
@@ -54,9 +68,11 @@ def load_fold(
         table: whose images they are.
         views: preset of views.
         class_ids: (C,) that the run of any fold knows, ascending.
+        asked: a split whose images ask in place of the fold's.
     """
     order, categories = ClassOrder(list(class_ids)), number_categories(table, class_ids)
-    queries = load_embedding_set(run / "embeddings" / views / name_fold(fold))
+    queries = load_embedding_set(run / "embeddings" / views / (asked or name_fold(fold)))
+    distractors = load_distractors(run, recipe, table, views)
     gallery = load_rest(fold, run, recipe, views)
     labels = order.positions_of(get_labels(table, gallery.ids))
     rows, similarities = search_rows(queries.embeddings, gallery.embeddings, recipe.predict.neighbours)
@@ -70,6 +86,8 @@ def load_fold(
         categories,
         {f"fold {fold}": queries.fingerprint, f"without fold {fold}": gallery.fingerprint},
         order.positions_of(queries.class_ids),
+        None if distractors is None else np.asarray(distractors.embeddings, dtype=np.float32),
+        asked == DISTRACTORS,
     )
 
 
@@ -95,15 +113,21 @@ def draw_evidence(
         )
         for number, (fold, end) in enumerate(zip(folds, ends.tolist(), strict=True))
     ]
-    k = min(part.classes.shape[1] for part in parts)
-    joined = Evidence(
-        np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.classes[:, :k] for part in parts]),
-        np.concatenate([part.similarities[:, :k] for part in parts]),
-        np.concatenate([part.prototypes for part in parts if part.prototypes is not None]),
-        folds[0].categories,
-    )
-    return joined, rows
+    return join_evidence(parts), rows
+
+
+def draw_distractors(
+    runs: Mapping[int, tuple[Path, Recipe]], table: ImageTable, views: str, class_ids: Sequence[int]
+) -> Evidence | None:
+    """The evidence of the table's distractors, at most as many as `draw_rows`; None where it has none.
+
+    No run was trained on them: they ask in turn the run of one fold and of the next.
+    """
+    rows, parts = draw_rows(len(table.select([DISTRACTORS]))), []
+    for place, (fold, (run, recipe)) in enumerate(runs.items()):
+        if len(own := rows[place :: len(runs)]):
+            parts.append(load_fold(fold, run, recipe, table, views, class_ids, asked=DISTRACTORS).take(own))
+    return join_evidence(parts) if parts else None
 
 
 def describe_model(recipe: Recipe) -> dict[str, Any]:
@@ -123,15 +147,15 @@ def find_out_of_fold(run: Path, recipe: Recipe, views: str) -> SavedClassifier |
     It lies beside the run, in ``NAME.folds``: beside the recipe's run, or, of a member, beside the folder of the
     members; and of a fold or a seed where that of its model lies.
     """
+    run = run.absolute()  # one that is named from within its folder's parent has a parent, too
     stem, _, kind = run.parent.name.rpartition(".")
     model = name_model(run.parent.name, run.name) if kind in (FOLDS, SEEDS) else None
     if model is not None:
         places = [(run.parent.with_name(f"{stem}.{FOLDS}"), model)]
     else:
-        places = [
-            (run.with_name(f"{run.name}.{FOLDS}"), run.name),
-            (run.parent.with_name(f"{run.parent.name}.{FOLDS}"), run.name),
-        ]
+        places = [(run.with_name(f"{run.name}.{FOLDS}"), run.name)]
+        if run.parent.name:
+            places.append((run.parent.with_name(f"{run.parent.name}.{FOLDS}"), run.name))
     for folds, name in places:
         folder = get_out_of_fold_folder(folds, name) / "classifier" / views
         if (folder / MANIFEST_NAME).exists():

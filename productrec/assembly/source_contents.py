@@ -20,12 +20,13 @@ from productrec.competitions.sample import (
 from productrec.console import warn
 from productrec.data.class_keys import identify_classes
 from productrec.data.curation.differences import Differences, compare_tables
+from productrec.data.curation.distractors import find_distractors, set_apart
 from productrec.data.sources.class_numbers import keep_class_numbers
 from productrec.data.sources.files import find_image_root
 from productrec.data.sources.format import ReadOptions
 from productrec.data.sources.reading import read_source
 from productrec.data.sources.rows import SourceRows
-from productrec.data.table import KIND, ImageTable, check_table
+from productrec.data.table import DISTRACTORS, KIND, ImageTable, check_table
 from productrec.errors import ArtifactError, describe_error
 from productrec.recipe.data import DataSettings
 
@@ -85,8 +86,14 @@ def read_contents(
         _take_test_ids(rows, read, given=sample is not None)
     free_class_id = _keep_numbers(rows, out)
     images, classes = rows.build_frames()
-    check_table(images, classes, str(source))
+    free_class_id = max([free_class_id, *(int(class_id) + 1 for class_id in classes["id"])])
     notes, misfits = list(rows.notes), []
+    apart = find_distractors(classes, data.distractors, contract.unknown_label, str(source), numbered=rows.numbered)
+    if apart:
+        images, classes = set_apart(images, classes, apart)
+        count = int((images["split"] == DISTRACTORS).sum())
+        notes.append(f"{count:,} images of {', '.join(apart.values())} are of no class: distractors, not trained on")
+    check_table(images, classes, str(source))
     if read is not None:
         names = [str(name) for name in classes["name"]]
         # Numbers that a reader gave to names mean nothing to whoever scores the CSV.
@@ -103,7 +110,7 @@ def read_contents(
         sample=path,
         contract=contract,
         numbered=rows.numbered,
-        free_class_id=max([free_class_id, *(int(class_id) + 1 for class_id in classes["id"])]),
+        free_class_id=free_class_id,
         notes=notes,
         warnings=list(rows.warnings),
         misfits=misfits,

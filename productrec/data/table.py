@@ -17,6 +17,7 @@ from productrec.errors import ArtifactError, DataError, describe_offenders
 
 KIND = "image table"
 SPLITS = ("train", "val", "test")
+DISTRACTORS = "distractors"  # the split of images that are known to be of none of the classes; they have no label
 IMAGE_COLUMNS = {
     "image_id": "str",
     "path": "str",

@@ -83,8 +83,10 @@ def predict_out_of_fold(spread: Recipe, model: str) -> dict[str, OutOfFold]:
     members = spread.resolve_members()
     runs = {fold: (spread.run_folder / name, members[name]) for fold, name in enumerate(list_spread(spread)[model])}
     presets = list(dict.fromkeys(("plain", runs[0][1].predict.tta)))
+    table = load_table(spread.table, root=spread.data.images)
     for fold, (run, recipe) in runs.items():
-        run_embed(run, recipe, [request for views in presets for request in list_fold_requests(recipe, fold, views)])
+        asked = [request for views in presets for request in list_fold_requests(recipe, table, fold, views)]
+        run_embed(run, recipe, asked)
     return {views: run_out_of_fold(spread.run_folder, model, runs, views=views) for views in presets}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator
 
@@ -55,6 +55,11 @@ class DataSettings(Settings):
     validation_fraction: ShareBelowOne = setting(
         0.1, "share of the training images held out for validation, where the source has no val"
     )
+    distractors: tuple[str, ...] = setting(
+        (),
+        "classes, by name or id, whose images are of no product: they are not trained on, and tell unknown products; "
+        "the contract's label for unknown products is one of itself",
+    )
     seed: Count = setting(
         0, "decides which images are held out and the folds, so that recipes of other seeds share a table"
     )
@@ -64,6 +69,13 @@ class DataSettings(Settings):
         "train.keep_best_by=recall@1 suits",
     )
     verify: bool = setting(True, "decode every image once at ingest, so that broken ones are known before training")
+
+    @field_validator("distractors", mode="before")
+    @classmethod
+    def _take_numbers(cls, value: Any) -> Any:
+        """YAML reads an id as a number."""
+        named = value if isinstance(value, list | tuple) else [value]
+        return tuple(str(one) if isinstance(one, int) else one for one in named)
 
     @field_validator("format")
     @classmethod

@@ -21,7 +21,8 @@ class Evidence:
 
     ``logits``: (Q, C); ``classes``: (Q, K) class position of each neighbour, -1 for one that is none of the C;
     ``similarities``: (Q, K), descending; ``prototypes``: (Q, C) similarity to each class's prototype, None where they
-    are not asked; ``categories``: (C,) a number for each class's category, None where all are of one.
+    are not asked; ``categories``: (C,) a number for each class's category, None where all are of one; ``distractors``:
+    (Q,) similarity to the nearest image that is known to be of no class, None where there are no such images.
     """
 
     logits: np.ndarray
@@ -29,11 +30,36 @@ class Evidence:
     similarities: np.ndarray
     prototypes: np.ndarray | None = None
     categories: Sequence[int] | None = None
+    distractors: np.ndarray | None = None
 
     def take(self, rows: slice | np.ndarray) -> Evidence:
         """That of some queries."""
-        prototypes = None if self.prototypes is None else self.prototypes[rows]
-        return Evidence(self.logits[rows], self.classes[rows], self.similarities[rows], prototypes, self.categories)
+        return Evidence(
+            self.logits[rows],
+            self.classes[rows],
+            self.similarities[rows],
+            None if self.prototypes is None else self.prototypes[rows],
+            self.categories,
+            None if self.distractors is None else self.distractors[rows],
+        )
+
+
+def join_evidence(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of some queries, then that of others, as many neighbours of each as the least have.
+
+    Args:
+        parts: of the same classes, all with prototypes, and all or none with distractors.
+    """
+    k = min(part.classes.shape[1] for part in parts)
+    far = [part.distractors for part in parts if part.distractors is not None]
+    return Evidence(
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.classes[:, :k] for part in parts]),
+        np.concatenate([part.similarities[:, :k] for part in parts]),
+        np.concatenate([part.prototypes for part in parts if part.prototypes is not None]),
+        parts[0].categories,
+        np.concatenate(far) if far else None,
+    )
 
 
 class Parts(NamedTuple):

@@ -16,6 +16,7 @@ from productrec.recognition.open_set import Threshold
 from productrec.recognition.reranked import KeptReranking, build_kept
 
 KIND = "classifier"
+_DISTRACTORS = "distractors.npy"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class SavedClassifier:
     ``prototypes``: (C, D) float32 in the order of ``keys``, what the classes are known by; ``categories``: (C,) a
     number for each class's category, None where all are of one; ``fitted``: on what and how, empty where nothing could
     be; ``unknown``: from when on an answer is believed, None where that could not be told; ``index``: fingerprint of
-    the index whose neighbours vote; ``reranked``: what answers instead, where a re-ranking was kept.
+    the index whose neighbours vote; ``reranked``: what answers instead, where a re-ranking was kept; ``distractors``:
+    (M, D) float32 embeddings of images that are of no class, None where there are none.
     """
 
     classifier: Classifier
@@ -37,6 +39,7 @@ class SavedClassifier:
     index: str
     fingerprint: str
     reranked: KeptReranking | None = None
+    distractors: np.ndarray | None = None
 
     def tell(self) -> str:
         """How it answers, in words."""
@@ -55,6 +58,7 @@ def save_classifier(
     inputs: dict[str, str],
     settings: dict[str, Any],
     reranked: KeptReranking | None = None,
+    distractors: np.ndarray | None = None,
 ) -> None:
     """Write a classifier; arguments as in `SavedClassifier`, ``inputs`` with the fingerprint of the ``index``."""
     with write_artifact(folder, kind=KIND, inputs=inputs, settings=settings) as temporary:
@@ -69,6 +73,8 @@ def save_classifier(
         }
         write_json(temporary / "classifier.json", values)
         np.save(temporary / "prototypes.npy", prototypes)
+        if distractors is not None:
+            np.save(temporary / _DISTRACTORS, distractors)
 
 
 def load_classifier(folder: Path) -> SavedClassifier:
@@ -90,4 +96,5 @@ def load_classifier(folder: Path) -> SavedClassifier:
         index=manifest.inputs["index"],
         fingerprint=manifest.fingerprint,
         reranked=None if values.get("reranked") is None else build_kept(values["reranked"]),
+        distractors=np.load(folder / _DISTRACTORS, mmap_mode="r") if (folder / _DISTRACTORS).exists() else None,
     )

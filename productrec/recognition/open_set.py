@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from productrec.metrics.answers import Answers, join, summarise
-from productrec.recognition.classifier import Classifier, Evidence, compute_parts
+from productrec.recognition.classifier import Classifier, Evidence, compute_parts, join_evidence
 
 _PARTS = 5
 TOLD_FROM = 3  # false accepts
@@ -40,20 +40,46 @@ def score_both(evidence: Evidence, fused: np.ndarray) -> np.ndarray:
     return both
 
 
-SCORES: dict[str, Callable[[Evidence, np.ndarray], np.ndarray]] = {
+def score_beyond(evidence: Evidence, fused: np.ndarray) -> np.ndarray:
+    """By how much the nearest neighbour is nearer than the nearest distractor."""
+    assert evidence.distractors is not None
+    beyond: np.ndarray = score_similarity(evidence, fused) - evidence.distractors
+    return beyond
+
+
+def score_apart(evidence: Evidence, fused: np.ndarray) -> np.ndarray:
+    """Confidence times the distance (1 less the similarity) of the nearest distractor."""
+    assert evidence.distractors is not None
+    apart: np.ndarray = score_confidence(evidence, fused) * (1.0 - evidence.distractors)
+    return apart
+
+
+Score = Callable[[Evidence, np.ndarray], np.ndarray]
+
+SCORES: dict[str, Score] = {
     "confidence": score_confidence,
     "similarity": score_similarity,
     "agreement": score_agreement,
     "confidence and agreement": score_both,
 }
+# Beside these, where there are distractors.
+DISTRACTOR_SCORES: dict[str, Score] = {
+    "similarity beyond distractors": score_beyond,
+    "confidence apart from distractors": score_apart,
+}
+
+
+def list_scores(evidence: Evidence) -> dict[str, Score]:
+    """The scores that some evidence allows, by name."""
+    return SCORES if evidence.distractors is None else SCORES | DISTRACTOR_SCORES
 
 
 @dataclass(frozen=True)
 class Threshold:
     """From which value of a score on a class is believed.
 
-    ``score``: of `SCORES`; ``value``: the least that is believed; ``true_accepts``: share of known queries that are
-    believed and given the right class; ``false_accepts``: share of unknown queries that are believed; ``known`` and
+    ``score``: of `list_scores`; ``value``: the least that is believed; ``true_accepts``: share of known queries that
+    are believed and given the right class; ``false_accepts``: share of unknown queries that are believed; ``known`` and
     ``unknown``: how many queries that was measured on; ``metric_value``: of the competition's metric there, where that
     has a label for an unknown product and the value was chosen for it; ``label``: that label.
     """
@@ -105,8 +131,8 @@ def hide_classes(evidence: Evidence, hidden: np.ndarray) -> Evidence:
 class OpenSetAnswers:
     """Answers to N queries of which some are unknown, because their classes were hidden or are none of the known.
 
-    ``scores``: (N,) by the names of `SCORES`; ``answers``: by the fused probabilities, to labels that are -1 where a
-    query is unknown; ``queries``: (N,) which query each is, since one comes again in every turn.
+    ``scores``: (N,) by the names of `list_scores`; ``answers``: by the fused probabilities, to labels that are -1 where
+    a query is unknown; ``queries``: (N,) which query each is, since one comes again in every turn.
     """
 
     scores: dict[str, np.ndarray]
@@ -158,7 +184,8 @@ def answer_in_turn(
     present = np.unique(labels[labels >= 0])
     if len(present) < 2:
         return None
-    scores: dict[str, list[np.ndarray]] = {name: [] for name in SCORES}
+    tried = list_scores(evidence)
+    scores: dict[str, list[np.ndarray]] = {name: [] for name in tried}
     answers = []
     parts = np.array_split(np.random.default_rng(seed).permutation(present), min(_PARTS, len(present)))
     for part in parts:
@@ -166,13 +193,46 @@ def answer_in_turn(
         hidden[part] = True
         seen = hide_classes(evidence, hidden)
         fused = compute_parts(seen, classifier).fused
-        for name, score in SCORES.items():
+        for name, score in tried.items():
             scores[name].append(score(seen, fused))
         answers.append(summarise(fused, np.where(np.append(hidden, True)[labels], -1, labels)))
     queries = np.tile(np.arange(len(labels)), len(parts))
     made = OpenSetAnswers({name: np.concatenate(some) for name, some in scores.items()}, join(answers), queries)
     unknown = int(made.is_unknown.sum())
     return made if _LEAST_UNKNOWN <= unknown < len(queries) else None
+
+
+def answer_beside(
+    evidence: Evidence, labels: np.ndarray, distractors: Evidence, classifier: Classifier
+) -> OpenSetAnswers | None:
+    """Answers to queries, and to distractors that ask as if they were queries of unknown products.
+
+    Args:
+        evidence: of Q queries that the network was not trained on.
+        labels: (Q,) class positions; -1 for a query that is of none of the classes, unknown too.
+        distractors: what is known of U distractors, each compared with the others.
+        classifier: that answers.
+
+    Returns:
+        None where no query is of a known class, or fewer than 30 are unknown.
+    """
+    together = join_evidence([evidence, distractors])
+    truth = np.append(labels, np.full(len(distractors.logits), -1, dtype=labels.dtype))
+    fused = compute_parts(together, classifier).fused
+    scores = {name: score(together, fused) for name, score in list_scores(together).items()}
+    made = OpenSetAnswers(scores, summarise(fused, truth), np.arange(len(truth)))
+    return made if _LEAST_UNKNOWN <= int(made.is_unknown.sum()) < len(truth) else None
+
+
+def answer_open(
+    evidence: Evidence, labels: np.ndarray, classifier: Classifier, distractors: Evidence | None = None
+) -> OpenSetAnswers | None:
+    """Answers to known queries and to unknown ones: to distractors, where there are enough, else as `answer_in_turn`.
+
+    Who gives distractors says what unknown products look like.
+    """
+    seen = None if distractors is None else answer_beside(evidence, labels, distractors, classifier)
+    return answer_in_turn(evidence, labels, classifier) if seen is None else seen
 
 
 def fit_threshold(
@@ -204,7 +264,7 @@ def choose_threshold(seen: OpenSetAnswers, *, false_accepts: float = 0.01) -> Th
 
 def believe(evidence: Evidence, fused: np.ndarray, threshold: Threshold) -> np.ndarray:
     """Whether each answer (Q,) of a classifier is believed to be of a known class."""
-    believed: np.ndarray = SCORES[threshold.score](evidence, fused) >= threshold.value
+    believed: np.ndarray = list_scores(evidence)[threshold.score](evidence, fused) >= threshold.value
     return believed
 
 

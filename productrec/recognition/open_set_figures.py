@@ -19,7 +19,7 @@ _CURVE_POINTS = 500
 class OpenSetFigures:
     """What a score tells known products from unknown ones by.
 
-    ``score``: of `open_set.SCORES`; ``known`` and ``unknown``: queries that it was measured on; ``true_accepts``: by
+    ``score``: see `list_scores`; ``known`` and ``unknown``: queries that it was measured on; ``true_accepts``: by
     share of false accepts, the share of known queries that are believed and named right, None where so few false
     accepts cannot be told (see `is_measurable`); ``intervals``: 95 %, by the same; ``curve``: thresholds descending,
     true and false accepts of each.
@@ -57,7 +57,7 @@ def measure_open_set(seen: OpenSetAnswers, score: str, *, draws: int = 1000, see
 
     Args:
         seen: answers, with some classes hidden in turn.
-        score: of `open_set.SCORES`.
+        score: see `list_scores`.
         draws: of the bootstrap over queries, each with all its turns; 0 for no intervals.
         seed: decides every draw.
     """

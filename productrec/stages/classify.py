@@ -59,7 +59,7 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     class_ids = sorted(trained.match_classes(table))
     saved = load_classifier(run / "classifier" / views)
     known = {
-        split: load_evidence(run, table, views, split, class_ids, saved.prototypes, saved.categories)
+        split: load_evidence(run, table, views, split, class_ids, saved.prototypes, saved.categories, saved.distractors)
         for split in ("val", "test")
     }
     scores = {name: Scores(**values) for name, values in saved.fitted.get("scores", {}).items()}

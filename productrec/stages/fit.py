@@ -16,6 +16,7 @@ from productrec.assembly.evidence import (
     get_gallery_views,
     get_grids,
     get_labels,
+    load_distractors,
     load_evidence,
     load_gallery,
     number_categories,
@@ -26,7 +27,7 @@ from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.console import say, warn
 from productrec.data.class_keys import get_class_keys
-from productrec.data.table import load_table
+from productrec.data.table import DISTRACTORS, load_table
 from productrec.recipe import Recipe
 from productrec.recognition.calibration import calibrate
 from productrec.recognition.choosing_reranking import choose_reranking, score_reranked
@@ -63,7 +64,12 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     categories = number_categories(table, class_ids)
     positions = ClassOrder(class_ids).positions_of(get_labels(table, gallery.ids))
     prototypes = build_prototypes(gallery.embeddings, positions, len(class_ids), categories=categories)
-    validation = load_evidence(run, table, views, "val", class_ids, prototypes, categories)
+    distractors = load_distractors(run, recipe, table, views)
+    apart = None if distractors is None else np.asarray(distractors.embeddings, dtype=np.float32)
+    validation, unlike = (
+        load_evidence(run, table, views, split, class_ids, prototypes, categories, apart)
+        for split in ("val", DISTRACTORS)
+    )
     classifier, fitted, unknown, reranked = UNFITTED, dict[str, Any](), None, None
     inputs = {"index": load_manifest(run / "index" / get_gallery_views(recipe, views), kind=INDEX_KIND).fingerprint}
     inputs |= {"weights": trained.weights_digest, "table": table.fingerprint}
@@ -79,6 +85,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     methods = get_rerankings(recipe)
     if methods:
         settings["reranking"] = [method.model_dump(mode="json") for method in methods]
+    if unlike is not None:
+        inputs |= {f"distractors {name}": print_ for name, print_ in unlike.inputs.items()}
     if validation is not None:
         inputs |= {f"val {name}": print_ for name, print_ in validation.inputs.items()}
     folder = run / "classifier" / views
@@ -105,7 +113,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         candidates = list_candidates(methods, [(validation, Gallery(gallery.embeddings, positions))])
         tried = choose_reranking(done, candidates, labels, objective, **how)
         classifier, reranked = done.classifier, tried.kept
-        unknown = fit_unknown(evidence, labels, classifier, contract)
+        asked = None if unlike is None else unlike.take(draw_rows(len(unlike.ids)))
+        unknown = fit_unknown(evidence, labels, classifier, contract, asked)
         scores = score_fitted(done, evidence, labels, metric=contract.scored_by)
         scores |= score_reranked(tried, metric=contract.scored_by)
         steps = [step.describe() for step in (*done.steps, *tried.steps)]
@@ -124,6 +133,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         inputs=inputs,
         settings=settings,
         reranked=reranked,
+        distractors=apart,
     )
 
 

@@ -8,7 +8,7 @@ from productrec.artifacts import is_fresh
 from productrec.assembly.evidence import get_gallery_views
 from productrec.console import say
 from productrec.data.class_keys import get_class_keys
-from productrec.data.table import load_table
+from productrec.data.table import DISTRACTORS, load_table
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.retrieval.choice import describe_built, describe_wanted
@@ -56,7 +56,7 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
         if search != "exact":
             say(f"index {index_folder}: {describe_built(built, recall)}")
     index = load_index(index_folder)
-    for split in ("val", "test"):
+    for split in ("val", "test", DISTRACTORS):
         folder = run / "embeddings" / views / split
         if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
             continue

@@ -37,7 +37,7 @@ from productrec.data.images import FileImages, PackedRows, get_boxes
 from productrec.data.packed import PackedImages
 from productrec.data.sources.files import find_paths
 from productrec.data.sources.reading import list_source_files
-from productrec.data.table import KIND, ImageTable, find_findings, load_table, save_table
+from productrec.data.table import DISTRACTORS, KIND, SPLITS, ImageTable, find_findings, load_table, save_table
 from productrec.errors import ArtifactError, SubmissionError
 from productrec.recipe.data import DataSettings
 from productrec.runtime import count_cores
@@ -229,7 +229,7 @@ def _explain_other(out: Path, root: Path, earlier: ImageTable | None, contents: 
 
 def _load_summary(folder: Path, *, skipped: bool, contents: SourceContents, changes: Sequence[str] = ()) -> Ingested:
     images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
-    order = {"train": 0, "val": 1, "test": 2}
+    order = {split: place for place, split in enumerate((*SPLITS, DISTRACTORS))}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
     warnings = list(contents.warnings)
     if contents.misfits:

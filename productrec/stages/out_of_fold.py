@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.embedding_requests import EmbeddingRequest, name_fold, name_rest
+from productrec.assembly.embedding_requests import EmbeddingRequest, list_distractor_requests, name_fold, name_rest
 from productrec.assembly.evidence import build_objective, fit_unknown, get_gallery_views, get_grids, get_labels
 from productrec.assembly.out_of_fold import (
     describe_model,
+    draw_distractors,
     draw_evidence,
     get_out_of_fold_folder,
     load_fold,
@@ -45,10 +46,11 @@ class OutOfFold:
     scores: dict[str, Scores]
 
 
-def list_fold_requests(recipe: Recipe, fold: int, views: str) -> list[EmbeddingRequest]:
-    """What a fold's run embeds so that its images can be predicted: them, and all others as their gallery."""
-    gallery = EmbeddingRequest(name_rest(fold), get_gallery_views(recipe, views), False)
-    return [EmbeddingRequest(name_fold(fold), views, True), gallery]
+def list_fold_requests(recipe: Recipe, table: ImageTable, fold: int, views: str) -> list[EmbeddingRequest]:
+    """What a fold's run embeds so that its images can be predicted: them, all others as their gallery, distractors."""
+    gallery_views = get_gallery_views(recipe, views)
+    requests = [EmbeddingRequest(name_fold(fold), views, True), EmbeddingRequest(name_rest(fold), gallery_views, False)]
+    return requests + list_distractor_requests(table, views, gallery_views)
 
 
 def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Recipe]], *, views: str) -> OutOfFold:
@@ -150,7 +152,9 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         keys=keys,
         categories=None,
         fitted=told | describe_model(recipe) | {"scores": {name: asdict(one) for name, one in scores.items()}},
-        unknown=fit_unknown(evidence, labels[rows], fitted.classifier, contract),
+        unknown=fit_unknown(
+            evidence, labels[rows], fitted.classifier, contract, draw_distractors(runs, table, views, class_ids)
+        ),
         inputs=inputs,
         settings=settings,
         reranked=tried.kept,

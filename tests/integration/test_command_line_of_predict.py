@@ -83,3 +83,9 @@ def test_views_that_do_not_exist_are_told_before_any_training(place, drawn, prod
 
     check_line(productrec("run", write_recipe(place, drawn), *TINY, "predict.tta=fliip"), 2, "fliip", "five_crops")
     assert not (place / "runs").exists()
+
+
+def test_a_run_in_the_folder_at_hand_is_named_by_its_name_alone(finished, productrec, monkeypatch):
+    monkeypatch.chdir(finished / "runs")
+    done = productrec("predict", "tiny", f"data.table={finished}/data/tiny", "predict.k_grid=[1]")
+    assert done.code == 0, done.err

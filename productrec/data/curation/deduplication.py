@@ -9,7 +9,7 @@ import pandas as pd
 
 from productrec.data.curation.duplicates import DuplicateReport
 from productrec.data.curation.folds import get_groups, join_groups
-from productrec.data.table import SPLITS
+from productrec.data.table import DISTRACTORS, SPLITS
 from productrec.errors import describe_offenders
 
 DedupMode = Literal["off", "report", "drop", "group"]
@@ -62,7 +62,7 @@ def apply_duplicates(images: pd.DataFrame, report: DuplicateReport, mode: DedupM
         changed["group"] = pd.Series(np.where(shared, ids[together], None), index=images.index, dtype="str")
     if mode == "drop":
         usable = images["status"] == "ok"
-        rank = images["split"].map({"test": 0, "val": 1, "train": 2})
+        rank = images["split"].map({"test": 0, "val": 1, "train": 2, DISTRACTORS: 3})
         order = pd.DataFrame({"group": report.groups, "rank": rank, "row": range(len(images))})[usable.to_numpy()]
         order = order.sort_values(["group", "rank", "row"])
         kept = order.groupby("group")["row"].transform("first")

@@ -17,7 +17,7 @@ import pandas as pd
 from productrec.data.curation.folds import chain_equal, connect_rows
 from productrec.data.curation.near_hashes import find_duplicate_pairs
 from productrec.data.images import Images
-from productrec.data.table import SPLITS
+from productrec.data.table import DISTRACTORS, SPLITS
 from productrec.errors import DataError
 
 MOST_BITS = 14  # of 64; a crop of 4 % a side changes 9 bits in the middle and 14 at the 95th percentile
@@ -211,7 +211,7 @@ def find_duplicates(
     clusters = (
         DuplicateCluster(
             tuple(cluster["image_id"]),
-            tuple(split for split in SPLITS if split in set(cluster["split"])),
+            tuple(split for split in (*SPLITS, DISTRACTORS) if split in set(cluster["split"])),
             tuple(sorted(int(label) for label in cluster["label"].dropna().unique())),
         )
         for _, cluster in members

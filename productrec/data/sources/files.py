@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 
 from productrec.data.sources.unpacked import match_split
-from productrec.data.table import SPLITS
+from productrec.data.table import DISTRACTORS, SPLITS
 from productrec.errors import DataError
 
 # Folders below the root, in the order they are looked into; those named for a split serve that split alone. A val image
@@ -64,6 +64,7 @@ class FileFinder:
         actual = {name.lower(): name for name in _list_names(root)} | {".": "."}  # Images/ is images/ as well
         present = [actual[folder] for folder in folders if folder in actual]
         self._folders = {split: [folder for folder in present if _serves(folder, split)] for split in SPLITS}
+        self._folders[DISTRACTORS] = self._folders["val"]  # they were of train or val, whose folders these are
         self._root = root
         self._listed: dict[str, set[str]] = {}
 
