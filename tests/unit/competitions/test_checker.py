@@ -228,6 +228,26 @@ def test_quotes_that_a_label_needs_are_right_and_names_may_hold_what_they_like(t
     assert report.counts == {"empty labels": 1, "labels with decimals": 1, "spaces": 1}
 
 
+def test_a_short_row_of_swapped_columns_is_told(tmp_path: Path) -> None:
+    report = check(tmp_path, swap_columns(SOUND).replace("2 1 0,b.jpg", "2 1 0"))
+    assert report.counts == {"header": 1, "rows": 1, "missing ids": 1}
+
+
+def test_an_id_that_could_be_two_is_taken_for_neither(tmp_path: Path) -> None:
+    text = "id,label\na.jpg,tea\na.png,tea\n"
+    assert check(tmp_path, text, contract=PLAIN, ids=["a.jpg", "a.png"], labels=["tea"]).is_sound
+    report = check(tmp_path, text.replace("a.png", "a"), contract=PLAIN, ids=["a.jpg", "a.png"], labels=["tea"])
+    assert report.counts == {"extra ids": 1, "missing ids": 1}
+
+
+def test_labels_of_a_row_are_told_by_what_is_wrong_with_them(tmp_path: Path) -> None:
+    pipes = PLAIN.model_copy(update={"labels_per_image": 2, "label_separator": "|"})
+    report = check(tmp_path, "id,label\na,tea| jam\n", contract=pipes, ids=["a"], labels=None)
+    assert report.counts == {"spaces": 1}
+    report = check(tmp_path, "id,label\na,nan\n", contract=pipes, ids=["a"], labels=["nan", "tea"])
+    assert report.counts == {"numbers of labels": 1}
+
+
 def test_without_an_order_ids_may_come_in_any(tmp_path: Path) -> None:
     assert check(tmp_path, swap_rows(SOUND), in_order=False).is_sound
     assert check(tmp_path, SOUND.replace("b.jpg", "x.jpg"), in_order=False).counts == {"extra ids": 1, "missing ids": 1}

@@ -293,6 +293,13 @@ def test_the_confidence_is_that_of_the_label_also_where_the_sample_has_another_o
     assert (tmp_path / "out.csv").read_text() == "id,landmarks\nb,7 1.0\na,8 0.75\n"
 
 
+def test_no_image_is_called_unknown_where_a_confidence_says_how_sure_its_label_is(tmp_path: Path) -> None:
+    contract = LANDMARK.model_copy(update={"unknown_label": "new"})
+    values = np.array([[0.25, 0.75]])
+    write(tmp_path / "out.csv", ["a"], contract, probabilities=values, class_labels=["7", "8"], doubted=["a"])
+    assert (tmp_path / "out.csv").read_text() == "id,landmarks\na,8 0.75\n"
+
+
 @pytest.mark.parametrize(
     ("values", "labels", "message"),
     [
