@@ -180,7 +180,7 @@ def _keep_numbers(rows: SourceRows, out: Path) -> int:
 
 def _describe_sample(sample: Sample, known: list[str]) -> str:
     form = find_label_form(sample.predictions, known)
-    labels = f"{form.most} label{'s' * (form.most > 1)}"
+    labels = f"{form.most} label{'s' * (form.most > 1)}{' with its confidence' * form.confidence}"
     if form.least != form.most:
         labels = f"from {form.least} to {form.most} labels"
     return (

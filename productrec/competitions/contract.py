@@ -89,6 +89,22 @@ class Contract(BaseModel):
     )
     labels_per_image: int = Field(1, strict=True, ge=1, description="how many labels each row of the submission holds")
     label_separator: str = Field(" ", min_length=1, description="what stands between the labels of one row")
+    confidence: bool = Field(
+        False,
+        strict=True,
+        description="whether a row says how sure its label is: a number from 0 to 1 behind it and the label_separator",
+    )
+    allows_empty: bool = Field(
+        False,
+        strict=True,
+        description="whether a row may hold no label, for an image of no known class; productrec writes one in each",
+    )
+    class_count: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        description="how many classes there are, where their ids are the whole numbers from 0; null: not known",
+    )
     label_as: Literal["id", "name"] = Field(
         "id", description="how a label is written: id, the competition's own class id; name, the class's name"
     )
@@ -117,11 +133,20 @@ class Contract(BaseModel):
             )
         if any(mark in self.label_separator for mark in "\r\n"):
             raise ValueError(f"label_separator must hold no line break; got {self.label_separator!r}")
+        if self.confidence and self.labels_per_image > 1:
+            raise ValueError(f"labels_per_image must be 1 where confidence is true; got {self.labels_per_image}")
+        if self.confidence and self.unknown_label is not None:
+            raise ValueError(f"unknown_label must be null where confidence is true; got {self.unknown_label!r}")
         if self.labels_per_image > 1 and self.unknown_label and self.label_separator in self.unknown_label:
             raise ValueError(f"unknown_label must not hold the label_separator; got {self.unknown_label!r}")
         if self.unknown_share is not None and self.unknown_label is None:
             raise ValueError(f"unknown_label must be given beside unknown_share; got {self.unknown_share} and no label")
         return self
+
+    @property
+    def splits_cells(self) -> bool:
+        """Whether a row's cell is more than one label, so that no label may hold the separator."""
+        return self.labels_per_image > 1 or self.confidence
 
     @property
     def scored_by(self) -> CompetitionMetric:

@@ -16,6 +16,8 @@ def explain_contract(contract: Contract) -> list[str]:
     labels = "one label"
     if count > 1:
         labels = f"{count} different labels, the likeliest first, with {between} between them"
+    elif contract.confidence:
+        labels = f"one label and how sure it is, from 0 to 1, with {between} between them"
     kind = "the class's name" if contract.label_as == "name" else "the class's own id"
     scored = contract.scored_by.kind.meaning.format(k=contract.metric_k)
     splits = " and ".join(contract.trainable_splits)
@@ -25,6 +27,10 @@ def explain_contract(contract: Contract) -> list[str]:
         f"{_SEPARATORS[contract.column_separator]} between them, and a row for every test image.",
         f"A row holds {labels}; a label is {kind}.",
     ]
+    if contract.allows_empty:
+        lines.append("A row may hold no label, for an image of no known class; productrec writes one in each.")
+    if contract.class_count is not None:
+        lines.append(f"There are {contract.class_count:,} classes, with the ids 0 to {contract.class_count - 1}.")
     if contract.adapts_to_sample:
         lines.append(
             "Where the source has a sample submission, the CSV takes headers, separators, number of labels and order "

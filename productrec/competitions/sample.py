@@ -13,6 +13,7 @@ from productrec.errors import DataError, SubmissionError, describe_offenders
 
 _LABEL_SEPARATORS = (" ", "|", ";", ",")
 _MOST_ROWS = 2000  # looked at for the number of labels
+_CONFIDENCE = re.compile(r"0|1|0?\.\d+|1\.0*")
 _USUAL_NAME = "sample_submission.csv"
 _SAMPLE = re.compile(r"sample[ _-]?sub(mission)?s?\.(csv|tsv)$", re.IGNORECASE)
 
@@ -33,11 +34,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class LabelForm:
-    """How many labels a row holds, at least and at most, and what stands between them."""
+    """How many labels a row holds, at least and at most, what stands between them, and whether a confidence follows."""
 
     least: int
     most: int
     separator: str
+    confidence: bool = False
 
 
 def find_sample(source: Path, given: str | None = None) -> Path | None:
@@ -102,6 +104,10 @@ def find_label_form(predictions: Sequence[str], known: Collection[str] = ()) -> 
     if not texts or texts <= known:
         return LabelForm(1, 1, " ")
     split = {mark: [text.split(mark) for text in texts] for mark in _LABEL_SEPARATORS}
+    for mark, rows in split.items():
+        seconds = {row[1] for row in rows if len(row) == 2}
+        if all(len(row) == 2 and _CONFIDENCE.fullmatch(row[1]) for row in rows) and any("." in one for one in seconds):
+            return LabelForm(1, 1, mark, confidence=True)
     several = [mark for mark, rows in split.items() if any(len(row) > 1 for row in rows)]
     # A separator whose parts are classes is the one; else the first that every row holds equally often; else any.
     sure = [mark for mark in several if all(part in known for row in split[mark] for part in row)]
@@ -131,7 +137,8 @@ def adapt_contract(contract: Contract, sample: Sample, *, names: Sequence[str], 
         "prediction_column": sample.columns[1],
         "column_separator": sample.separator,
         "labels_per_image": form.most,
-        "label_separator": form.separator if several else contract.label_separator,
+        "label_separator": form.separator if several or form.confidence else contract.label_separator,
+        "confidence": form.confidence,
     }
     if labels and labels <= set(ids) and not labels <= set(names):
         changes["label_as"] = "id"
@@ -177,6 +184,10 @@ def find_misfits(
             f"rows of {where} hold {form.most} labels with {form.separator!r} between them; the contract writes "
             f"{contract.labels_per_image}, with {contract.label_separator!r}."
         )
+    if form.confidence != contract.confidence and any(text.strip() for text in sample.predictions):
+        kinds = ("a label and its confidence", "labels alone")
+        shows, writes = kinds if form.confidence else kinds[::-1]
+        misfits.append(f"rows of {where} hold {shows}; the contract writes {writes}.")
     written, other = (names, class_ids) if contract.label_as == "name" else (class_ids, names)
     shown = _list_labels(sample, form)
     if shown and shown <= set(other) and not shown & set(written):
@@ -184,7 +195,7 @@ def find_misfits(
         misfits.append(f"labels of {where} are not the classes' {kinds[0]}; label_as must be {kinds[1]}.")
     if len(names) and contract.labels_per_image > len(names):
         misfits.append(f"a row holds {contract.labels_per_image} labels, but there are only {len(names)} classes.")
-    joined = [label for label in written if contract.labels_per_image > 1 and contract.label_separator in label]
+    joined = [label for label in written if contract.splits_cells and contract.label_separator in label]
     if joined:
         misfits.append(f"classes hold the separator {contract.label_separator!r}: {describe_offenders(joined)}.")
     if len(set(sample.ids)) < len(sample.ids):
@@ -231,19 +242,23 @@ def build_contract(sample: Sample, *, name: str, labels_per_image: int | None = 
         title=name,
         sample_submission=sample.path.name,
         trainable_splits=("train", "val"),
-        metric="top_k_error" if several else "top_1_accuracy",
+        metric="global_average_precision" if form.confidence else "top_k_error" if several else "top_1_accuracy",
         metric_k=form.most,
         id_column=sample.columns[0],
         prediction_column=sample.columns[1],
         column_separator=sample.separator,
         labels_per_image=form.most,
         label_separator=form.separator,
+        confidence=form.confidence,
+        allows_empty=0 < sum(not text for text in sample.predictions) < len(sample.predictions),
         label_as="name",
     )
 
 
 def _list_labels(sample: Sample, form: LabelForm) -> set[str]:
     texts = {text for text in sample.predictions[:_MOST_ROWS] if text.strip()}
+    if form.confidence:
+        return {text.split(form.separator)[0] for text in texts}
     return {label for text in texts for label in (text.split(form.separator) if form.most > 1 else [text])}
 
 

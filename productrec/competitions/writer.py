@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from productrec.artifacts import compute_file_digest, write_file
+from productrec.competitions.checker import check_csv
 from productrec.competitions.contract import Contract
 from productrec.errors import SubmissionError, describe_offenders
 
+_ROUNDING = 1e-3  # above 1, of a probability in float16
 _BITS: dict[int, np.dtype[Any]] = {2: np.dtype(np.int16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
@@ -95,7 +97,7 @@ def write_submission(
     sample: Path | None,
     doubted: Collection[str] | None = None,
 ) -> Submission:
-    """Write the CSV of the most probable labels; it gets its name only after `check_submission` has passed it.
+    """Write the CSV of the most probable labels; it gets its name only after `check_csv` has passed it.
 
     Args:
         out: the CSV's place; an older file there is replaced on success and untouched otherwise.
@@ -120,7 +122,7 @@ def write_submission(
             f"got {probabilities.shape}. Take ids, classes and probabilities from the same artefact."
         )
     wanted = contract.labels_per_image
-    joined = [label for label in class_labels if wanted > 1 and contract.label_separator in label]
+    joined = [label for label in class_labels if contract.splits_cells and contract.label_separator in label]
     if joined:
         raise SubmissionError(
             f"{out}: class labels must not hold the separator {contract.label_separator!r}; "
@@ -139,7 +141,8 @@ def write_submission(
                 f"{out}: images must be exactly those of {sample.name}; got {got}. "
                 "Predict the whole test split, with ids as the source writes them."
             )
-    unknown = None if doubted is None or contract.unknown_label in class_labels else contract.unknown_label
+    is_told = doubted is not None and not contract.confidence and contract.unknown_label not in class_labels
+    unknown = contract.unknown_label if is_told else None
     top = choose_top_labels(probabilities, wanted if unknown is None else max(1, wanted - 1))
     row_of = {image_id: row for row, image_id in enumerate(ids)}
     chosen = top[[row_of[image_id] for image_id in order]].tolist()
@@ -155,32 +158,21 @@ def write_submission(
         (image_id, contract.label_separator.join(name_labels(image_id, positions)))
         for image_id, positions in zip(order, chosen, strict=True)
     )
+    if contract.confidence:
+        sure = _format_confidences(probabilities, top[:, 0], where=out)
+        lines = ((image_id, f"{cell}{contract.label_separator}{sure[row_of[image_id]]}") for image_id, cell in lines)
     with write_file(out) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n", delimiter=contract.column_separator)
             writer.writerow((contract.id_column, contract.prediction_column))
             writer.writerows(lines)
-        _check_rows(temporary, where=out, contract=contract, ids_expected=order, known_labels=class_labels)
+        report = check_csv(temporary, contract=contract, ids=order, labels=class_labels)
+        if not report.is_sound:
+            raise SubmissionError(
+                f"{out}: must be what {contract.title} accepts; got {report.summarise()}. Write the submission again."
+            )
         sha256 = compute_file_digest(temporary)
     return Submission(path=out, rows=len(order), sha256=sha256)
-
-
-def check_submission(
-    path: Path, *, contract: Contract, ids_expected: Iterable[str], known_labels: Iterable[str]
-) -> None:
-    """Read a CSV as a competition's server would and refuse it where the server would, or should.
-
-    Args:
-        path: the CSV.
-        contract: what the competition wants.
-        ids_expected: every image id that must be there, once; in any order.
-        known_labels: what a class may be called; the contract's ``unknown_label`` is known besides.
-
-    Raises:
-        SubmissionError: not UTF-8 CSV, another header, an id missing, extra or repeated, or a row with too many or too
-            few labels, the same label twice or an unknown one.
-    """
-    _check_rows(path, where=path, contract=contract, ids_expected=ids_expected, known_labels=known_labels)
 
 
 def load_sample_ids(path: Path, contract: Contract) -> list[str]:
@@ -198,6 +190,20 @@ def load_sample_ids(path: Path, contract: Contract) -> list[str]:
             f"{path}: ids must be unique; got repeated {describe_offenders(repeated)}. Download the sample again."
         )
     return ids
+
+
+def _format_confidences(
+    probabilities: npt.NDArray[np.floating], chosen: npt.NDArray[np.int64], *, where: Path
+) -> list[str]:
+    """The probability of each row's chosen class, as the shortest decimals that no other number of its type has."""
+    values = probabilities[np.arange(len(chosen)), chosen]
+    outside = np.flatnonzero((values < 0) | (values > 1 + _ROUNDING))
+    if len(outside):
+        raise SubmissionError(
+            f"{where}: probabilities must lie between 0 and 1 to be written as confidences; got others in rows "
+            f"{describe_offenders(outside.tolist())}. Find the stage that made them and run it again."
+        )
+    return [np.format_float_positional(abs(min(value, value.dtype.type(1))), trim="0") for value in values]
 
 
 def _to_ordered_bits(
@@ -239,38 +245,6 @@ def _read_rows(path: Path, *, where: Path, contract: Contract, encoding: str) ->
         raise SubmissionError(f"{where}: must be a CSV file in UTF-8; got {reason}. Name another file.") from None
 
 
-def _check_rows(
-    path: Path, *, where: Path, contract: Contract, ids_expected: Iterable[str], known_labels: Iterable[str]
-) -> None:
-    known = set(known_labels) | ({contract.unknown_label} if contract.unknown_label is not None else set())
-    ids: list[str] = []
-    miscounted: list[str] = []
-    repeating: list[str] = []
-    unknown: list[str] = []
-    for image_id, prediction in _read_rows(path, where=where, contract=contract, encoding="utf-8"):
-        ids.append(image_id)
-        labels = prediction.split(contract.label_separator) if contract.labels_per_image > 1 else [prediction]
-        if len(labels) != contract.labels_per_image:
-            miscounted.append(f"{image_id}: {len(labels)}")
-        if len(set(labels)) != len(labels):
-            repeating.append(f"{image_id}: {prediction}")
-        unknown.extend(f"{image_id}: {label!r}" for label in labels if label not in known)
-    missing, extra = _compare_ids(ids_expected, ids)
-    findings = [
-        ("ids must each be there once", "missing", missing),
-        ("ids must be those of the test images", "extra", extra),
-        ("ids must be unique", "repeated", _find_repeated(ids)),
-        (f"rows must hold {contract.labels_per_image} label(s)", "other counts", miscounted),
-        ("labels within a row must differ", "repeated", repeating),
-        ("labels must be known", "unknown", unknown),
-    ]
-    for expected, kind, offenders in findings:
-        if offenders:
-            raise SubmissionError(
-                f"{where}: {expected}; got {kind} {describe_offenders(offenders)}. Write the submission again."
-            )
-
-
 def _compare_ids(expected: Iterable[str], got: Iterable[str]) -> tuple[list[str], list[str]]:
     """(missing, extra) ids, each in its own order."""
     expected, got = dict.fromkeys(expected), dict.fromkeys(got)
@@ -286,7 +260,7 @@ def _check_texts(texts: Sequence[str], *, what: str, where: Path) -> None:
     unfit = [repr(text) for text in texts if not _is_writable(text)]
     if unfit:
         raise SubmissionError(
-            f"{where}: {what} must be text of one line, not empty; got {describe_offenders(unfit)}. "
+            f"{where}: {what} must be text of one line, not empty, without NUL; got {describe_offenders(unfit)}. "
             "Keep them as the source writes them."
         )
     repeated = _find_repeated(texts)
@@ -298,7 +272,7 @@ def _check_texts(texts: Sequence[str], *, what: str, where: Path) -> None:
 
 
 def _is_writable(text: object) -> bool:
-    if not isinstance(text, str) or not text or "\n" in text or "\r" in text:
+    if not isinstance(text, str) or not text.strip() or any(mark in text for mark in "\n\r\0"):
         return False
     try:
         text.encode()  # a file name that was not UTF-8 comes as lone surrogates, which no CSV can hold

@@ -47,6 +47,19 @@ def test_a_sample_that_the_contract_cannot_write_is_told_before_training(place, 
     assert not (place / "runs").exists() and not (place / "data").exists()
 
 
+def test_a_sample_with_confidences_is_told_and_fits_a_contract_that_writes_them(place, shop, productrec):
+    rows = ("cola 0.03", "", "jam 0.5", *["tea 0.1"] * 6)
+    ids = [f"{name}/{n}.jpg" for name in ("cola", "jam", "tea") for n in "123"]
+    write(shop, "sample_submission.csv", "id,landmarks", *map(",".join, zip(ids, rows, strict=True)))
+    for more in ((), ("--competition", "google_landmark2019")):
+        told = productrec("ingest", "shop", "--explain", *more)
+        assert told.code == 0, told.err
+        assert "1 label with its confidence a row in landmarks" in told.out + told.err
+    check_line(
+        productrec("ingest", "shop", "--explain", "--competition", "products10k"), 5, "cannot write", "confidence"
+    )
+
+
 def test_submit_takes_form_and_order_from_the_sample_that_the_table_holds(place, shop, productrec, monkeypatch):
     ids = [f"{name}/{n}.jpg" for name in ("tea", "cola", "jam") for n in "312"]
     write(shop, "sample_submission.csv", "image;product_id", *(f"{name};cola|jam" for name in ids))

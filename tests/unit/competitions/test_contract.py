@@ -23,7 +23,7 @@ def write_contract(folder: Path, **changes: Any) -> str:
 
 
 def test_bundled_contracts_say_what_the_competitions_want() -> None:
-    assert list_contracts() == ["hotel_id2021", "imaterialist2019", "plain"]
+    assert {"hotel_id2021", "imaterialist2019", "plain"} < set(list_contracts())
     product = load_contract("imaterialist2019")
     assert (product.id_column, product.prediction_column, product.labels_per_image) == ("id", "predicted", 3)
     assert (product.metric, product.metric_k, product.label_separator) == ("top_k_error", 3, " ")
@@ -36,6 +36,24 @@ def test_bundled_contracts_say_what_the_competitions_want() -> None:
     hotel = load_contract("hotel_id2021")
     assert (hotel.id_column, hotel.prediction_column, hotel.labels_per_image) == ("image", "hotel_id", 5)
     assert (hotel.metric, hotel.metric_k, hotel.label_separator) == ("map_at_k", 5, " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "labels_per_image", "scored_by", "unknown_label", "confidence"),
+    [
+        ("products10k", "name,class", 1, "top_1_accuracy", None, False),
+        ("aliproducts2020", "id,predicted", 1, "top_1_accuracy", None, False),
+        ("humpback_whale2019", "Image,Id", 5, "map_at_5", "new_whale", False),
+        ("google_landmark2019", "id,landmarks", 1, "global_average_precision", None, True),
+    ],
+)
+def test_bundled_contracts_say_header_labels_and_metric(
+    name: str, header: str, labels_per_image: int, scored_by: str, unknown_label: str | None, confidence: bool
+) -> None:
+    contract = load_contract(name)
+    assert f"{contract.id_column},{contract.prediction_column}" == header
+    assert (contract.labels_per_image, contract.scored_by.key) == (labels_per_image, scored_by)
+    assert (contract.unknown_label, contract.confidence) == (unknown_label, confidence)
 
 
 @pytest.mark.parametrize("name", list_contracts())
@@ -96,6 +114,12 @@ def test_an_unknown_name_names_the_nearest_and_the_list() -> None:
         ({"unknown_share": 0.3}, "unknown_label must be given beside unknown_share; got 0.3 and no label"),
         ({"unknown_share": 1.0, "unknown_label": "new"}, "unknown_share must be below 1; got 1.0"),
         ({"unknown_share": 0.0, "unknown_label": "new"}, "unknown_share must be above 0; got 0.0"),
+        ({"confidence": True, "labels_per_image": 2}, "labels_per_image must be 1 where confidence is true; got 2"),
+        (
+            {"confidence": True, "unknown_label": "new"},
+            "unknown_label must be null where confidence is true; got 'new'",
+        ),
+        ({"class_count": 0}, "class_count must be at least 1; got 0"),
         ({"label_separator": "\n"}, "label_separator must hold no line break"),
     ],
 )
@@ -154,4 +178,4 @@ def test_bundled_contracts_are_read_from_inside_an_archive(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert str(archive) in done.stdout and done.stdout.split()[1:] == ["hotel_id2021", "imaterialist2019", "plain"]
+    assert str(archive) in done.stdout and done.stdout.split()[1:] == list_contracts()

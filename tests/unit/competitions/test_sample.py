@@ -35,6 +35,11 @@ def read(folder: Path, text: str, name: str = "sample_submission.csv") -> Sample
         (["red tin", "jar"], ["red tin", "jar"], LabelForm(1, 1, " ")),  # a name may hold a space
         (["red tin,jar"], ["red tin", "jar"], LabelForm(2, 2, ",")),
         (["a b", "c"], [], LabelForm(1, 2, " ")),
+        (["8815 0.03", "", "5328 .5"], [], LabelForm(1, 1, " ", confidence=True)),
+        (["8815|1", "7|0.5"], [], LabelForm(1, 1, "|", confidence=True)),
+        (["0 1", "1 0"], [], LabelForm(2, 2, " ")),  # two labels: whole numbers alone are no confidences
+        (["8815 0.03", "7 2.5"], [], LabelForm(2, 2, " ")),
+        (["cola 0.5", "cola 1.0"], ["cola 0.5", "cola 1.0"], LabelForm(1, 1, " ")),  # litres
     ],
 )
 def test_how_many_labels_a_row_holds(predictions: list[str], known: list[str], form: LabelForm) -> None:
@@ -131,3 +136,28 @@ def test_a_sample_of_another_name_is_taken_where_it_is_named_so_or_given(tmp_pat
         find_sample(tmp_path)
     (tmp_path / "sample_submission.csv").write_text("id,label\n")
     assert find_sample(tmp_path) == tmp_path / "sample_submission.csv"
+
+
+def test_a_sample_with_confidences_becomes_a_contract_that_writes_them(tmp_path: Path) -> None:
+    sample = read(tmp_path, "id,landmarks\na,8815 0.03\nb,\nc,5328 0.5\n")
+    made = build_contract(sample, name="mine")
+    assert (made.confidence, made.allows_empty, made.labels_per_image) == (True, True, 1)
+    assert made.metric == "global_average_precision"
+    told = explain_contract(made)
+    assert "A row holds one label and how sure it is, from 0 to 1, with a space between them; a label is" in told[2]
+    assert any("may hold no label" in line for line in told)
+    (tmp_path / "mine.yaml").write_text(format_contract(made))
+    assert load_contract(str(tmp_path / "mine.yaml")) == made
+    landmark, plain = load_contract("google_landmark2019"), load_contract("plain")
+    arguments = {"names": ["8815", "5328"], "class_ids": ["8815", "5328"]}
+    assert find_misfits(landmark, sample, **arguments) == []
+    adapted = adapt_contract(plain, sample, names=arguments["names"], ids=[])
+    assert adapted.confidence and find_misfits(adapted, sample, **arguments) == []
+    alone = read(tmp_path, "id,landmarks\na,8815\nb,5328\n")
+    assert find_misfits(landmark, alone, **arguments) == [
+        "rows of sample_submission.csv hold labels alone; the contract writes a label and its confidence."
+    ]
+    fixed = plain.model_copy(update={"adapts_to_sample": False, "id_column": "id", "prediction_column": "landmarks"})
+    assert find_misfits(fixed, sample, **arguments) == [
+        "rows of sample_submission.csv hold a label and its confidence; the contract writes labels alone."
+    ]

@@ -15,7 +15,6 @@ from productrec.competitions import writer
 from productrec.competitions.contract import Contract, load_contract
 from productrec.competitions.writer import (
     Submission,
-    check_submission,
     choose_top_labels,
     load_sample_ids,
     write_submission,
@@ -199,8 +198,10 @@ def test_the_sample_is_never_written_over(tmp_path: Path) -> None:
     ("ids", "changes", "message"),
     [
         (["a", "b", "a"], {}, r"image ids must be unique; got repeated 1 \(a\)"),
-        (["a", ""], {}, r"image ids must be text of one line, not empty; got 1 \(''\)"),
+        (["a", ""], {}, r"image ids must be text of one line, not empty, without NUL; got 1 \(''\)"),
         (["a", "b\rc"], {}, "text of one line"),
+        (["a", " \t"], {}, "not empty"),
+        (["a", "b\0"], {}, "without NUL"),
         (["a", "b\udcff"], {}, "text of one line"),
         (["a", 7], {}, r"got 1 \(7\)"),
         (["a", "b"], {"class_labels": ["0", "1", "2", "3", "3"]}, r"class labels must be unique; got repeated 1 \(3\)"),
@@ -227,7 +228,9 @@ def test_predictions_that_do_not_fit_are_refused(
 def test_a_file_that_fails_its_check_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "choose_top_labels", lambda *_: np.zeros((2, 3), np.int64))
     (tmp_path / "out.csv").write_text("older")
-    with pytest.raises(SubmissionError, match=r"out.csv: labels within a row must differ; got repeated 2 \(a: 0 0 0"):
+    with pytest.raises(
+        SubmissionError, match=r"out.csv: must be .* accepts; got repeated labels: 2 \(line 2: .*'0 0 0'"
+    ):
         write(tmp_path / "out.csv", ["a", "b"])
     assert os.listdir(tmp_path) == ["out.csv"] and (tmp_path / "out.csv").read_text() == "older"
 
@@ -246,44 +249,6 @@ def test_a_disk_that_refuses_leaves_the_older_file(
     assert os.listdir(tmp_path) == ["out.csv"] and (tmp_path / "out.csv").read_text() == "older"
 
 
-GOOD = "id,predicted\na,0 1 2\nb,2 1 0\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (GOOD.replace("predicted", "label"), "header must be id,predicted; got id,label"),
-        ("\ufeff" + GOOD, "header must be id,predicted"),
-        (GOOD.replace("b,", "c,"), r"each be there once; got missing 1 \(b\)"),
-        (GOOD + "c,0 1 2\n", r"ids must be those of the test images; got extra 1 \(c\)"),
-        (GOOD + "a,0 1 2\n", r"ids must be unique; got repeated 1 \(a\)"),
-        (GOOD.replace("0 1 2", "0 1"), r"rows must hold 3 label\(s\); got other counts 1 \(a: 2\)"),
-        (GOOD.replace("0 1 2", "0  1 2"), r"got other counts 1 \(a: 4\)"),
-        (GOOD.replace("0 1 2", "0 1 1"), r"labels within a row must differ; got repeated 1 \(a: 0 1 1\)"),
-        (GOOD.replace("0 1 2", "0 1 9"), r"labels must be known; got unknown 1 \(a: '9'\)"),
-        (GOOD.replace("0 1 2", "0,1,2"), "line 2 must have 2 fields; got 4"),
-    ],
-)
-def test_check_submission_refuses_what_a_server_would(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "made.csv"
-    arguments: dict[str, Any] = {"contract": PRODUCT, "ids_expected": iter("ba"), "known_labels": iter("012")}
-    path.write_text(GOOD)
-    check_submission(path, **arguments)
-    arguments |= {"ids_expected": ["a", "b"], "known_labels": ["0", "1", "2"]}
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(SubmissionError, match=message):
-        check_submission(path, **arguments)
-
-
-def test_the_unknown_label_is_known_where_the_contract_has_one(tmp_path: Path) -> None:
-    path = tmp_path / "made.csv"
-    path.write_text("id,label\na,new product\n")
-    with pytest.raises(SubmissionError, match="labels must be known"):
-        check_submission(path, contract=PLAIN, ids_expected=["a"], known_labels=["tea"])
-    contract = PLAIN.model_copy(update={"unknown_label": "new product"})
-    check_submission(path, contract=contract, ids_expected=["a"], known_labels=["tea"])
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_unknown_label_leads_the_rows_that_are_doubted(tmp_path: Path, count: int) -> None:
     contract = PLAIN.model_copy(update={"unknown_label": "new", "labels_per_image": count})
@@ -297,3 +262,54 @@ def test_the_unknown_label_leads_the_rows_that_are_doubted(tmp_path: Path, count
     assert "new" not in plain.path.read_text()
     own = write_submission(tmp_path / "own.csv", class_labels=["tea", "jam", "new"], doubted=["a"], **arguments)
     assert own.path.read_text().splitlines()[1].startswith("a,jam")  # a class of that name speaks for itself
+
+
+LANDMARK = load_contract("google_landmark2019")
+
+
+def read_confidences(path: Path) -> dict[str, str]:
+    rows = (line.split(",") for line in path.read_text().splitlines()[1:])
+    return {image_id: cell.split(" ")[1] for image_id, cell in rows}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_confidences_rank_the_images_as_the_probabilities_do(tmp_path: Path, dtype: type[np.floating]) -> None:
+    generator = np.random.default_rng(0)
+    values = np.concatenate([generator.random(200), 1 - generator.random(100) * 1e-6, generator.random(100) * 1e-7])
+    probabilities = np.stack([values, np.zeros(400)], axis=1).astype(dtype)
+    ids = [f"i{row}" for row in range(400)]
+    write(tmp_path / "out.csv", ids, LANDMARK, probabilities=probabilities, class_labels=["8815", "7"])
+    written = read_confidences(tmp_path / "out.csv")
+    assert not any("e" in text for text in written.values())
+    read = np.array([float(written[name]) for name in ids])
+    np.testing.assert_array_equal(read.astype(dtype), probabilities[:, 0])
+    np.testing.assert_array_equal(np.argsort(read, kind="stable"), np.argsort(probabilities[:, 0], kind="stable"))
+
+
+def test_the_confidence_is_that_of_the_label_also_where_the_sample_has_another_order(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path, "id,landmarks\nb,7 0.1\na,\n")
+    values = np.array([[0.25, 0.75], [1.0000001, 0]], np.float32)
+    write(tmp_path / "out.csv", ["a", "b"], LANDMARK, probabilities=values, class_labels=["7", "8"], sample=sample)
+    assert (tmp_path / "out.csv").read_text() == "id,landmarks\nb,7 1.0\na,8 0.75\n"
+
+
+def test_no_image_is_called_unknown_where_a_confidence_says_how_sure_its_label_is(tmp_path: Path) -> None:
+    contract = LANDMARK.model_copy(update={"unknown_label": "new"})
+    values = np.array([[0.25, 0.75]])
+    write(tmp_path / "out.csv", ["a"], contract, probabilities=values, class_labels=["7", "8"], doubted=["a"])
+    assert (tmp_path / "out.csv").read_text() == "id,landmarks\na,8 0.75\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "message"),
+    [
+        ([[-0.5, -0.75]], ["7", "8"], r"between 0 and 1 .* in rows 1 \(0\)"),
+        ([[1.5, 0]], ["7", "8"], "between 0 and 1"),
+        ([[0.5, 0.5]], ["7", "8 9"], "must not hold the separator ' '"),
+    ],
+)
+def test_what_is_no_confidence_is_refused(
+    tmp_path: Path, values: list[list[float]], labels: list[str], message: str
+) -> None:
+    with pytest.raises(SubmissionError, match=message):
+        write(tmp_path / "out.csv", ["a"], LANDMARK, probabilities=np.array(values), class_labels=labels)
