@@ -13,6 +13,8 @@ from productrec.competitions.contract import Contract, check_training_splits, li
 from productrec.errors import DataError, SubmissionError
 from productrec.settings.names import list_formats
 
+BUNDLED = ["hotel_id2021", "imaterialist2019", "plain", "shopee2021", "stanford_online_products"]
+
 
 def write_contract(folder: Path, **changes: Any) -> str:
     """A copy of the plain contract with some keys changed, or left out where the change is ``...``."""
@@ -23,7 +25,7 @@ def write_contract(folder: Path, **changes: Any) -> str:
 
 
 def test_bundled_contracts_say_what_the_competitions_want() -> None:
-    assert list_contracts() == ["hotel_id2021", "imaterialist2019", "plain"]
+    assert list_contracts() == BUNDLED
     product = load_contract("imaterialist2019")
     assert (product.id_column, product.prediction_column, product.labels_per_image) == ("id", "predicted", 3)
     assert (product.metric, product.metric_k, product.label_separator) == ("top_k_error", 3, " ")
@@ -33,6 +35,11 @@ def test_bundled_contracts_say_what_the_competitions_want() -> None:
     assert (plain.id_column, plain.prediction_column, plain.labels_per_image) == ("id", "label", 1)
     assert (plain.metric, plain.label_as, plain.trainable_splits) == ("top_1_accuracy", "name", ("train", "val"))
     assert plain.upload_slug is None
+    shopee = load_contract("shopee2021")
+    assert (shopee.id_column, shopee.prediction_column, shopee.label_separator) == ("posting_id", "matches", " ")
+    assert (shopee.answers, shopee.most_matches, shopee.metric) == ("matches", 50, "matches_f1")
+    products = load_contract("stanford_online_products")
+    assert (products.answers, products.metric, products.source_format) == ("retrieval", "recall_at_k", "sop")
     hotel = load_contract("hotel_id2021")
     assert (hotel.id_column, hotel.prediction_column, hotel.labels_per_image) == ("image", "hotel_id", 5)
     assert (hotel.metric, hotel.metric_k, hotel.label_separator) == ("map_at_k", 5, " ")
@@ -154,4 +161,4 @@ def test_bundled_contracts_are_read_from_inside_an_archive(tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert str(archive) in done.stdout and done.stdout.split()[1:] == ["hotel_id2021", "imaterialist2019", "plain"]
+    assert str(archive) in done.stdout and done.stdout.split()[1:] == BUNDLED
