@@ -42,9 +42,9 @@ def main() -> None:
         for name, figures in _play(options, np.random.default_rng(seed)).items():
             told.setdefault(name, []).append(figures)
     print("\n| fitted among | threshold | F1 told | F1 of the test pool |\n|---|---|---|---|")
-    for name, figures in told.items():
-        means = np.mean(figures, axis=0)
-        error = np.std([f1 for _, _, f1 in figures], ddof=1) / np.sqrt(len(figures)) if len(figures) > 1 else np.nan
+    for name, each in told.items():
+        means = np.mean(each, axis=0)
+        error = np.std(each, axis=0, ddof=1)[2] / np.sqrt(len(each)) if len(each) > 1 else np.nan
         print(f"| {name} | {means[0]:.3f} | {100 * means[1]:.1f} % | {100 * means[2]:.1f} % (± {100 * error:.1f}) |")
 
 

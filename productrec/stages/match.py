@@ -75,7 +75,8 @@ def run_match(runs: Mapping[Path, Recipe], folder: Path, *, weights: Sequence[fl
     if has_test and is_fresh(target, kind=KIND, inputs=inputs, settings=settings):
         saved = load_matches(target)
         return Matched(saved, saved.fitted)
-    pool_images = recipe.match.pool_images or (len(seen["test"].ids) if has_test else len(seen["val"].ids))
+    asked = seen.get("test" if has_test else "val")
+    pool_images = recipe.match.pool_images or (0 if asked is None else len(asked.ids))
     if recipe.match.threshold is None:
         fitted = _fit(table, recipe, seen, expansions, pool_images=pool_images, most=most)
     else:
