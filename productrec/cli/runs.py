@@ -183,6 +183,8 @@ def predict(
 ) -> None:
     """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble.
 
+    Where the competition asks for matches, test images get the ids of those of the same product instead.
+
     With --images the photos of a folder get a line each in a CSV instead; that needs nothing but the run.
     """
     if images is None and replace:
@@ -195,8 +197,8 @@ def predict(
         from productrec.launch import launch_ranks
 
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
-    from productrec.pipeline.predict import embed_together, predict_runs
-    from productrec.pipeline.score_table import print_scores
+    from productrec.pipeline.answers import answer_runs
+    from productrec.pipeline.predict import embed_together
     from productrec.pipeline.select import load_runs
 
     targets, overrides = split_overrides(runs)
@@ -209,7 +211,7 @@ def predict(
         return
     selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
     if embed_together(selected):
-        print_scores(predict_runs(selected, weights=parse_weights(weights)))
+        answer_runs(selected, weights=parse_weights(weights))
 
 
 def evaluate(

@@ -30,8 +30,8 @@ class CellChecker:
         own = set() if contract.unknown_label is None else {contract.unknown_label}
         self._known = None if labels is None else own.union(labels)
 
-    def check(self, cell: str) -> Iterator[tuple[str, str]]:
-        """Yield kind and words of what is wrong with a cell."""
+    def check(self, cell: str, image_id: str) -> Iterator[tuple[str, str]]:
+        """Yield kind and words of what is wrong with the cell of an image."""
         if cell == "" and self._allows_empty:
             return
         if self._known is None or not self._is_right(cell):

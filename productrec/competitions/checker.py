@@ -17,6 +17,7 @@ from typing import BinaryIO
 from productrec.competitions.cell_check import CellChecker
 from productrec.competitions.contract import Contract
 from productrec.competitions.id_check import IdChecker
+from productrec.competitions.match_check import MatchChecker
 from productrec.delimited import SEPARATORS, squash_name
 
 _SHOWN = 5  # faults of each kind
@@ -79,7 +80,7 @@ def check_csv(
     labels: Collection[str] | None,
     in_order: bool = True,
 ) -> Report:
-    """Find what is wrong with a CSV: its bytes, its header, its ids and its labels.
+    """Find what is wrong with a CSV: its bytes, its header, its ids, and its labels or matches.
 
     Args:
         path: the CSV; that there is none, or that it is a folder, is a fault too.
@@ -92,13 +93,16 @@ def check_csv(
     report = Report(path)
     try:
         with path.open("rb") as file:
-            _check(file, report, contract, IdChecker(ids, in_order=in_order), CellChecker(contract, labels))
+            cells = MatchChecker(contract, ids) if contract.answers == "matches" else CellChecker(contract, labels)
+            _check(file, report, contract, IdChecker(ids, in_order=in_order), cells)
     except OSError as error:
         report.add(_BYTES, f"cannot be read: {error.strerror or error}")
     return report
 
 
-def _check(file: BinaryIO, report: Report, contract: Contract, ids: IdChecker, cells: CellChecker) -> None:
+def _check(
+    file: BinaryIO, report: Report, contract: Contract, ids: IdChecker, cells: CellChecker | MatchChecker
+) -> None:
     lines = _read_lines(file, report)
     first = next(lines, None)
     if first is None:
@@ -118,7 +122,7 @@ def _check(file: BinaryIO, report: Report, contract: Contract, ids: IdChecker, c
         if len(fields) != layout.width:
             report.add(_ROWS, f"must have {layout.width} fields; got {len(fields)} in {text[:80]!r}", number)
             continue
-        for kind, what in cells.check(fields[layout.at_cell]):
+        for kind, what in cells.check(fields[layout.at_cell], fields[layout.at_id]):
             report.add(kind, f"{what} ({fields[layout.at_id]})", number)
     for kind, what, line in ids.finish():
         report.add(kind, what, line)

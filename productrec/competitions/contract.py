@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from productrec.errors import DataError, SubmissionError
 from productrec.metrics.competition import METRICS, CompetitionMetric
+from productrec.metrics.matches import MATCH_METRICS, RETRIEVAL_METRICS
 from productrec.settings.names import AUTO, list_formats
 from productrec.settings.text import parse_settings, read_settings, suggest_name
 
@@ -32,12 +33,16 @@ _EXPECTED = {  # pydantic's kinds of error in our words
 }
 
 
+_METRICS_OF = {"classes": METRICS, "matches": MATCH_METRICS, "retrieval": RETRIEVAL_METRICS}  # by what is answered
+_ALL_METRICS = {name: kind for metrics in _METRICS_OF.values() for name, kind in metrics.items()}
+
+
 def _check_format(name: str) -> str:
     return _check_known(name, (AUTO, *list_formats()))
 
 
 def _check_metric(name: str) -> str:
-    return _check_known(name, tuple(METRICS))
+    return _check_known(name, tuple(_ALL_METRICS))
 
 
 def _check_known(name: str, known: Sequence[str]) -> str:
@@ -61,6 +66,14 @@ class Contract(BaseModel):
     source_format: Annotated[str, AfterValidator(_check_format)] = Field(
         AUTO, description="how the competition's files are laid out; auto looks at them"
     )
+    answers: Literal["classes", "matches", "retrieval"] = Field(
+        "classes",
+        description="what is answered for an image: classes; matches, the ids of all test images of the same product, "
+        "itself among them; or retrieval: a research protocol, whose figures `evaluate` computes, with no CSV",
+    )
+    most_matches: int = Field(
+        50, strict=True, ge=1, description="where the answers are matches, how many ids each row holds at most"
+    )
     adapts_to_sample: bool = Field(
         False,
         strict=True,
@@ -79,7 +92,7 @@ class Contract(BaseModel):
         True, strict=True, description="whether the rules let a model be trained on images whose labels it predicted"
     )
     metric: Annotated[str, AfterValidator(_check_metric)] = Field(
-        description=f"what the competition scores: {', '.join(METRICS)}"
+        description=f"what the competition scores: {', '.join(_ALL_METRICS)}"
     )
     metric_k: int = Field(1, strict=True, ge=1, description="how many guesses an image the metric looks at")
     id_column: str = Field(min_length=1, description="the header of the submission's column of image ids")
@@ -121,13 +134,28 @@ class Contract(BaseModel):
         None, min_length=1, description="the competition's name where submissions are uploaded; null: no upload"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_columns(cls, values: Any) -> Any:
+        """Where there is no CSV, its columns need no names."""
+        if isinstance(values, dict) and values.get("answers") == "retrieval":
+            return {"id_column": "id", "prediction_column": "label"} | values
+        return values
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        if self.metric not in (suited := _METRICS_OF[self.answers]):
+            raise ValueError(f"metric must be one of {', '.join(suited)} for {self.answers}; got {self.metric}")
         if self.id_column == self.prediction_column:
             raise ValueError(f"prediction_column must differ from id_column; got {self.id_column!r} for both")
-        if not METRICS[self.metric].has_k and self.metric_k != 1:
+        if not _ALL_METRICS[self.metric].has_k and self.metric_k != 1:
             raise ValueError(f"metric_k must be 1 for {self.metric}; got {self.metric_k}")
-        if self.metric_k > self.labels_per_image:
+        if self.answers == "matches" and self.labels_per_image != 1:
+            raise ValueError(
+                f"labels_per_image must be left out where answers are matches, for which most_matches is; "
+                f"got {self.labels_per_image}"
+            )
+        if self.answers == "classes" and self.metric_k > self.labels_per_image:
             raise ValueError(
                 f"metric_k must be at most labels_per_image; got {self.metric_k} and {self.labels_per_image}"
             )
@@ -150,8 +178,12 @@ class Contract(BaseModel):
 
     @property
     def scored_by(self) -> CompetitionMetric:
-        """The metric with its k."""
-        return CompetitionMetric(self.metric, self.metric_k)
+        """The metric of class answers, with its k; the top-1 accuracy where the competition asks for no classes."""
+        return CompetitionMetric(self.metric, self.metric_k) if self.answers == "classes" else CompetitionMetric()
+
+    def tell_metric(self) -> str:
+        """What the competition scores, in words."""
+        return _ALL_METRICS[self.metric].meaning.format(k=self.metric_k)
 
 
 def list_contracts() -> list[str]:

@@ -19,13 +19,23 @@ def explain_contract(contract: Contract) -> list[str]:
     elif contract.confidence:
         labels = f"one label and how sure it is, from 0 to 1, with {between} between them"
     kind = "the class's name" if contract.label_as == "name" else "the class's own id"
-    scored = contract.scored_by.kind.meaning.format(k=contract.metric_k)
-    splits = " and ".join(contract.trainable_splits)
-    lines = [
-        f"{contract.name}: {contract.title}",
+    lines = [f"{contract.name}: {contract.title}"]
+    if contract.answers == "retrieval":
+        lines.append(
+            "A research protocol: there is no CSV, and `productrec evaluate RUN --split test` (the last step of "
+            "`productrec run`) makes its table. Test classes are others than those that are trained on."
+        )
+        return lines + _explain_rules(contract)
+    row = f"A row holds {labels}; a label is {kind}."
+    if contract.answers == "matches":
+        row = (
+            f"A row holds the ids of all test images of the same product, the image's own among them, at most "
+            f"{contract.most_matches}, with {between} between them."
+        )
+    lines += [
         f"The CSV has two columns, {contract.id_column} and {contract.prediction_column}, with "
         f"{_SEPARATORS[contract.column_separator]} between them, and a row for every test image.",
-        f"A row holds {labels}; a label is {kind}.",
+        row,
     ]
     if contract.allows_empty:
         lines.append("A row may hold no label, for an image of no known class; productrec writes one in each.")
@@ -42,7 +52,13 @@ def explain_contract(contract: Contract) -> list[str]:
         lines.append(f"A product of no known class is called {contract.unknown_label}.")
     if contract.unknown_share is not None:
         lines.append(f"About {100 * contract.unknown_share:g} % of the test images are of no known class.")
-    lines.append(f"Scored by {scored}.")
+    return lines + _explain_rules(contract)
+
+
+def _explain_rules(contract: Contract) -> list[str]:
+    """How it is scored, what may be trained on, and where files come from and go."""
+    splits = " and ".join(contract.trainable_splits)
+    lines = [f"Scored by {contract.tell_metric()}."]
     pseudo = "allowed" if contract.pseudo_labels else "forbidden"
     lines.append(f"Training on {splits} is allowed; training on predicted labels of test images is {pseudo}.")
     if contract.source_format != "auto":

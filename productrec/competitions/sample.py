@@ -174,30 +174,8 @@ def find_misfits(
         misfits.append(f"the header of {where} is {','.join(sample.columns)}; the contract writes {','.join(header)}.")
     if sample.separator != contract.column_separator:
         misfits.append(f"the fields of {where} stand between {sample.separator!r}, not {contract.column_separator!r}.")
-    form = find_label_form(sample.predictions, {*names, *class_ids})
-    if form.least != form.most:
-        misfits.append(
-            f"rows of {where} hold from {form.least} to {form.most} labels; productrec writes the same number in each."
-        )
-    elif form.most > 1 and (form.most, form.separator) != (contract.labels_per_image, contract.label_separator):
-        misfits.append(
-            f"rows of {where} hold {form.most} labels with {form.separator!r} between them; the contract writes "
-            f"{contract.labels_per_image}, with {contract.label_separator!r}."
-        )
-    if form.confidence != contract.confidence and any(text.strip() for text in sample.predictions):
-        kinds = ("a label and its confidence", "labels alone")
-        shows, writes = kinds if form.confidence else kinds[::-1]
-        misfits.append(f"rows of {where} hold {shows}; the contract writes {writes}.")
-    written, other = (names, class_ids) if contract.label_as == "name" else (class_ids, names)
-    shown = _list_labels(sample, form)
-    if shown and shown <= set(other) and not shown & set(written):
-        kinds = ("names", "id") if contract.label_as == "name" else ("ids", "name")
-        misfits.append(f"labels of {where} are not the classes' {kinds[0]}; label_as must be {kinds[1]}.")
-    if len(names) and contract.labels_per_image > len(names):
-        misfits.append(f"a row holds {contract.labels_per_image} labels, but there are only {len(names)} classes.")
-    joined = [label for label in written if contract.splits_cells and contract.label_separator in label]
-    if joined:
-        misfits.append(f"classes hold the separator {contract.label_separator!r}: {describe_offenders(joined)}.")
+    if contract.answers == "classes":  # a cell of matches holds as many ids as there are
+        misfits += _find_label_misfits(contract, sample, names, class_ids)
     if len(set(sample.ids)) < len(sample.ids):
         misfits.append(f"ids stand more than once in {where}.")
     if test_ids is not None:
@@ -253,6 +231,39 @@ def build_contract(sample: Sample, *, name: str, labels_per_image: int | None = 
         allows_empty=0 < sum(not text for text in sample.predictions) < len(sample.predictions),
         label_as="name",
     )
+
+
+def _find_label_misfits(
+    contract: Contract, sample: Sample, names: Sequence[str], class_ids: Sequence[str]
+) -> list[str]:
+    """See `find_misfits`, of the labels that rows hold."""
+    where = sample.path.name
+    misfits = []
+    form = find_label_form(sample.predictions, {*names, *class_ids})
+    if form.least != form.most:
+        misfits.append(
+            f"rows of {where} hold from {form.least} to {form.most} labels; productrec writes the same number in each."
+        )
+    elif form.most > 1 and (form.most, form.separator) != (contract.labels_per_image, contract.label_separator):
+        misfits.append(
+            f"rows of {where} hold {form.most} labels with {form.separator!r} between them; the contract writes "
+            f"{contract.labels_per_image}, with {contract.label_separator!r}."
+        )
+    if form.confidence != contract.confidence and any(text.strip() for text in sample.predictions):
+        kinds = ("a label and its confidence", "labels alone")
+        shows, writes = kinds if form.confidence else kinds[::-1]
+        misfits.append(f"rows of {where} hold {shows}; the contract writes {writes}.")
+    written, other = (names, class_ids) if contract.label_as == "name" else (class_ids, names)
+    shown = _list_labels(sample, form)
+    if shown and shown <= set(other) and not shown & set(written):
+        kinds = ("names", "id") if contract.label_as == "name" else ("ids", "name")
+        misfits.append(f"labels of {where} are not the classes' {kinds[0]}; label_as must be {kinds[1]}.")
+    if len(names) and contract.labels_per_image > len(names):
+        misfits.append(f"a row holds {contract.labels_per_image} labels, but there are only {len(names)} classes.")
+    joined = [label for label in written if contract.splits_cells and contract.label_separator in label]
+    if joined:
+        misfits.append(f"classes hold the separator {contract.label_separator!r}: {describe_offenders(joined)}.")
+    return misfits
 
 
 def _list_labels(sample: Sample, form: LabelForm) -> set[str]:

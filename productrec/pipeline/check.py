@@ -50,6 +50,11 @@ def check_file(
     if name is None:
         raise RecipeError(f"{path}: the contract to check it against must be named. Name it with --competition.")
     contract = load_contract(name)
+    if contract.answers == "retrieval":
+        raise RecipeError(
+            f"{path}: {contract.title} is a research protocol and takes no CSV; its figures are those of `productrec "
+            "evaluate`. Name another contract."
+        )
     table = None
     if folder is not None:
         from productrec.data.table import load_table  # takes pandas
@@ -69,7 +74,9 @@ def check_file(
     tests = None if table is None else table.select(["test"], usable=False)["image_id"].tolist()
     ids = tests if sample is None else load_sample_ids(sample, contract)
     report = check_csv(path, contract=contract, ids=ids, labels=labels, in_order=sample is not None)
-    compared = "; ".join((_tell_ids(sample, folder, tests), _tell_labels(contract.class_count, folder, labels)))
+    lists = "lists with the same ids" if ids is not None else "NOT CHECKED whether lists hold ids of test images"
+    cells = lists if contract.answers == "matches" else _tell_labels(contract.class_count, folder, labels)
+    compared = "; ".join((_tell_ids(sample, folder, tests), cells))
     return Checked(report, contract.title, compared)
 
 

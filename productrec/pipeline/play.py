@@ -10,13 +10,13 @@ from productrec.console import say
 from productrec.data.table import load_table
 from productrec.losses.own_loss import check_code_allowed
 from productrec.metrics.figures import VALIDATION_FIGURES
-from productrec.pipeline.predict import _keep_recipe, predict_runs
-from productrec.pipeline.score_table import print_scores
+from productrec.pipeline.answers import answer_runs, warn_of_seen_classes
+from productrec.pipeline.predict import _keep_recipe
 from productrec.pipeline.select import select_runs
 from productrec.pipeline.side_by_side import choose_jobs, train_side_by_side
+from productrec.pipeline.submit import submit_answers
 from productrec.recipe import Recipe
 from productrec.stages.ingest import report, run_ingest
-from productrec.stages.submit import submit_recipe
 from productrec.stages.train import Trained
 from productrec.training.run.endings import Ending
 
@@ -33,19 +33,17 @@ def run_recipe(
         allow_code: that of `run_train`.
 
     Returns:
-        The CSV; None where there are no test images to predict.
+        The CSV; None where there are no test images to predict, or the contract wants none.
 
     Raises:
         ProductrecError: whatever a stage raises; the stages before it are kept.
     """
     check_recipe_code(recipe, allow_code=allow_code)
     ingest_recipe(recipe, replace=replace_table)
+    warn_of_seen_classes(recipe)
     train_recipe(recipe, resume=True, jobs=jobs, allow_code=allow_code)
-    predicted = predict_runs(select_runs(recipe))
-    print_scores(predicted)
-    if not predicted.test_images:
-        return None
-    return submit_recipe(recipe, predicted.folder / "test")
+    answered = answer_runs(select_runs(recipe))
+    return None if answered is None else submit_answers(recipe, answered)
 
 
 def ingest_recipe(recipe: Recipe, *, replace: bool = False) -> None:

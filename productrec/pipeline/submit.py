@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from productrec.artifacts import MANIFEST_NAME, load_manifest
+from productrec.competitions.contract import load_contract
 from productrec.competitions.writer import Submission
-from productrec.errors import RecipeError
-from productrec.recipe import build_recipe, load_recipe
-from productrec.stages.submit import find_recipe, submit_recipe
+from productrec.errors import RecipeError, SubmissionError
+from productrec.recipe import Recipe, build_recipe, load_recipe
+from productrec.stages.submit import NO_SAMPLE, find_recipe, find_sample, submit_recipe
+from productrec.stages.submit_matches import find_matches, submit_matches
 
 
 def submit_target(
@@ -39,4 +42,31 @@ def submit_target(
         recipe = own_recipe
     if competition is not None:
         recipe = recipe.model_copy(update={"competition": competition})
-    return submit_recipe(recipe, folder, out=out, sample=sample)
+    return submit_answers(recipe, folder, out=out, sample=sample)
+
+
+def submit_answers(recipe: Recipe, source: Path, *, out: Path | None = None, sample: Path | None = None) -> Submission:
+    """Write the CSV that the recipe's competition wants, of classes or of matches; arguments as of `submit_recipe`.
+
+    Raises:
+        SubmissionError: the competition wants none, or what is there does not fit.
+    """
+    contract = load_contract(recipe.competition)
+    if contract.answers == "retrieval":
+        raise SubmissionError(
+            f"{contract.title}: is a research protocol, which has no CSV. `productrec evaluate {source} --split test` "
+            "makes its table."
+        )
+    if contract.answers == "classes":
+        return submit_recipe(recipe, source, out=out, sample=sample)
+    folder = find_matches(source)
+    if sample is None:
+        sample = recipe.submit.sample or find_sample(recipe.table, source)
+    if sample == NO_SAMPLE:
+        sample = None
+    views = folder.parent.name
+    name = recipe.name if views == recipe.predict.tta else f"{recipe.name}-{views}"
+    target = out or (recipe.submit.out if name == recipe.name else None) or Path("submissions") / f"{name}.csv"
+    has_table = (recipe.table / MANIFEST_NAME).exists()
+    fingerprint = load_manifest(recipe.table).fingerprint if has_table else None
+    return submit_matches(folder, target, contract=contract, sample=sample, table_fingerprint=fingerprint)

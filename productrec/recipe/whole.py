@@ -20,6 +20,7 @@ from productrec.losses.catalogue import list_losses
 from productrec.losses.engine.mining import MINING_RULES
 from productrec.recipe.data import DataSettings
 from productrec.recipe.loss import CHOICES, LossSettings
+from productrec.recipe.match import MatchSettings
 from productrec.recipe.model import ModelSettings
 from productrec.recipe.predict import PredictSettings
 from productrec.recipe.submit import SubmitSettings
@@ -55,6 +56,7 @@ class Recipe(Settings):
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
     predict: PredictSettings = PredictSettings()
+    match: MatchSettings = MatchSettings()
     submit: SubmitSettings = SubmitSettings()
     members: dict[str, dict[str, Any]] = setting(
         {},

@@ -135,3 +135,14 @@ def test_no_file_an_empty_one_and_a_folder_are_faults(place, productrec, content
         made.write_text(content)
     done = productrec("submit", "--check", made, "--competition", "plain")
     assert done.code == 1 and "bytes (1)" in done.out and not done.err
+
+
+def test_matches_are_checked_and_a_research_protocol_has_no_csv(submitted, productrec):
+    write(submitted, "matches.csv", "posting_id,matches", "a,a b", "b,b c")
+    sound = productrec("submit", "--check", "matches.csv", "--competition", "shopee2021")
+    assert sound.code == 0 and "NOT CHECKED whether lists hold ids of test images" in sound.out
+    write(submitted, "sample.csv", "posting_id,matches", "a,a", "b,b")
+    faulty = productrec("submit", "--check", "matches.csv", "--competition", "shopee2021", "--sample", "sample.csv")
+    assert faulty.code == 1 and "line 3: must hold ids of test images; got 'c' (b)" in faulty.out
+    refused = productrec("submit", "--check", "matches.csv", "--competition", "stanford_online_products")
+    assert refused.code == 2 and "takes no CSV; its figures are those of `productrec evaluate`" in refused.err

@@ -23,7 +23,7 @@ def write_contract(folder: Path, **changes: Any) -> str:
 
 
 def test_bundled_contracts_say_what_the_competitions_want() -> None:
-    assert {"hotel_id2021", "imaterialist2019", "plain"} < set(list_contracts())
+    assert {"hotel_id2021", "imaterialist2019", "plain", "shopee2021"} < set(list_contracts())
     product = load_contract("imaterialist2019")
     assert (product.id_column, product.prediction_column, product.labels_per_image) == ("id", "predicted", 3)
     assert (product.metric, product.metric_k, product.label_separator) == ("top_k_error", 3, " ")
@@ -33,6 +33,11 @@ def test_bundled_contracts_say_what_the_competitions_want() -> None:
     assert (plain.id_column, plain.prediction_column, plain.labels_per_image) == ("id", "label", 1)
     assert (plain.metric, plain.label_as, plain.trainable_splits) == ("top_1_accuracy", "name", ("train", "val"))
     assert plain.upload_slug is None
+    shopee = load_contract("shopee2021")
+    assert (shopee.id_column, shopee.prediction_column, shopee.label_separator) == ("posting_id", "matches", " ")
+    assert (shopee.answers, shopee.most_matches, shopee.metric) == ("matches", 50, "matches_f1")
+    products = load_contract("stanford_online_products")
+    assert (products.answers, products.metric, products.source_format) == ("retrieval", "recall_at_k", "sop")
     hotel = load_contract("hotel_id2021")
     assert (hotel.id_column, hotel.prediction_column, hotel.labels_per_image) == ("image", "hotel_id", 5)
     assert (hotel.metric, hotel.metric_k, hotel.label_separator) == ("map_at_k", 5, " ")
