@@ -153,11 +153,15 @@ class CompetitionClient:
         process = self._process
         assert process.stdin is not None and process.stdout is not None
         line, is_in_time = b"", True
-        with contextlib.suppress(OSError):
-            process.stdin.write(f"{question}\n".encode())
-            process.stdin.flush()
-            is_in_time = bool(select.select([process.stdout], [], [], seconds + _GRACE_SECONDS)[0])
-            line = process.stdout.readline() if is_in_time else b""
+        try:
+            with contextlib.suppress(OSError):
+                process.stdin.write(f"{question}\n".encode())
+                process.stdin.flush()
+                is_in_time = bool(select.select([process.stdout], [], [], seconds + _GRACE_SECONDS)[0])
+                line = process.stdout.readline() if is_in_time else b""
+        except BaseException:  # Ctrl-C: an answer that comes now would be taken for that of the next question
+            self.close()
+            raise
         if line.endswith(b"\n"):
             return line.decode()
         if is_in_time:  # the stream has ended, and the process with it

@@ -149,7 +149,6 @@ def send(client: CompetitionClient, upload: Upload, *, competition: str, message
         note(FAILED)
         raise
     except KeyboardInterrupt:
-        client.close()
         raise Interrupted(
             f"stopped while {upload.path} was uploaded; the ledger {upload.ledger} knows, and the next upload of this "
             "file asks the service first whether it arrived."

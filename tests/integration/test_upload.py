@@ -343,11 +343,12 @@ def test_ctrl_c_leaves_the_upload_known(place, service, client, productrec):
     assert raised.value.exit_code == 130
     assert read(place)[0]["status"] == "uploading"
     reference = send(client, prepare_upload(client, prepared.path), competition="imaterialist2019", message="m")
-    service.polls_pending = 100
+    service.faults["GetSubmission"] = [hang]
     interrupt_when(lambda: service.count("GetSubmission"))
     with pytest.raises(Interrupted, match="--history .*ledger.csv --refresh"):
         wait_for_score(client, reference, ledger=place / "ledger.csv", minutes=5)
     assert [(row["status"], row["reference"]) for row in read(place)] == [("pending", str(reference))]
+    assert client.get_limits().today == 1  # not the answer to what was asked before
     service.public = "0.125"
     for one in service.submissions:
         service.score(one)
