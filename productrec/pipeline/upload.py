@@ -10,7 +10,8 @@ from productrec.competitions.contract import Contract, load_contract
 from productrec.competitions.credentials import find_credentials
 from productrec.competitions.ledger import PENDING, UPLOADING, LedgerEntry, load_ledger
 from productrec.competitions.sample import adapt_contract, read_sample
-from productrec.competitions.upload import list_waiting, note_scores, prepare_upload, send, wait_for_score
+from productrec.competitions.scores import list_waiting, note_scores, wait_for_score
+from productrec.competitions.upload import prepare_upload, send
 from productrec.competitions.writer import check_submission, load_sample_ids
 from productrec.console import print_table, say
 from productrec.delimited import read_delimited

@@ -15,7 +15,8 @@ import pytest
 
 from productrec.competitions.client import CompetitionClient, Unanswered
 from productrec.competitions.ledger import load_ledger
-from productrec.competitions.upload import prepare_upload, send, wait_for_score
+from productrec.competitions.scores import wait_for_score
+from productrec.competitions.upload import prepare_upload, send
 from productrec.errors import Interrupted, UploadError
 from productrec.recipe import build_recipe, save_recipe
 from productrec.recognition.probabilities import write_probabilities
