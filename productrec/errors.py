@@ -51,6 +51,12 @@ class ProcessLost(TrainingError):
     exit_code = 8
 
 
+class UploadError(ProductrecError):
+    """A submission cannot be sent or scored: no credentials, no submission left today, or the server refused."""
+
+    exit_code = 9
+
+
 class Interrupted(ProductrecError):
     """The user or the machine asked to stop; what was finished is on disk. 130 after Ctrl-C, 143 after SIGTERM."""
 

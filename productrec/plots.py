@@ -82,6 +82,38 @@ def draw_training_curves(path: Path, epochs: Sequence[Mapping[str, float]]) -> N
     _save(figure, path)
 
 
+def draw_leaderboard(path: Path, points: Sequence[tuple[str, str, float, float]]) -> None:
+    """Draw the public score of each submission over its validation score, a panel for each competition and metric.
+
+    Args:
+        path: PNG, SVG or PDF.
+        points: panel, label, validation score and public score of each; at least one.
+
+    Raises:
+        RecipeError: another kind of file.
+        StorageError: it cannot be written.
+    """
+    panels = list(dict.fromkeys(panel for panel, *_ in points))
+    figure = _start_figure(path, rows=1, columns=len(panels))
+    for axis, title in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for panel, label, validation, public in points:
+            if panel == title:
+                axis.scatter(validation, public, s=14, color="tab:blue")
+                place = (validation, public)
+                axis.annotate(_quote(label), place, xytext=(4, 4), textcoords="offset points", fontsize=6)
+        axis.margins(0.2)
+        axis.set_title(_quote(title), fontsize=9)
+        axis.set_xlabel("validation", fontsize=8)
+        axis.set_ylabel("public leaderboard", fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _quote(text: str) -> str:
+    """A text that is no formula to matplotlib."""
+    return text.replace("$", r"\$")
+
+
 def _start_figure(path: Path, *, rows: int, columns: int) -> Figure:
     if path.suffix.lower() not in _FORMATS:
         raise RecipeError(f"{path}: a picture must end in {', '.join(_FORMATS)}; got {path.suffix or 'nothing'}.")

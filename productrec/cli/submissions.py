@@ -1,4 +1,4 @@
-"""The command ``submit``: what becomes of predictions."""
+"""The command ``submit``: a CSV written, checked, sent, and what became of it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ import typer
 def submit(
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN|PROBABILITIES|RECIPE", help="What to submit; with --check also an image table."),
+        typer.Argument(metavar="RUN|PROBABILITIES|RECIPE|CSV", help="What to submit; with --check also a table."),
     ] = None,
     competition: Annotated[str | None, typer.Option(help="Contract: a bundled name or a YAML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="CSV to write; default submissions/NAME.csv.")] = None,
@@ -20,18 +20,59 @@ def submit(
         Path | None,
         typer.Option(help="Write nothing; check this CSV, also one made elsewhere. Exits with 1 on faults."),
     ] = None,
+    upload: Annotated[bool, typer.Option("--upload", help="Send it to the competition, with Kaggle's client.")] = False,
+    slug: Annotated[str | None, typer.Option(help="The competition's name there; default the contract's.")] = None,
+    message: Annotated[str | None, typer.Option(help="What is listed beside it; default its name.")] = None,
+    wait: Annotated[float, typer.Option(min=0.0, help="Minutes to wait for the score; 0: none.")] = 5.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --upload: do all but send it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="With --upload: send it again.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Print the ledger at SOURCE (a file or folder; default submissions).")
+    ] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="With --history: ask for new scores first.")] = False,
 ) -> None:
-    """Write the CSV that a competition accepts, checked against its sample submission; or check one."""
+    """Write the CSV that a competition accepts, checked against its sample submission; or check one.
+
+    With --upload it is sent to the competition, its score waited for and kept in the ledger beside it; a finished CSV
+    may be named instead of a run. --history shows all that were sent and draws validation against leaderboard.
+    """
+    ways = [name for name, given in (("--check", check), ("--upload", upload), ("--history", history)) if given]
+    if len(ways) > 1:
+        raise typer.BadParameter(f"goes without {ways[1]}", param_hint=ways[0])
+    if refresh and not history:
+        raise typer.BadParameter("goes with --history", param_hint="--refresh")
+    alone = [name for name, given in (("--slug", slug), ("--message", message)) if given is not None]
+    alone += [name for name, given in (("--dry-run", dry_run), ("--force", force)) if given]
+    if alone and not upload:
+        raise typer.BadParameter("goes with --upload", param_hint=alone[0])
+    if history:
+        from productrec.pipeline.upload import show_history
+
+        return show_history(source or Path("submissions"), refresh=refresh)
     if check is not None:
         if out is not None:
             raise typer.BadParameter("--check writes nothing; leave out --out")
-        _check(check, source, competition=competition, sample=sample)
-        return
+        return _check(check, source, competition=competition, sample=sample)
     if source is None:
-        raise typer.BadParameter("name a run, class probabilities or a recipe, or a CSV with --check")
-    from productrec.pipeline.submit import submit_target
+        raise typer.BadParameter("name a run, class probabilities or a recipe, or a CSV with --check or --upload")
+    if not upload:
+        from productrec.pipeline.submit import submit_target
 
-    submit_target(source, competition=competition, out=out, sample=sample)
+        submit_target(source, competition=competition, out=out, sample=sample)
+        return None
+    from productrec.pipeline.upload import upload_target
+
+    return upload_target(
+        source,
+        competition=competition,
+        out=out,
+        sample=sample,
+        slug=slug,
+        message=message,
+        wait_minutes=wait,
+        dry_run=dry_run,
+        force=force,
+    )
 
 
 def _check(path: Path, source: Path | None, *, competition: str | None, sample: Path | None) -> None:

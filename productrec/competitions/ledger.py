@@ -1,6 +1,7 @@
 """The ledger of submissions: one CSV row a file, so that a public score can be traced to the recipe that earned it.
 
-Written by the submit stage after `writer`; the public score is added once the competition has told it.
+Written by the submit stage after `writer`; what an upload came to, and the scores, are added as they become known. A
+file that is uploaded again gets another row.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +19,11 @@ from productrec.artifacts import write_file
 from productrec.errors import ArtifactError, SubmissionError, describe_offenders
 from productrec.locking import hold_lock
 
-_NUMBERS = ("validation_value", "public_value")
+UPLOADING, FAILED, PENDING, COMPLETE, ERROR = "uploading", "failed", "pending", "complete", "error"
+_NUMBERS = ("validation_value", "public_value", "private_value")
+_TIMES = ("written_at", "uploaded_at")
 _PATIENCE_SECONDS = 60.0  # a row is written in milliseconds
+_OF_UPLOAD = ("slug", "uploaded_at", "reference", "status", "message", "error")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,9 +35,12 @@ def _now() -> str:
 class LedgerEntry:
     """One submission; the fields are the ledger's columns, in order.
 
-    ``written_at`` is UTC in ISO 8601; ``sha256`` of the CSV's bytes, lower-case hex; ``source`` says where the
-    probabilities came from; ``validation_value`` and ``public_value`` are finite, or None while unknown. A line break
-    in a text is stored as a space.
+    ``written_at`` and ``uploaded_at`` are UTC in ISO 8601, the latter empty before an upload; ``sha256`` of the CSV's
+    bytes, lower-case hex; ``source`` says where the probabilities came from, ``weights`` those of an ensemble's
+    members; ``validation_value``, ``public_value`` and ``private_value`` are finite, or None while unknown. ``slug`` is
+    the competition's name where it was uploaded, ``reference`` the submission's number there, ``status`` what became of
+    it (`UPLOADING` until the server has answered), ``message`` what was said with it, ``error`` why it has no score. A
+    line break in a text is stored as a space.
 
     Raises:
         SubmissionError: a field does not hold what it must.
@@ -49,17 +56,22 @@ class LedgerEntry:
     validation_value: float | None = None
     public_value: float | None = None
     note: str = ""
+    weights: str = ""
+    private_value: float | None = None
+    slug: str = ""
+    uploaded_at: str = ""
+    reference: str = ""
+    status: str = ""
+    message: str = ""
+    error: str = ""
 
     def __post_init__(self) -> None:
-        try:
-            in_utc = not datetime.fromisoformat(self.written_at).utcoffset()
-            aware = datetime.fromisoformat(self.written_at).tzinfo is not None
-        except ValueError:
-            in_utc = aware = False
-        if not (in_utc and aware):
-            raise SubmissionError(
-                f"ledger entry: written_at must be a UTC time such as {_now()}; got {self.written_at!r}. Mend it."
-            )
+        for name in _TIMES:
+            text = getattr(self, name)
+            if not _is_utc(text) and (text or name == "written_at"):
+                raise SubmissionError(
+                    f"ledger entry: {name} must be a UTC time such as {_now()}; got {text!r}. Mend it."
+                )
         if not _SHA256.fullmatch(self.sha256):
             raise SubmissionError(
                 f"ledger entry: sha256 must be 64 lower-case hex digits; got {self.sha256!r}. Take it from the file."
@@ -71,6 +83,7 @@ class LedgerEntry:
 
 
 _COLUMNS = tuple(column.name for column in fields(LedgerEntry))
+_FIRST_COLUMNS = _COLUMNS[: _COLUMNS.index("note") + 1]  # all that ledgers had before there were uploads
 
 
 def append_to_ledger(path: Path, entry: LedgerEntry) -> None:
@@ -94,14 +107,14 @@ def load_ledger(path: Path) -> list[LedgerEntry]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = tuple(next(reader, ()))
-            if header != _COLUMNS:
+            if header not in (_COLUMNS, _FIRST_COLUMNS):
                 raise _damaged(path, f"header must be {','.join(_COLUMNS)}; got {','.join(header)[:200] or 'nothing'}")
             entries = []
             for row in reader:
-                if len(row) != len(_COLUMNS):
-                    raise _damaged(path, f"line {reader.line_num} must have {len(_COLUMNS)} fields; got {len(row)}")
+                if len(row) != len(header):
+                    raise _damaged(path, f"line {reader.line_num} must have {len(header)} fields; got {len(row)}")
                 try:
-                    entries.append(_parse(row))
+                    entries.append(_parse(dict(zip(header, row, strict=True))))
                 except (SubmissionError, ValueError) as error:
                     raise _damaged(
                         path, f"line {reader.line_num} must be a ledger entry; got {str(error).rstrip('.')}"
@@ -111,6 +124,42 @@ def load_ledger(path: Path) -> list[LedgerEntry]:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, f"ledger must be a CSV file in UTF-8; got {error}") from None
+
+
+def change_ledger(path: Path, change: Callable[[LedgerEntry], LedgerEntry]) -> list[LedgerEntry]:
+    """Put ``change(entry)`` in the place of every row; the rows as they are now.
+
+    Raises:
+        ArtifactError: the ledger is damaged, and left as it is; or another process held it for too long.
+        StorageError: the disk refused; the ledger is as it was.
+    """
+    with _hold(path):
+        entries = load_ledger(path)
+        changed = [change(entry) for entry in entries]
+        if changed != entries:
+            _save(path, changed)
+    return changed
+
+
+def begin_upload(path: Path, entry: LedgerEntry) -> None:
+    """Note that a file is on its way: in its row where that has no upload yet, else in a row of its own.
+
+    Args:
+        path: of the ledger.
+        entry: as it shall be; where the file has a row, all but what tells of an upload is that row's.
+    """
+    with _hold(path):
+        entries = load_ledger(path)
+        rows = [number for number, known in enumerate(entries) if known.sha256 == entry.sha256]
+        free = [number for number in rows if not entries[number].reference]
+        told = {name: getattr(entry, name) for name in _OF_UPLOAD}
+        if free:
+            entries[free[-1]] = replace(entries[free[-1]], **told)
+        elif rows:
+            entries.append(replace(entries[rows[-1]], public_value=None, private_value=None, **told))
+        else:
+            entries.append(entry)
+        _save(path, entries)
 
 
 def set_public_value(path: Path, sha256: str, value: float) -> None:
@@ -130,6 +179,14 @@ def set_public_value(path: Path, sha256: str, value: float) -> None:
                 "them."
             )
         _save(path, [replace(entry, public_value=value) if entry.sha256 == sha256 else entry for entry in entries])
+
+
+def _is_utc(text: str) -> bool:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return time.tzinfo is not None and not time.utcoffset()
 
 
 def _hold(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -158,9 +215,8 @@ def _format(value: str | float | None) -> str:
     return " ".join(value.splitlines()) if isinstance(value, str) else repr(float(value))
 
 
-def _parse(row: list[str]) -> LedgerEntry:
-    texts = dict(zip(_COLUMNS, row, strict=True))
-    numbers = {name: float(text) if (text := texts.pop(name)) else None for name in _NUMBERS}
+def _parse(texts: dict[str, str]) -> LedgerEntry:
+    numbers = {name: float(text) if (text := texts.pop(name, "")) else None for name in _NUMBERS}
     return LedgerEntry(**texts, **numbers)  # type: ignore[arg-type]
 
 

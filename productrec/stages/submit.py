@@ -64,6 +64,7 @@ def write_and_note(
         recipe_digest=compute_digest(probabilities.made),
         validation_metric=validation.get("metric", ""),
         validation_value=validation.get("metric_value"),
+        weights=" ".join(f"{name}={share:.4g}" for name, share in (probabilities.made.get("ensemble") or {}).items()),
     )
     append_to_ledger(ledger, entry)
     return submission

@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 
-from productrec.competitions.ledger import LedgerEntry, append_to_ledger, load_ledger, set_public_value
+from productrec.competitions.ledger import (
+    LedgerEntry,
+    append_to_ledger,
+    begin_upload,
+    change_ledger,
+    load_ledger,
+    set_public_value,
+)
 from productrec.errors import ArtifactError, StorageError, SubmissionError
 
-HEADER = "written_at,file,sha256,competition,source,recipe_digest,validation_metric,validation_value,public_value,note"
+OLD = "written_at,file,sha256,competition,source,recipe_digest,validation_metric,validation_value,public_value,note"
+HEADER = f"{OLD},weights,private_value,slug,uploaded_at,reference,status,message,error"
 
 
 def build_entry(digit: str = "a", **changes: Any) -> LedgerEntry:
@@ -38,7 +46,9 @@ def test_a_ledger_is_begun_added_to_and_read_back(tmp_path: Path) -> None:
         assert load_ledger(path) == entries[:count]
     lines = path.read_bytes().decode().split("\n")
     assert lines[0] == HEADER
-    assert lines[1].startswith("2025-01-02T03:04:05+00:00,submissions/first.csv,aaa") and lines[1].endswith(",,,,")
+    assert lines[1].startswith("2025-01-02T03:04:05+00:00,submissions/first.csv,aaa") and lines[1].endswith(
+        "0,,,,,,,,,,,,"
+    )
     assert [name for name in os.listdir(path.parent) if name != ".ledger.csv.lock"] == ["ledger.csv"]
 
 
@@ -92,6 +102,8 @@ def test_a_public_value_for_no_row_or_that_is_no_number_is_refused(tmp_path: Pat
         ({"written_at": "yesterday"}, "written_at must be a UTC time"),
         ({"written_at": "2025-01-02T03:04:05"}, "written_at must be a UTC time"),
         ({"written_at": "2025-01-02T03:04:05+02:00"}, "written_at must be a UTC time"),
+        ({"uploaded_at": "2025-01-02T03:04:05"}, "uploaded_at must be a UTC time"),
+        ({"private_value": float("nan")}, "private_value must be finite; got nan"),
         ({"sha256": "A" * 64}, "sha256 must be 64 lower-case hex digits"),
         ({"sha256": ""}, "sha256 must be 64 lower-case hex digits"),
         ({"validation_value": float("inf")}, "validation_value must be finite; got inf"),
@@ -107,7 +119,7 @@ def test_an_entry_that_does_not_hold_what_it_must_is_refused(changes: dict[str, 
     [
         (lambda good: b"", "header must be written_at,.*; got nothing"),
         (lambda good: good.split(b"\n", 1)[1], "header must be"),
-        (lambda good: good[:-9], "line 2 must have 10 fields; got"),
+        (lambda good: good[:-5], "line 2 must have 18 fields; got"),
         (lambda good: good.replace(b"a" * 64, b"a" * 63), "line 2 must be a ledger entry; got .*sha256 must be"),
         (lambda good: good.replace(b"0.25", b"low"), "line 2 must be a ledger entry; got .*'low'"),
         (lambda good: good.replace(b"2025", b"last"), "line 2 must be a ledger entry; got .*written_at"),
@@ -141,3 +153,41 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path: Path, monkeypatch: py
         append_to_ledger(path, build_entry("b"))
     assert path.read_bytes() == before
     assert [name for name in os.listdir(tmp_path) if name != ".ledger.csv.lock"] == ["ledger.csv"]
+
+
+def test_a_ledger_from_before_uploads_is_read_on_and_keeps_all_that_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    row = f"2025-01-02T03:04:05+00:00,first.csv,{'a' * 64},plain,runs/base,{'0' * 64},top_3_error,0.25,0.5,by hand"
+    path.write_text(f"{OLD}\n{row}\n")
+    (old,) = load_ledger(path)
+    assert (old.validation_value, old.public_value, old.note) == (0.25, 0.5, "by hand")
+    assert (old.private_value, old.status, old.reference) == (None, "", "")
+    append_to_ledger(path, build_entry("b"))
+    lines = path.read_text().splitlines()
+    assert lines[0] == HEADER and lines[1] == f"{row},,,,,,,," and len(lines) == 3
+    assert load_ledger(path) == [old, build_entry("b")]
+
+
+def test_an_upload_stands_in_the_files_row_and_another_one_in_a_row_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    written = build_entry(validation_metric="top_3_error", validation_value=0.25, note="mine", weights="a=0.5 b=0.5")
+    told = {"slug": "race", "status": "uploading", "message": "hello"}
+    append_to_ledger(path, written)
+    begin_upload(path, build_entry(source="elsewhere", uploaded_at="2025-01-03T00:00:00+00:00", **told))
+    first = replace(written, uploaded_at="2025-01-03T00:00:00+00:00", **told)
+    assert load_ledger(path) == [first]
+    sent = {"reference": "7", "status": "complete", "public_value": 0.5}
+    change_ledger(path, lambda entry: replace(entry, **sent))
+    begin_upload(path, build_entry(uploaded_at="2025-01-04T00:00:00+00:00", **told))
+    again = replace(first, uploaded_at="2025-01-04T00:00:00+00:00")
+    assert load_ledger(path) == [replace(first, **sent), again]
+    begin_upload(path, build_entry("b", uploaded_at="2025-01-04T00:00:00+00:00", **told))
+    assert [entry.sha256[0] for entry in load_ledger(path)] == ["a", "a", "b"]
+
+
+def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.csv"
+    append_to_ledger(path, build_entry())
+    before = path.stat().st_mtime_ns
+    assert change_ledger(path, lambda entry: entry) == [build_entry()]
+    assert path.stat().st_mtime_ns == before
