@@ -71,10 +71,10 @@ def climb_reranked(whole: KeptEvidence, folds: Sequence[KeptEvidence], views: st
     tried: list[tuple[Reranking, Evidence]] = []
     for name, kind in list_rerankings().items():
         method = kind()
-        if method.depends_on_queries:  # not offered: an answer would depend on what else is asked
-            continue
-        tried.append((method, join_evidence([fold.build(views, method) for fold in folds])))
-        ranks[name] = _answer(_fit(tried[-1][1], labels), whole.build(views, method), whole.labels)["fused"]
+        seen = join_evidence([fold.build(views, method) for fold in folds])
+        ranks[name] = _answer(_fit(seen, labels), whole.build(views, method), whole.labels)["fused"]
+        if not method.depends_on_queries:  # else not offered: an answer would depend on what else is asked
+            tried.append((method, seen))
     grids = {"k_grid": _K_GRID, "power_grid": _POWER_GRID}
     chosen = choose_reranking(stands, tried, labels, _OBJECTIVE, **grids)  # type: ignore[arg-type]
     kept = "none" if chosen.kept is None else chosen.kept.method.get_name()
