@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from productrec.assembly.answering import ReadyRun
+from productrec.assembly.run_contract import find_contract
 from productrec.competitions.contract import Contract, load_contract
 from productrec.errors import RecipeError
 from productrec.pipeline.asked import is_exported, prepare_asked, prepare_folder
@@ -72,7 +73,7 @@ def classify_photos(
         return
     from productrec.stages import answer
 
-    contract = _find_contract(targets[0], chosen) if competition is None else load_contract(competition)
+    contract = _choose_contract(targets[0], chosen) if competition is None else load_contract(competition)
     done = answer.run_answer(
         prepare,
         photos,
@@ -86,11 +87,11 @@ def classify_photos(
     answer.report(done)
 
 
-def _find_contract(target: Path, selected: Selected | None) -> Contract:
-    """The contract of a run: the one in a bundle's folder, else the one that its recipe names."""
-    folder = target if selected is not None else target.absolute().parent.parent
-    if (folder / CONTRACT).is_file():
-        return load_contract(str(folder / CONTRACT))
-    if selected is None:
+def _choose_contract(target: Path, selected: Selected | None) -> Contract:
+    """The contract of a run, or of the bundle that an exported file lies in."""
+    if selected is not None:
+        return find_contract(target, selected.recipe)
+    folder = target.absolute().parent.parent
+    if not (folder / CONTRACT).is_file():
         raise RecipeError(f"{target}: an exported file knows no contract. Name it with --competition.")
-    return load_contract(selected.recipe.competition)
+    return load_contract(str(folder / CONTRACT))
