@@ -161,12 +161,10 @@ def write_artifact(
         temporary.mkdir()
         try:
             yield temporary
-            files = {}
             for path in sorted(temporary.rglob("*")):
                 if path.is_file():
                     _flush(path)
-                    name = path.relative_to(temporary).as_posix()
-                    files[name] = {"sha256": compute_file_digest(path), "bytes": path.stat().st_size}
+            files = list_digests(temporary)
             manifest = {
                 "format_version": FORMAT_VERSION,
                 "kind": kind,
@@ -181,6 +179,69 @@ def write_artifact(
             _replace_folder(temporary, folder, keep_earlier)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def write_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; on success it is flushed and becomes ``folder``, else it is removed.
+
+    Raises:
+        ArtifactError: something stands at ``folder``.
+        StorageError: the disk refused; nothing is at ``folder``.
+    """
+    if folder.exists():
+        raise ArtifactError(f"{folder}: must not be there yet. Name another folder, or move this one away.")
+    with explain_storage_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(folder)
+        temporary = folder.with_name(_name_beside(folder, "tmp"))
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                _flush(path)
+            _flush(temporary)
+            os.rename(temporary, folder)
+            _flush(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def list_digests(folder: Path) -> dict[str, dict[str, Any]]:
+    """SHA-256 and size in bytes of every file below a folder, by its path there, as manifests hold them."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": compute_file_digest(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def change_artifact(
+    folder: Path,
+    *,
+    files: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    without: Collection[str] = (),
+) -> None:
+    """Give a copy of an artefact other text in some files, other settings, or fewer files, and a manifest that says so.
+
+    For copies that are no reader's yet: it is not written whole or not at all.
+
+    Raises:
+        ArtifactError: there is no artefact.
+    """
+    load_manifest(folder)
+    raw = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
+        raw["files"][name] = {"sha256": compute_file_digest(folder / name), "bytes": (folder / name).stat().st_size}
+    for name in without:
+        (folder / name).unlink(missing_ok=True)
+        raw["files"].pop(name, None)
+    if settings is not None:
+        raw["settings"] = _plain(dict(settings))
+    write_json(folder / MANIFEST_NAME, raw)
 
 
 def load_manifest(folder: Path, *, kind: str | None = None) -> Manifest:

@@ -25,13 +25,15 @@ class NetworkNotes:
     """What a network is.
 
     ``class_keys`` and ``class_names``: of the C classes in the order of its logits; ``side_px``: of the squares that it
-    sees; ``weights_digest``: of its weights, equal for everything embedded by them.
+    sees; ``weights_digest``: of its weights, equal for everything embedded by them; ``class_ids``: of these classes
+    in the table that it was trained on.
     """
 
     class_keys: list[str]
     class_names: list[str]
     side_px: int
     weights_digest: str
+    class_ids: list[int]
 
 
 class PhotoNetwork(Protocol):

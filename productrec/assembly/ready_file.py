@@ -43,7 +43,7 @@ def prepare_file(path: Path, *, views: str | None = None, index: Path | None = N
         ) from None
     model = ExportedModel(path)
     told = model.notes
-    notes = NetworkNotes(told.class_keys, told.class_names, told.side_px, told.weights_digest)
+    notes = NetworkNotes(told.class_keys, told.class_names, told.side_px, told.weights_digest, told.class_ids)
     run = _find_run(path) if index is None else index.absolute().parent.parent
     recipe = None if run is None or not (run / "recipe.yaml").is_file() else load_recipe(run / "recipe.yaml")
     own = {} if recipe is None else recipe.predict.own_views

@@ -30,7 +30,9 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)
     views, side_px = recipe.predict.tta, int(checkpoint.recipe["train"]["side_px"])
-    notes = NetworkNotes(checkpoint.class_keys, checkpoint.class_names, side_px, checkpoint.weights_digest)
+    notes = NetworkNotes(
+        checkpoint.class_keys, checkpoint.class_names, side_px, checkpoint.weights_digest, checkpoint.class_ids
+    )
     again = f"productrec predict {run} --views {views}"
     if recipe.predict.index_address is not None:
         neighbours = _find_remote(run, recipe, notes, again)

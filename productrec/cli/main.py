@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from productrec import __version__
-from productrec.cli import competitions, exports, indexes, looks, plans, runs, serving, submissions, tables, weights
+from productrec.cli import (
+    bundles,
+    competitions,
+    exports,
+    indexes,
+    looks,
+    plans,
+    runs,
+    serving,
+    submissions,
+    tables,
+    weights,
+)
 from productrec.errors import ProductrecError, RecipeError
 from productrec.runtime import prepare_process
 
@@ -44,6 +56,7 @@ _COMMANDS = (
     *submissions.COMMANDS,
     *serving.COMMANDS,
     *exports.COMMANDS,
+    *bundles.COMMANDS,
     *looks.COMMANDS,
 )
 for _command in _COMMANDS:

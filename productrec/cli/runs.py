@@ -178,6 +178,18 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the ensemble of several runs; with --images, the CSV.")
     ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="With --images: sample submission; the CSV is a submission with its ids in its order."),
+    ] = None,
+    competition: Annotated[
+        str | None,
+        typer.Option(help="With --sample: contract, a bundled name or a YAML file.", show_default="the run's"),
+    ] = None,
+    fill_missing: Annotated[
+        bool,
+        typer.Option("--fill-missing", help="With --sample: ids without an image get the share of each class."),
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="With --images: write over a CSV that is there.")] = False,
     nproc: Annotated[int, typer.Option(min=1, help="Processes that embed together, one a GPU.")] = 1,
 ) -> None:
@@ -185,10 +197,17 @@ def predict(
 
     Where the competition asks for matches, test images get the ids of those of the same product instead.
 
-    With --images the photos of a folder get a line each in a CSV instead; that needs nothing but the run.
+    With --images the photos of a folder get a line each in a CSV instead; that needs nothing but the run. With --sample
+    beside it that CSV is a submission. Exported files and bundles answer for photos too.
     """
-    if images is None and replace:
-        raise typer.BadParameter("goes with --images", param_hint="--replace")
+    for given, name, other, beside in (
+        (replace, "--replace", images, "--images"),
+        (sample is not None, "--sample", images, "--images"),
+        (competition is not None, "--competition", sample, "--sample"),
+        (fill_missing, "--fill-missing", sample, "--sample"),
+    ):
+        if given and other is None:
+            raise typer.BadParameter(f"goes with {beside}", param_hint=name)
     if images is not None and out is None:
         raise typer.BadParameter("name the CSV with --out", param_hint="--images")
     if images is not None and nproc > 1:
@@ -197,18 +216,28 @@ def predict(
         from productrec.launch import launch_ranks
 
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
+    targets, overrides = split_overrides(runs)
+    if images is not None and out is not None:
+        from productrec.pipeline.photos import classify_photos
+
+        classify_photos(
+            targets,
+            overrides,
+            images,
+            out,
+            views=views,
+            some_views=tta,
+            weights=parse_weights(weights),
+            sample=sample,
+            competition=competition,
+            fill_missing=fill_missing,
+            replace=replace,
+        )
+        return
     from productrec.pipeline.answers import answer_runs
     from productrec.pipeline.predict import embed_together
     from productrec.pipeline.select import load_runs
 
-    targets, overrides = split_overrides(runs)
-    if images is not None and out is not None:
-        from productrec.stages.photos import report, run_photos
-
-        selected = load_runs(targets, overrides, views=views, some_views=tta, command="photos")
-        weighted = selected.weigh(parse_weights(weights))
-        report(run_photos(selected.runs, images, out, weights=weighted, replace=replace))
-        return
     selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
     if embed_together(selected):
         answer_runs(selected, weights=parse_weights(weights))

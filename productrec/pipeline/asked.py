@@ -8,6 +8,7 @@ from pathlib import Path
 from productrec.assembly.answering import ReadyRun
 from productrec.errors import RecipeError
 from productrec.pipeline.select import load_runs
+from productrec.recipe import Recipe
 
 _SUFFIX = ".onnx"
 
@@ -45,7 +46,21 @@ def prepare_asked(
     if len(selected.runs) > 1:
         names = ", ".join(str(folder) for folder in selected.runs)
         raise RecipeError(f"{path}: must be a run of one model; it holds {names}. Name one of them.")
+    ((folder, recipe),) = selected.runs.items()
+    return prepare_folder(folder, recipe)
+
+
+def prepare_folder(folder: Path, recipe: Recipe) -> ReadyRun:
+    """A run folder ready to answer; by its exported file, where a bundle holds that in the place of the weights.
+
+    Raises:
+        ArtifactError: no trained run is there, or something is damaged or of other weights.
+    """
+    exported = sorted(folder.glob(f"export/*{_SUFFIX}"))
+    if len(exported) == 1 and not (folder / "checkpoints").exists():
+        from productrec.assembly.ready_file import prepare_file
+
+        return prepare_file(exported[0], views=recipe.predict.tta)
     from productrec.assembly.ready_run import prepare_run  # brings torch
 
-    ((folder, recipe),) = selected.runs.items()
     return prepare_run(folder, recipe)

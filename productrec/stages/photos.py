@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from productrec.artifacts import write_file
+from productrec.assembly.answering import ReadyRun
+from productrec.assembly.blended import BlendedRuns
 from productrec.assembly.photo_files import list_files
-from productrec.assembly.ready_run import prepare_run
-from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
 from productrec.delimited import guard_cell
-from productrec.ensembling.blend import check_same_order, resolve_weights
 from productrec.errors import ArtifactError, DataError, describe_offenders
-from productrec.recipe import Recipe
 from productrec.runtime import count_cores
 
 COLUMNS = ("id", "class", "class_id", "probability", "next_class", "next_class_id", "next_probability", "reason")
@@ -36,7 +34,12 @@ class Photographed:
 
 
 def run_photos(
-    runs: Mapping[Path, Recipe], source: Path, out: Path, *, weights: Sequence[float] | None = None, replace: bool
+    prepare: Callable[[], Sequence[ReadyRun]],
+    source: Path,
+    out: Path,
+    *,
+    weights: Sequence[float] | None = None,
+    replace: bool,
 ) -> Photographed:
     """Classify every file below a folder, or one photo, and write a line for each.
 
@@ -46,7 +49,7 @@ def run_photos(
     be of none of the known ones, by runs of more than half of the weight, and the most probable class is the next one.
 
     Args:
-        runs: run folders with the settings to predict with.
+        prepare: makes the runs ready; called once there are photos.
         source: folder, looked through with all that are in it, or a file.
         out: CSV to write, with the columns `COLUMNS`: ``id`` is the path below ``source``, ``class_id`` what the
             source of the training images calls the class (its id, or its folder), ``reason`` why a file is no photo.
@@ -72,33 +75,14 @@ def run_photos(
     if not photos:
         first = next(iter(reasons.items()))
         raise DataError(f"{source}: not one of {len(files)} files is a photo; the first, {first[0]}: {first[1]}")
-    ready = [prepare_run(run, recipe) for run, recipe in runs.items()]
-    titles = {key: name for one in reversed(ready) for key, name in zip(one.known.keys, one.known.names, strict=True)}
-    keys = list(dict.fromkeys(key for one in ready for key in one.known.keys))
-    names = [str(run) for run in runs]
-    check_same_order(names, [sorted(one.notes.class_keys) for one in ready], "classes")
-    orders = [ClassOrder(one.known.keys).positions_of(keys) for one in ready]
-    shares = resolve_weights(names, weights)
-    thresholds = [one.saved.unknown for one in ready if one.saved is not None]
-    unknown = next((one.label for one in thresholds if one is not None), None)
+    runs = BlendedRuns(prepare(), weights=weights)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:
-        size = min(one.batch_size for one in ready)  # the runs go side by side
-        for parts in zip(*(one.answer(FileImages(paths), batch_size=size) for one in ready), strict=True):
-            rows, broken = parts[0].rows, parts[0].broken
-            doubts = sum(
-                share * (np.zeros(len(rows)) if part.believed is None else ~part.believed)
-                for part, share in zip(parts, shares, strict=True)
-            )
-            is_doubted = np.asarray(doubts) > float(sum(shares)) / 2
-            blended = sum(
-                share * np.where(order >= 0, part.probabilities[:, order], 0.0)  # -1: one that others have grown by
-                for part, order, share in zip(parts, orders, shares, strict=True)
-            )
-            described = _describe(np.asarray(blended), keys, titles)
+        for rows, probabilities, is_doubted, broken in runs.answer(FileImages(paths)):
+            described = _describe(probabilities, runs.keys, runs.names)
             for row, line, is_away in zip(rows, described, is_doubted.tolist(), strict=True):
-                lines[photos[row]] = (unknown, "", "", *line[:3]) if is_away and unknown is not None else line
+                lines[photos[row]] = (runs.unknown, "", "", *line[:3]) if is_away and runs.unknown is not None else line
             reasons |= {photos[row]: reason.removeprefix(f"{paths[row]}: ") for row, reason in broken.items()}
             bar.advance(len(rows))
     # A file name that is no UTF-8 is written as a person can read it.
@@ -108,7 +92,7 @@ def run_photos(
         for name in files:
             answer = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
             writer.writerow([guard_cell(cell) for cell in (name, *answer, reasons.get(name, ""))])
-    ways = [f"{one.run}: {one.way}" for one in ready]
+    ways = [f"{one.run}: {one.way}" for one in runs.runs]
     return Photographed(out, len(files) - len(reasons), reasons, ways)
 
 
@@ -121,11 +105,11 @@ def report(done: Photographed) -> None:
     say(f"photos {done.path}: {done.photos:,} classified")
 
 
-def _describe(probabilities: np.ndarray, keys: list[str], names: Mapping[str, str]) -> Iterable[tuple[str, ...]]:
+def _describe(probabilities: np.ndarray, keys: Sequence[str], names: Sequence[str]) -> Iterable[tuple[str, ...]]:
     """The best and the next best class of each row, as they stand in the CSV."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
     for row, columns in zip(probabilities, best.tolist(), strict=True):
         line: list[str] = []
         for column in columns:
-            line += [names[keys[column]], keys[column], f"{row[column]:.4f}"]
+            line += [names[column], keys[column], f"{row[column]:.4f}"]
         yield tuple(line + [""] * (6 - len(line)))

@@ -15,6 +15,7 @@ from productrec import artifacts
 from productrec.artifacts import (
     FORMAT_VERSION,
     MANIFEST_NAME,
+    change_artifact,
     check_files,
     check_replaceable,
     compute_digest,
@@ -24,6 +25,7 @@ from productrec.artifacts import (
     load_manifest,
     write_artifact,
     write_file,
+    write_folder,
     write_json,
     write_text,
 )
@@ -434,3 +436,41 @@ def test_a_large_file_is_digested_in_pieces(tmp_path: Path, monkeypatch: pytest.
     whole = compute_file_digest(tmp_path / "a")
     monkeypatch.setattr(artifacts, "_CHUNK_BYTES", 1000)
     assert compute_file_digest(tmp_path / "a") == whole == compute_digest(bytes(range(256)) * 40)
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a/bundle"
+    with pytest.raises(KeyboardInterrupt), write_folder(target) as temporary:
+        (temporary / "half").write_text("half")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "a").iterdir()) == []
+    with write_folder(target) as temporary:
+        (temporary / "b").mkdir()
+        (temporary / "b/whole").write_text("whole")
+    assert (target / "b/whole").read_text() == "whole" and list((tmp_path / "a").iterdir()) == [target]
+    with pytest.raises(ArtifactError, match="must not be there yet"), write_folder(target):
+        pass
+    assert (target / "b/whole").read_text() == "whole"
+
+
+def test_a_folder_that_a_killed_process_left_half_is_tidied(tmp_path: Path) -> None:
+    left = tmp_path / f".bundle.tmp-{socket.gethostname()}-{2**22 + 1}"  # beyond the largest number of a process
+    left.mkdir()
+    with write_folder(tmp_path / "bundle"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_changed_copy_of_an_artefact_is_whole_again(tmp_path: Path) -> None:
+    with write_artifact(tmp_path / "a", kind="thing", settings={"path": "/here"}) as temporary:
+        for name in ("kept", "changed", "dropped"):
+            (temporary / name).write_text(name)
+    before = load_manifest(tmp_path / "a")
+    change_artifact(tmp_path / "a", files={"changed": "anew"}, settings={"path": None}, without=["dropped"])
+    after = load_manifest(tmp_path / "a")
+    check_files(tmp_path / "a", after)
+    assert set(after.files) == {"kept", "changed"} and after.files["kept"] == before.files["kept"]
+    assert after.settings == {"path": None} and not (tmp_path / "a/dropped").exists()
+    (tmp_path / "a/changed").write_text("once more")
+    with pytest.raises(ArtifactError, match="differs from its manifest"):
+        check_files(tmp_path / "a", after)
