@@ -1,4 +1,4 @@
-"""Several ready runs that answer for the same photos side by side, averaged class by class."""
+"""Several ready runs that answer for the same photos side by side, blended class by class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from productrec.assembly.answering import ReadyRun
 from productrec.class_order import ClassOrder
 from productrec.data.images import Images
-from productrec.ensembling.blend import check_same_order, resolve_weights
+from productrec.ensembling.blend import Blend, blend_block, check_same_order, resolve_weights
 from productrec.retrieval.catalogue import Catalogue
 
 
@@ -31,16 +31,17 @@ class BlendedRuns:
     that they were fitted for calls products of no known class, None where it has no word for them.
     """
 
-    def __init__(self, runs: Sequence[ReadyRun], *, weights: Sequence[float] | None = None) -> None:
-        """Put runs together; ``weights``: one a run, equal where None.
+    def __init__(self, runs: Sequence[ReadyRun], *, blend: Blend | None = None) -> None:
+        """Put runs together; ``blend``: how they become one, with a weight a run; an equal mean where None.
 
         Raises:
-            ArtifactError: they know different classes, or the weights are not theirs.
+            ArtifactError: they know different classes.
         """
         self.runs = list(runs)
         names = [str(one.run) for one in runs]
         check_same_order(names, [sorted(one.notes.class_keys) for one in runs], "classes")
-        self._shares = resolve_weights(names, weights)
+        self._blend = blend or Blend((1.0,) * len(names))
+        self._shares = resolve_weights(names, self._blend.weights)
         titles = {
             key: name for one in reversed(runs) for key, name in zip(one.known.keys, one.known.names, strict=True)
         }
@@ -64,12 +65,12 @@ class BlendedRuns:
                 share * (np.zeros(len(rows)) if part.believed is None else ~part.believed)
                 for part, share in zip(parts, self._shares, strict=True)
             )
-            blended = sum(
-                share * np.where(order >= 0, part.probabilities[:, order], 0.0)  # -1: one that others have grown by
-                for part, order, share in zip(parts, self._orders, self._shares, strict=True)
-            )
+            opinions = [
+                np.where(order >= 0, part.probabilities[:, order], 0.0)  # -1: one that others have grown by
+                for part, order in zip(parts, self._orders, strict=True)
+            ]
             is_doubted = np.asarray(doubts) > float(sum(self._shares)) / 2
-            yield Blended(rows, np.asarray(blended), is_doubted, parts[0].broken)
+            yield Blended(rows, blend_block(opinions, self._blend), is_doubted, parts[0].broken)
 
     def compute_prior(self) -> np.ndarray | None:
         """Share (C,) of each class among the gallery's images; None where no run has its gallery at hand."""

@@ -153,6 +153,14 @@ def get_labels(table: ImageTable, ids: Sequence[str]) -> np.ndarray:
     return np.array([NO_LABEL if value is None or pd.isna(value) else int(value) for value in values], dtype=np.int64)
 
 
+def number_groups(table: ImageTable, ids: Sequence[str]) -> np.ndarray:
+    """A number (N,) for each image's group; an image of none stands alone."""
+    groups = dict(zip(table.images["image_id"], table.images["group"], strict=True))
+    named = [group if isinstance(group := groups[image_id], str) else f"\0{image_id}" for image_id in ids]
+    numbers: np.ndarray = np.unique(named, return_inverse=True)[1]
+    return numbers
+
+
 def number_categories(table: ImageTable, class_ids: Sequence[int]) -> list[int] | None:
     """A number for each class's category, that of its whole path in the tree; None where all classes are of one."""
     paths = dict(zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True))

@@ -142,7 +142,13 @@ def get_out_of_fold_folder(folds: Path, model: str) -> Path:
 
 
 def find_out_of_fold(run: Path, recipe: Recipe, views: str) -> SavedClassifier | None:
-    """The classifier that was fitted out of fold for a run's model; None where there is none of the same settings.
+    """The classifier that was fitted out of fold for a run's model; see `find_out_of_fold_folder`."""
+    folder = find_out_of_fold_folder(run, recipe, views)
+    return None if folder is None else load_classifier(folder)
+
+
+def find_out_of_fold_folder(run: Path, recipe: Recipe, views: str) -> Path | None:
+    """Where the classifier lies that was fitted out of fold for a run's model; None without one of its settings.
 
     It lies beside the run, in ``NAME.folds``: beside the recipe's run, or, of a member, beside the folder of the
     members; and of a fold or a seed where that of its model lies.
@@ -158,8 +164,8 @@ def find_out_of_fold(run: Path, recipe: Recipe, views: str) -> SavedClassifier |
             places.append((run.parent.with_name(f"{run.parent.name}.{FOLDS}"), run.name))
     for folds, name in places:
         folder = get_out_of_fold_folder(folds, name) / "classifier" / views
-        if (folder / MANIFEST_NAME).exists():
-            saved = load_classifier(folder)
-            if saved.fitted.get("model") == describe_model(recipe)["model"]:
-                return saved
+        if not (folder / MANIFEST_NAME).exists():
+            continue
+        if load_classifier(folder).fitted.get("model") == describe_model(recipe)["model"]:
+            return folder
     return None

@@ -297,13 +297,21 @@ def evaluate(
 def ensemble(
     members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
-    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1.")] = None,
+    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1; nothing is fitted then.")] = None,
+    blend: Annotated[
+        str | None, typer.Option(metavar="WAY", help="As predict.blend; default the first member's.")
+    ] = None,
 ) -> None:
-    """Blend predictions that are there already."""
+    """Blend predictions that are there already, as is best on images that nothing was fitted on."""
+    from typing import get_args
+
     from productrec.pipeline.predict import ensemble_predictions
     from productrec.pipeline.score_table import print_scores
+    from productrec.recipe.predict import BlendWay
 
-    print_scores(ensemble_predictions(members, out, weights=parse_weights(weights)))
+    if blend is not None and blend not in get_args(BlendWay):
+        raise typer.BadParameter(f"must be {', '.join(get_args(BlendWay))}; got {blend!r}", param_hint="--blend")
+    print_scores(ensemble_predictions(members, out, how=blend, weights=parse_weights(weights)))
 
 
 def run(

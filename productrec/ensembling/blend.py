@@ -1,12 +1,50 @@
-"""Blending: the weighted mean of several models' class probabilities, refused where they differ in what they say."""
+"""Blending: several models' class probabilities become one, in blocks; refused where they speak of other things."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from productrec.errors import ArtifactError, describe_offenders
+from productrec.recognition.vote import normalise_rows
+from productrec.recognition.weights import combine
+
+BlendRule = Literal["mean", "geometric", "rank"]
+RULES: tuple[BlendRule, ...] = ("mean", "geometric", "rank")
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How models become one: a weight each, in their order, and a rule.
+
+    ``mean``: weighted arithmetic mean; ``geometric``: proportional to the product of each to the power of its weight,
+    whose sum says how sure the answer is; ``rank``: proportional to the weighted mean of Borda's scores (C less the
+    class's rank in a model, from 0), which looks at orders alone.
+    """
+
+    weights: tuple[float, ...]
+    rule: BlendRule = "mean"
+
+    def describe(self, names: Sequence[str]) -> dict[str, Any]:
+        """As plain values, with the models' names."""
+        return {"rule": self.rule, "weights": dict(zip(names, self.weights, strict=True))}
+
+
+def build_blend(values: Mapping[str, Any], names: Sequence[str]) -> Blend:
+    """What `Blend.describe` gave, for models in this order.
+
+    Raises:
+        ArtifactError: it is of other models.
+    """
+    weights = values["weights"]
+    if set(weights) != set(names):
+        raise ArtifactError(
+            f"ensemble: must be of {', '.join(names)}; got one of {', '.join(weights)}. Blend these models anew."
+        )
+    return Blend(tuple(float(weights[name]) for name in names), values["rule"])
 
 
 def check_same_order(names: Sequence[str], orders: Sequence[Sequence[object]], what: str) -> None:
@@ -53,19 +91,43 @@ def resolve_weights(names: Sequence[str], weights: Sequence[float] | None) -> np
     return shares
 
 
+def weigh(names: Sequence[str], weights: Sequence[float] | None, how: str = "mean") -> Blend:
+    """A blend by weights that are given, or by equal ones; of the rule ``how``, where it is one, else a mean.
+
+    Raises:
+        ArtifactError: see `resolve_weights`.
+    """
+    rule = next((one for one in RULES if one == how), RULES[0])
+    return Blend(tuple(resolve_weights(names, weights).tolist()), rule)
+
+
+def blend_block(parts: Sequence[np.ndarray], blend: Blend) -> np.ndarray:
+    """Probabilities (N, C) of V models as one, float32, rows sum to 1."""
+    if blend.rule == "rank":
+        from scipy.stats import rankdata  # a second to import, for a rule that few ask for
+
+        scores = [
+            np.float32(weight) * (part.shape[1] - rankdata(-np.asarray(part), axis=1)).astype(np.float32)
+            for part, weight in zip(parts, blend.weights, strict=True)
+            if weight
+        ]
+        return normalise_rows(np.sum(scores, axis=0))
+    return combine(parts, blend.weights, "linear" if blend.rule == "mean" else "product")
+
+
 def blend_probabilities(
-    members: Sequence[np.ndarray], weights: np.ndarray, out: np.ndarray, *, block_rows: int = 4096
+    members: Sequence[np.ndarray], blend: Blend, out: np.ndarray, *, block_rows: int = 4096
 ) -> None:
-    """Weighted arithmetic mean, block by block.
+    """Blend all of several models' probabilities.
 
     Args:
         members: V arrays (N, C), memory maps welcome.
-        weights: (V,) that sum to 1.
+        blend: how.
         out: (N, C) to write to.
         block_rows: rows held in float32 at a time.
     """
+    used = [(member, weight) for member, weight in zip(members, blend.weights, strict=True) if weight]
+    reduced = Blend(tuple(weight for _, weight in used), blend.rule)
     for start in range(0, len(out), block_rows):
-        block = np.zeros(out[start : start + block_rows].shape, dtype=np.float32)
-        for member, weight in zip(members, weights, strict=True):
-            block += np.float32(weight) * member[start : start + block_rows]
-        out[start : start + block_rows] = block
+        rows = slice(start, start + block_rows)
+        out[rows] = blend_block([np.asarray(member[rows]) for member, _ in used], reduced)

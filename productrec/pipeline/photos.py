@@ -11,6 +11,9 @@ from pathlib import Path
 from productrec.assembly.answering import ReadyRun
 from productrec.assembly.run_contract import find_contract
 from productrec.competitions.contract import Contract, load_contract
+from productrec.console import warn
+from productrec.ensembling.blend import RULES, Blend, weigh
+from productrec.ensembling.ensemble_file import find_ensemble, get_ensemble_folder
 from productrec.errors import RecipeError
 from productrec.pipeline.asked import is_exported, prepare_asked, prepare_folder
 from productrec.pipeline.select import Selected, load_runs
@@ -34,7 +37,7 @@ def classify_photos(
     """Classify photos by runs, or exported files, and say what came of it.
 
     Args:
-        targets: run folders and recipes, or exported files; several are averaged.
+        targets: run folders and recipes, or exported files; several are blended.
         settings: ``key=value`` changes to the runs' recipes.
         photos: folder.
         out: CSV to write.
@@ -54,14 +57,14 @@ def classify_photos(
     if all(is_exported(target) for target in targets):
         if some_views:
             raise RecipeError("--tta: is of a run's recipe; name the views of an exported file with --views.")
-        chosen = None
+        chosen, blend = None, None if weights is None else weigh([str(target) for target in targets], weights)
 
         def prepare() -> list[ReadyRun]:
             return [prepare_asked(target, settings, views=views) for target in targets]
 
     else:
         selected = load_runs(targets, settings, views=views, some_views=some_views, command="photos")
-        weights, chosen = selected.weigh(weights), selected
+        chosen, blend = selected, _find_blend(selected, weights)
 
         def prepare() -> list[ReadyRun]:
             return [prepare_folder(folder, recipe) for folder, recipe in selected.runs.items()]
@@ -69,7 +72,7 @@ def classify_photos(
     if sample is None:
         from productrec.stages import photos as stage
 
-        stage.report(stage.run_photos(prepare, photos, out, weights=weights, replace=replace))
+        stage.report(stage.run_photos(prepare, photos, out, blend=blend, replace=replace))
         return
     from productrec.stages import answer
 
@@ -80,11 +83,26 @@ def classify_photos(
         out,
         contract=contract,
         sample=sample,
-        weights=weights,
+        blend=blend,
         fill_missing=fill_missing,
         replace=replace,
     )
     answer.report(done)
+
+
+def _find_blend(selected: Selected, weights: Sequence[float] | None) -> Blend | None:
+    """How runs become one: by weights, where a person or the recipe gives them, else as their ensemble was fitted."""
+    if len(selected.runs) == 1:
+        return None
+    names, how = selected.name_runs(), selected.recipe.predict.blend
+    if weights is not None or selected.has_weights():
+        return weigh(names, selected.weigh(weights), how)
+    if how in RULES:
+        return weigh(names, None, how)
+    fitted = find_ensemble(get_ensemble_folder(selected.folder, selected.recipe.predict.tta), names)
+    if fitted is None:
+        warn(f"{selected.folder}: its runs weigh alike, since no blend of them was fitted. Predict with them first.")
+    return fitted
 
 
 def _choose_contract(target: Path, selected: Selected | None) -> Contract:

@@ -101,7 +101,11 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
         )
     ensemble_folder = out / "predictions" / views
     metric = load_contract(recipes[0].competition).scored_by
-    ensembled = run_ensemble(members, ensemble_folder, table, metric=metric, weights=selected.weigh(weights))
+    if weights is None and selected.has_weights():
+        weights = selected.weigh(None)
+    ensembled = run_ensemble(
+        members, ensemble_folder, table, metric=metric, how=selected.recipe.predict.blend, weights=weights
+    )
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
         _keep_recipe(out, selected.recipe)
@@ -115,8 +119,17 @@ def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
     return run_classify(folder, recipe, views=views)
 
 
-def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Predicted:
-    """Blend predictions that are there already; a member is a run (its newest) or a prediction folder."""
+def ensemble_predictions(
+    members: Sequence[Path], out: Path, *, how: str | None = None, weights: Sequence[float] | None = None
+) -> Predicted:
+    """Blend predictions that are there already; a member is a run (its newest) or a prediction folder.
+
+    Args:
+        members: of one image table.
+        out: folder of the ensemble.
+        how: as ``predict.blend``; None for what the first member's recipe says.
+        weights: one a member, see `run_ensemble`.
+    """
     for member in members:
         if not member.exists():
             check_run(member)
@@ -131,7 +144,9 @@ def ensemble_predictions(members: Sequence[Path], out: Path, *, weights: Sequenc
     target = out / "predictions" / "blend"
     metric = load_contract(recipe.competition).scored_by
     table = load_table(recipe.table, root=recipe.data.images)
-    ensembled = run_ensemble(names, target, table, metric=metric, weights=weights)
+    ensembled = run_ensemble(
+        names, target, table, metric=metric, how=recipe.predict.blend if how is None else how, weights=weights
+    )
     if folders[0].name in {*PRESETS, *recipe.predict.own_views}:
         recipe = look_through(recipe, folders[0].name)
     _keep_recipe(out, name_ensemble(recipe, out))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from productrec.assembly.evaluation import Evaluation
 from productrec.console import print_table, say
+from productrec.ensembling.choosing import BEST, WAY_TITLES
+from productrec.ensembling.ensemble_file import SavedEnsemble
 from productrec.metrics.calibration import Reliability
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recognition.classifier import PART_TITLES, PARTS
@@ -46,6 +49,8 @@ def print_scores(predicted: Predicted) -> None:
     for name, evaluation in predicted.retrieval.items():
         report_evaluation(evaluation, name)
     _print_ways("test, labels of the source", predicted.test, ensembled.test)
+    if ensembled.saved is not None and ensembled.saved.fitted:
+        print_ensemble(ensembled.saved)
     if predicted.test_images:
         say(f"class probabilities: {predicted.folder}")
         return
@@ -64,6 +69,49 @@ def print_score_rows(title: str, rows: Iterable[tuple[str, Scores]]) -> None:
         images = f"{' or '.join(f'{count:,}' for count in counts)} image{'s' if counts != [1] else ''}"
         columns = ("", f"{_ACCURACY.title} %", "95 % interval", f"{_name_other(listed[0][1])} %")
         print_table(f"{title}: {images}", columns, [(name, *_format(scores)) for name, scores in listed])
+
+
+def print_ensemble(saved: SavedEnsemble) -> None:
+    """Print what each way to blend was worth on images that it was not fitted on, and what each model brings."""
+    fitted = saved.fitted
+    on = "training images out of fold" if fitted["on"] == "out of fold" else "validation images"
+    rows = []
+    for way in sorted(fitted["scores"], key=fitted["log_loss"].__getitem__):
+        chance = "" if way == BEST else f"{100 * fitted['chances'][way]:.0f}"
+        title = f"{WAY_TITLES.get(way, way)}{' *' if way == fitted['way'] else ''}"
+        rows.append((title, *_tell_short(fitted["scores"][way]), f"{fitted['log_loss'][way]:.3f}", chance))
+    error = _name_other(Scores(**fitted["scores"][fitted["way"]]))
+    columns = ("top-1 %", f"{error} %", "log-loss", "beats best %")
+    print_table(f"ways to blend (* stands), each fitted on others of {fitted['images']:,} {on}", ("", *columns), rows)
+    weights, diversity = saved.blend.describe(saved.names)["weights"], fitted["diversity"]
+    numbers = [str(number) for number in range(1, len(saved.names) + 1)]
+    members = [
+        (
+            f"{number} {title}",
+            f"{weights[name]:.3g}",
+            *_tell_short(fitted["members"][name]),
+            f"{100 * diversity['alone_right'][name]:.1f}",
+            *(f"{100 * other:.0f}" for other in diversity["disagreement"][name].values()),
+        )
+        for number, name, title in zip(numbers, saved.names, _shorten(saved.names), strict=True)
+    ]
+    named = ("", "weight", *columns[:2], "alone right %", *(f"\N{NOT EQUAL TO} {number} %" for number in numbers))
+    print_table("its models, how often each alone is right, and how often it differs from each", named, members)
+
+
+def _tell_short(values: Mapping[str, Any]) -> tuple[str, str]:
+    top_1, _, other = _format(Scores(**values))
+    return top_1, other
+
+
+def _shorten(names: Sequence[str]) -> list[str]:
+    """Paths without the folders that all of them have in common, before and behind."""
+    parts = [Path(name).parts for name in names]
+    while len(parts) > 1 and all(len(one) > 1 for one in parts) and len({one[0] for one in parts}) == 1:
+        parts = [one[1:] for one in parts]
+    while len(parts) > 1 and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
+        parts = [one[:-1] for one in parts]
+    return [str(Path(*one)) for one in parts]
 
 
 def name_run(predictions: Path) -> Path:

@@ -30,6 +30,14 @@ class Selected:
     folder: Path
     recipe: Recipe
 
+    def name_runs(self) -> list[str]:
+        """Names of the runs in their ensemble."""
+        return [folder.name for folder in self.runs]
+
+    def has_weights(self) -> bool:
+        """Whether the recipes weigh the runs."""
+        return any(recipe.predict.member_weights for recipe in self.runs.values())
+
     def weigh(self, weights: Sequence[float] | None) -> list[float]:
         """Weights of the runs in their ensemble: those given, else the recipes' ``member_weights``."""
         if weights is not None:

@@ -13,6 +13,7 @@ from productrec.settings.choices import Choice, check_name, read_choice
 from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
 
 NONE = "none"
+BlendWay = Literal["auto", "best", "mean", "geometric", "rank", "greedy", "coordinates", "mixture", "stacking"]
 
 
 class PredictSettings(Settings):
@@ -67,6 +68,12 @@ class PredictSettings(Settings):
         (),
         "re-rankings (docs/reranking.md) that a fit tries, of which the best stays where it surely gains: names, or "
         "{name: whitening, dimensions: 64} for other settings; none for none",
+        commands=("train", "predict"),
+    )
+    blend: BlendWay = setting(
+        "auto",
+        "how several models become one, fitted on images out of fold or on validation images; auto: what nested "
+        "validation there likes best",
         commands=("train", "predict"),
     )
     member_weights: dict[str, NonNegative] = setting({}, "weight of each member in the ensemble; 1 where none is given")

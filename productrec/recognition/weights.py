@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import minimize
 
-from productrec.metrics.answers import summarise
 from productrec.recognition.objective import Objective
+from productrec.recognition.rivals import find_rivals
 from productrec.recognition.vote import normalise_rows
 
 Rule = Literal["linear", "product"]
@@ -59,9 +59,10 @@ def fit_mean(parts: Sequence[np.ndarray], labels: np.ndarray, objective: Objecti
     It starts from each part alone and from equal weights; between equal errors the smaller log-loss wins.
     """
     count = len(parts)
+    rivals = find_rivals(parts, labels)
 
     def judge(weights: np.ndarray) -> tuple[float, float]:
-        answers = summarise(combine(parts, [float(weight) for weight in weights], "linear"), labels)
+        answers = rivals.answer(weights)
         return objective.judge(answers), float(answers.log_loss.mean())
 
     starts = [*np.eye(count), np.full(count, 1 / count)]

@@ -18,6 +18,7 @@ from productrec.competitions.writer import Submission, write_submission
 from productrec.console import say, show_progress, warn
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
+from productrec.ensembling.blend import Blend
 from productrec.errors import ArtifactError, DataError, SubmissionError, describe_offenders
 from productrec.runtime import count_cores
 
@@ -46,7 +47,7 @@ def run_answer(
     *,
     contract: Contract,
     sample: Path,
-    weights: Sequence[float] | None = None,
+    blend: Blend | None = None,
     fill_missing: bool = False,
     replace: bool = False,
 ) -> AnsweredSample:
@@ -60,7 +61,7 @@ def run_answer(
         out: CSV to write.
         contract: what the competition wants.
         sample: sample submission; see `match_files` for what its ids may be.
-        weights: one a run; equal where None.
+        blend: how runs become one; an equal mean where None.
         fill_missing: an id without a file gets the share of each class too, instead of being refused.
         replace: write over a file that is there.
 
@@ -98,7 +99,7 @@ def run_answer(
     if len(reasons) == len(ids):
         first = next(iter(reasons.items()))
         raise DataError(f"{source}: not one of {len(ids)} files is a photo; the first, {first[0]}: {first[1]}")
-    runs = BlendedRuns(prepare(), weights=weights)
+    runs = BlendedRuns(prepare(), blend=blend)
     contract = _fit_contract(contract, listed, runs)
     prior = runs.compute_prior()
     row_of = {image_id: row for row, image_id in enumerate(listed.ids)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from productrec.competitions.contract import Contract
 from productrec.competitions.explain import format_contract
 from productrec.competitions.notebook_limits import KAGGLE, Compared, Demand, compare_with_limits, estimate_memory
 from productrec.console import say, warn
+from productrec.ensembling.ensemble_file import get_ensemble_folder
 from productrec.errors import ArtifactError, RecipeError
 from productrec.recipe import Recipe
 from productrec.recipe.portable import CONTRACT
@@ -98,7 +100,7 @@ def run_bundle(
     contract = find_contract(run, recipe)
     timed = find_timed_images(recipe, images)
     with write_folder(to) as folder:
-        ready = _carry(runs, recipe, contract, folder, chosen)
+        ready = _carry(run, runs, recipe, contract, folder, chosen)
         (folder / "run.py").write_bytes(Path(run_file.__file__).read_bytes())
         extras = ("export",) if chosen == "onnx" else ()
         names = collect_wheels(folder / "wheels", wheels, extras=extras, python=python)
@@ -141,7 +143,7 @@ def report(done: Bundled) -> None:
 
 
 def _carry(
-    runs: Mapping[Path, Recipe], recipe: Recipe, contract: Contract, folder: Path, model: Model
+    run: Path, runs: Mapping[Path, Recipe], recipe: Recipe, contract: Contract, folder: Path, model: Model
 ) -> list[ReadyRun]:
     """Copy runs into a bundle, and make the copies ready, which checks them."""
     ready: list[ReadyRun] = []
@@ -154,6 +156,9 @@ def _carry(
         ready.append(carried)
     if recipe.members:
         save_portable(recipe, folder / RECIPE)
+        fitted = get_ensemble_folder(run, recipe.predict.tta)
+        if fitted.exists():
+            shutil.copytree(fitted, get_ensemble_folder(folder, recipe.predict.tta))
         (folder / CONTRACT).write_text(format_contract(contract), encoding="utf-8")
     return ready
 

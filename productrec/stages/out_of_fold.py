@@ -10,7 +10,14 @@ import numpy as np
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.embedding_requests import EmbeddingRequest, list_distractor_requests, name_fold, name_rest
-from productrec.assembly.evidence import build_objective, fit_unknown, get_gallery_views, get_grids, get_labels
+from productrec.assembly.evidence import (
+    build_objective,
+    fit_unknown,
+    get_gallery_views,
+    get_grids,
+    get_labels,
+    number_groups,
+)
 from productrec.assembly.out_of_fold import (
     describe_model,
     draw_distractors,
@@ -99,7 +106,10 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
     seen = [image_id for fold in found for image_id in fold.ids]
     labels = ClassOrder(class_ids).positions_of(get_labels(table, seen))
     evidence, rows = draw_evidence(found)
-    objective, how = build_objective(contract), get_grids(recipe) | {"groups": _group(seen, table)[rows].tolist()}
+    objective, how = (
+        build_objective(contract),
+        get_grids(recipe) | {"groups": number_groups(table, seen)[rows].tolist()},
+    )
     fitted = fit_classifier(evidence, labels[rows], objective, **how)
     searched = list(zip(found, _load_galleries(runs, table, views, class_ids) if methods else [], strict=False))
     tried = choose_reranking(fitted, list_candidates(methods, searched), labels[rows], objective, **how)
@@ -169,11 +179,3 @@ def _load_galleries(
     for fold, (run, recipe) in runs.items():
         rest = load_rest(fold, run, recipe, views)
         yield Gallery(rest.embeddings, ClassOrder(class_ids).positions_of(get_labels(table, rest.ids)))
-
-
-def _group(ids: list[str], table: ImageTable) -> np.ndarray:
-    """A number for each image's group; an image of none stands alone."""
-    groups = dict(zip(table.images["image_id"], table.images["group"], strict=True))
-    named = [group if isinstance(group := groups[image_id], str) else f"\0{image_id}" for image_id in ids]
-    numbers: np.ndarray = np.unique(named, return_inverse=True)[1]
-    return numbers

@@ -17,6 +17,7 @@ from productrec.console import say, show_progress, warn
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
 from productrec.delimited import guard_cell
+from productrec.ensembling.blend import Blend
 from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.runtime import count_cores
 
@@ -38,7 +39,7 @@ def run_photos(
     source: Path,
     out: Path,
     *,
-    weights: Sequence[float] | None = None,
+    blend: Blend | None = None,
     replace: bool,
 ) -> Photographed:
     """Classify every file below a folder, or one photo, and write a line for each.
@@ -53,7 +54,7 @@ def run_photos(
         source: folder, looked through with all that are in it, or a file.
         out: CSV to write, with the columns `COLUMNS`: ``id`` is the path below ``source``, ``class_id`` what the
             source of the training images calls the class (its id, or its folder), ``reason`` why a file is no photo.
-        weights: one a run; equal where None.
+        blend: how runs become one; an equal mean where None.
         replace: write over a file that is there.
 
     Raises:
@@ -75,7 +76,7 @@ def run_photos(
     if not photos:
         first = next(iter(reasons.items()))
         raise DataError(f"{source}: not one of {len(files)} files is a photo; the first, {first[0]}: {first[1]}")
-    runs = BlendedRuns(prepare(), weights=weights)
+    runs = BlendedRuns(prepare(), blend=blend)
     paths = [files[name] for name in photos]
     lines: dict[str, tuple[str, ...]] = {}
     with show_progress("classifying photos", len(photos)) as bar:

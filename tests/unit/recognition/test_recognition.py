@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from productrec.competitions.writer import choose_top_labels
-from productrec.ensembling.blend import blend_probabilities
+from productrec.ensembling.blend import Blend, blend_probabilities
 from productrec.errors import ArtifactError
 from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition.classifier import Classifier, Evidence, build_classifier, compute_parts
@@ -182,7 +182,7 @@ def test_what_is_written_ranks_as_what_was_scored(tmp_path):
             values[:] = scored
     members = [load_probabilities(tmp_path / folder).values for folder in ("a", "b")]
     with write_probabilities(tmp_path / "blend", **about, settings={}) as values:
-        blend_probabilities(members, np.array([0.5, 0.5]), values)
+        blend_probabilities(members, Blend((0.5, 0.5)), values)
     for folder in ("a", "blend"):
         written = load_probabilities(tmp_path / folder).values
         assert compute_scores(written, class_ids, true, metric=CompetitionMetric("top_k_error", 3)).metric_value == 0
