@@ -9,7 +9,7 @@ from productrec.artifacts import write_text
 from productrec.assembly.evaluation import Evaluation, Wanted
 from productrec.competitions.contract import load_contract
 from productrec.console import silence, warn
-from productrec.data.table import load_table
+from productrec.data.table import ImageTable, load_table
 from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.metrics.calibration import Reliability, build_reliability
@@ -29,6 +29,7 @@ from productrec.stages.evaluate import (
 )
 from productrec.stages.fit import run_fit
 from productrec.stages.index import run_index
+from productrec.stages.structure import SUFFIX, run_structure
 from productrec.stages.submit import find_predictions, find_recipe
 from productrec.training.ranks.group import join_ranks, leave_ranks, refuse_once
 from productrec.training.run.endings import explain_death
@@ -91,8 +92,8 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     table = load_table(recipes[0].table, root=recipes[0].data.images)
     test_images = len(table.select(["test"], usable=False))
     if len(runs) == 1:
-        only = next(iter(runs))
-        return Predicted(only / "predictions" / views, validation, test, None, test_images, retrieval, calibration)
+        only = _add_structure(next(iter(runs)) / "predictions" / views, recipes, table)
+        return Predicted(only, validation, test, None, test_images, retrieval, calibration)
     _check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
@@ -109,7 +110,14 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
         _keep_recipe(out, selected.recipe)
+    ensemble_folder = _add_structure(ensemble_folder, recipes, table)
     return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval, calibration)
+
+
+def _add_structure(predictions: Path, recipes: Sequence[Recipe], table: ImageTable) -> Path:
+    """What the steps of ``predict.structure`` and ``predict.prior`` make of finished predictions; they themselves."""
+    validates = not any("val" in recipe.train.splits for recipe in recipes)
+    return run_structure(predictions, recipes[0], table, validates=validates)
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
@@ -147,8 +155,8 @@ def ensemble_predictions(
     ensembled = run_ensemble(
         names, target, table, metric=metric, how=recipe.predict.blend if how is None else how, weights=weights
     )
-    if folders[0].name in {*PRESETS, *recipe.predict.own_views}:
-        recipe = look_through(recipe, folders[0].name)
+    if (views := folders[0].name.removesuffix(SUFFIX)) in {*PRESETS, *recipe.predict.own_views}:
+        recipe = look_through(recipe, views)
     _keep_recipe(out, name_ensemble(recipe, out))
     return Predicted(target, {}, {}, ensembled, len(table.select(["test"], usable=False)))
 

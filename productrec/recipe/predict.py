@@ -14,6 +14,7 @@ from productrec.settings.fields import Fraction, NonNegative, Positive, Settings
 
 NONE = "none"
 BlendWay = Literal["auto", "best", "mean", "geometric", "rank", "greedy", "coordinates", "mixture", "stacking"]
+PRIORS = (NONE, "uniform", "estimated")
 
 
 class PredictSettings(Settings):
@@ -76,6 +77,18 @@ class PredictSettings(Settings):
         "validation there likes best",
         commands=("train", "predict"),
     )
+    structure: tuple[Literal["groups", "categories"], ...] = setting(
+        (),
+        "what is tried on the finished class probabilities, and kept where it surely gains: groups (images of one "
+        "listing answer together), categories (a likely category lifts its classes)",
+        commands=("train", "predict"),
+    )
+    prior: str = setting(
+        NONE,
+        "how often each class is among the test images, to which probabilities are corrected where that surely gains: "
+        "none, uniform, estimated (from the predictions themselves), or a CSV of class and share",
+        commands=("train", "predict"),
+    )
     member_weights: dict[str, NonNegative] = setting({}, "weight of each member in the ensemble; 1 where none is given")
     keep_parts: bool = setting(False, "also write the probabilities of head, nearest, vote and prototypes")
 
@@ -98,6 +111,20 @@ class PredictSettings(Settings):
             if method in chosen[:place]:
                 raise ValueError(f"must name each method once; got {method.tell()} twice.")
         return tuple(chosen)
+
+    @field_validator("structure")
+    @classmethod
+    def _check_structure(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"must name each step once; got {', '.join(value)}.")
+        return value
+
+    @field_validator("prior")
+    @classmethod
+    def _check_prior(cls, value: str) -> str:
+        if value not in PRIORS and not value.endswith(".csv"):
+            raise ValueError(f"must be {', '.join(PRIORS)} or a file that ends in .csv; got {value!r}.")
+        return value
 
     @model_validator(mode="before")
     @classmethod

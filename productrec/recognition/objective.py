@@ -40,7 +40,13 @@ class Objective:
 
 
 def compute_chance(
-    objective: Objective, answers: Answers, before: Answers, *, draws: int = 1000, seed: int = 0
+    objective: Objective,
+    answers: Answers,
+    before: Answers,
+    *,
+    weights: np.ndarray | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> float:
     """How surely answers are better than those before: the share of paired bootstraps in which they are.
 
@@ -50,6 +56,7 @@ def compute_chance(
         objective: whose `judge` decides.
         answers: to N queries.
         before: to the same.
+        weights: (N,) how often each query counts; None for once each.
         draws: how often they are drawn.
         seed: decides every draw.
     """
@@ -59,6 +66,8 @@ def compute_chance(
         errors_before = objective.scoring.measure_errors(before)
         assert errors_before is not None
         differences = errors_before + (before.ranks > 0) - errors - (answers.ranks > 0)
+        if weights is not None:
+            differences = differences * weights
         changed = np.flatnonzero(differences)
         if not len(changed):
             return 0.5
@@ -68,6 +77,11 @@ def compute_chance(
         gains = np.empty(draws)
         for draw in range(draws):
             times = np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64)
+            if weights is not None:
+                times *= weights
+                if not times.any():  # none of these counts: a tie
+                    gains[draw] = 0.0
+                    continue
             gains[draw] = objective.judge(before, times) - objective.judge(answers, times)
     gains = np.where(np.abs(gains) < 1e-9, 0.0, gains)
     return float(((gains > 0) + 0.5 * (gains == 0)).mean())

@@ -132,7 +132,7 @@ def test_where_every_member_has_folds_the_blend_is_fitted_out_of_fold(
     assert productrec("train", recipe, *settings).code == 0
     done = productrec("predict", "runs/tiny")
     assert done.code == 0, done.err
-    assert "training images out of fold" in done.out
+    assert "training images out of fold" in " ".join(done.out.split())
     saved = load_ensemble(tmp_path / "runs/tiny/ensemble/plain")
     assert saved.fitted["on"] == "out of fold" and saved.fitted["images"] > 18
     validation = load(tmp_path, "").made["validation"]
