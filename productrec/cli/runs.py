@@ -298,8 +298,23 @@ def ensemble(
     members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
     weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1.")] = None,
+    joint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="concat|product",
+            help="Put the runs' embeddings into one space instead: concatenated, or by the product of similarities.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Blend predictions that are there already."""
+    """Blend predictions that are there already; with --joint, answer by several runs' embeddings together."""
+    if joint is not None:
+        if joint not in ("concat", "product"):
+            raise typer.BadParameter(f"must be concat or product; got {joint!r}", param_hint="--joint")
+        from productrec.pipeline.joint import join_runs
+
+        join_runs(members, out, rule=joint, weights=parse_weights(weights))  # type: ignore[arg-type]
+        return
     from productrec.pipeline.predict import ensemble_predictions
     from productrec.pipeline.score_table import print_scores
 
