@@ -161,6 +161,15 @@ def number_groups(table: ImageTable, ids: Sequence[str]) -> np.ndarray:
     return numbers
 
 
+def compute_prior(table: ImageTable, class_ids: Sequence[int], splits: Sequence[str]) -> np.ndarray:
+    """The share (C,) of each class among a table's images of some splits: what an unreadable image is given."""
+    positions = ClassOrder(list(class_ids)).positions_of(table.select(splits)["label"].to_numpy(dtype=np.int64))
+    counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
+    smoothed = counts + 1e-9
+    prior: np.ndarray = smoothed / smoothed.sum()
+    return prior
+
+
 def number_categories(table: ImageTable, class_ids: Sequence[int]) -> list[int] | None:
     """A number for each class's category, that of its whole path in the tree; None where all classes are of one."""
     paths = dict(zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True))

@@ -297,12 +297,29 @@ def evaluate(
 def ensemble(
     members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
     out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
-    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1; nothing is fitted then.")] = None,
+    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1; none is fitted then.")] = None,
     blend: Annotated[
         str | None, typer.Option(metavar="WAY", help="As predict.blend; default the first member's.")
     ] = None,
+    joint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="concat|product",
+            help="Put the runs' embeddings into one space instead: concatenated, or by the product of similarities.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Blend predictions that are there already, as is best on images that nothing was fitted on."""
+    """Blend predictions that are there already; with --joint, answer by several runs' embeddings together."""
+    if joint is not None:
+        if joint not in ("concat", "product"):
+            raise typer.BadParameter(f"must be concat or product; got {joint!r}", param_hint="--joint")
+        if blend is not None:
+            raise typer.BadParameter("goes without --blend", param_hint="--joint")
+        from productrec.pipeline.joint import join_runs
+
+        join_runs(members, out, rule=joint, weights=parse_weights(weights))  # type: ignore[arg-type]
+        return
     from typing import get_args
 
     from productrec.pipeline.predict import ensemble_predictions

@@ -17,7 +17,20 @@ def build_prototypes(
     shrinkage: float = SHRINKAGE,
     categories: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The mean embedding of each class, of unit norm, shrunk towards the mean of its category.
+    """The directions (C, D) float32 of unit norm of what `average_classes` gives; zeros for a class without images."""
+    means = average_classes(embeddings, classes, class_count, shrinkage=shrinkage, categories=categories)
+    return scale_to_unit(means)
+
+
+def average_classes(
+    embeddings: np.ndarray,
+    classes: np.ndarray,
+    class_count: int,
+    *,
+    shrinkage: float = SHRINKAGE,
+    categories: Sequence[int] | None = None,
+) -> np.ndarray:
+    """The mean embedding of each class, shrunk towards the mean of its category.
 
     With n images of a class, their mean m, and the mean p of the means of its category's classes, it is
     (n m + shrinkage p) / (n + shrinkage): as if ``shrinkage`` more images lay at p. Means as prototypes are those of
@@ -31,7 +44,7 @@ def build_prototypes(
         categories: (C,) a number for each class's category; None for one that holds all.
 
     Returns:
-        (C, D) float32 of unit norm; zeros for a class without images.
+        (C, D) float64, not of unit norm; zeros for a class without images.
     """
     known = classes >= 0
     counts = np.bincount(classes[known], minlength=class_count)
@@ -51,6 +64,11 @@ def build_prototypes(
         parents /= np.maximum(members, 1)[:, None]
         own = counts[:, None].astype(np.float64)
         means = np.where(seen[:, None], (own * means + shrinkage * parents[groups]) / (own + shrinkage), 0.0)
+    return means
+
+
+def scale_to_unit(means: np.ndarray) -> np.ndarray:
+    """Directions (C, D) as float32 of unit norm; zeros stay zeros."""
     norms = np.linalg.norm(means, axis=1, keepdims=True)
     unit: np.ndarray = np.divide(means, norms, out=np.zeros_like(means), where=norms > 1e-12)
     return np.asarray(unit, dtype=np.float32)

@@ -172,8 +172,8 @@ def list_candidates(structure: Engine, queries: np.ndarray, count: int, effort: 
     return rows
 
 
-def refine(flat: Engine, queries: np.ndarray, candidates: np.ndarray, k: int) -> Found:
-    """The ``k`` most similar of each query's candidates (Q, at least k), by their exact similarities."""
+def compare_rows(flat: Engine, queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Similarity (Q, N) float32 of each query (Q, D) to rows (Q, N) int64 of its own; -inf where a row is -1."""
     similarities = np.empty(candidates.shape, np.float32)
     flat.compute_distance_subset(
         len(queries),
@@ -183,6 +183,12 @@ def refine(flat: Engine, queries: np.ndarray, candidates: np.ndarray, k: int) ->
         faiss.swig_ptr(candidates),
     )
     similarities[candidates < 0] = -np.inf
+    return similarities
+
+
+def refine(flat: Engine, queries: np.ndarray, candidates: np.ndarray, k: int) -> Found:
+    """The ``k`` most similar of each query's candidates (Q, at least k), by their exact similarities."""
+    similarities = compare_rows(flat, queries, candidates)
     if k < candidates.shape[1]:
         kept = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
         similarities, candidates = np.take_along_axis(similarities, kept, 1), np.take_along_axis(candidates, kept, 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.evidence import NO_LABEL, SplitEvidence, get_labels, load_evidence
+from productrec.assembly.evidence import NO_LABEL, SplitEvidence, compute_prior, get_labels, load_evidence
 from productrec.assembly.reranked import Answer, prepare_answering
 from productrec.assembly.table_state import digest_rows
 from productrec.class_order import ClassOrder
@@ -66,7 +66,7 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     answer = prepare_answering(run, recipe, table, views, class_ids, saved, list(known.values()))
     if not scores and saved.fitted:  # fitted out of fold, so that no validation image had a say
         scores = _score_known(known["val"], table, class_ids, answer, contract)
-    prior = _compute_prior(table, class_ids, recipe.predict.gallery_splits)
+    prior = compute_prior(table, class_ids, recipe.predict.gallery_splits)
     for split, evidence in known.items():
         if len(table.select([split], usable=False)):
             _write(run, recipe, table, split, views, evidence, class_ids, saved, answer, prior, scores)
@@ -106,14 +106,6 @@ def _score_known(
     if not np.isin(labels[known], class_ids).any():
         return {}
     return _score(images, known, labels[known], class_ids, answer, contract)
-
-
-def _compute_prior(table: ImageTable, class_ids: list[int], splits: tuple[str, ...]) -> np.ndarray:
-    positions = ClassOrder(class_ids).positions_of(table.select(splits)["label"].to_numpy(dtype=np.int64))
-    counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
-    smoothed = counts + 1e-9
-    prior: np.ndarray = smoothed / smoothed.sum()
-    return prior
 
 
 def _write(
