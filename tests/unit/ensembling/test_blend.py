@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from productrec.ensembling.blend import (
     Blend,
@@ -10,6 +11,7 @@ from productrec.ensembling.blend import (
     build_blend,
     check_same_order,
     resolve_weights,
+    score_ranks,
     weigh,
 )
 from productrec.errors import ArtifactError
@@ -73,3 +75,9 @@ def test_what_was_described_is_built_again_in_another_order_and_for_no_other_mod
     assert build_blend(blend.describe(["a", "b"]), ["b", "a"]) == Blend((0.9, 0.2), "geometric")
     with pytest.raises(ArtifactError, match="must be of a, c; got one of a, b"):
         build_blend(blend.describe(["a", "b"]), ["a", "c"])
+
+
+@pytest.mark.parametrize("levels", [3, 1_000_000])
+def test_ranks_are_those_of_scipy_with_and_without_equal_ones(levels):
+    values = np.random.default_rng(2).integers(0, levels, (50, 23)).astype(np.float32)
+    np.testing.assert_array_equal(score_ranks(values), 23 - rankdata(-values, axis=1))
