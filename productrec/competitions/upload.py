@@ -69,7 +69,7 @@ def prepare_upload(client: CompetitionClient, path: Path, *, force: bool = False
     if facts.is_for_code:
         raise UploadError(
             f"{client.slug}: must take a CSV; it is a code competition, which runs a notebook of yours. "
-            "Take an offline bundle of the run there instead."
+            "Take what `productrec bundle RUN` writes there instead (docs/bundling.md)."
         )
     if facts.is_closed:
         raise UploadError(f"{client.slug}: must take submissions; it is closed to them. Look at {page}.")

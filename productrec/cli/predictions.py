@@ -1,0 +1,179 @@
+"""Commands on predictions: predict, query, and ensemble, which makes one of several."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from productrec.cli.options import (
+    Views,
+    parse_weights,
+    split_overrides,
+)
+
+
+def predict(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN|RECIPE... [KEY=VALUE]...", help="Run folders, or a recipe.")
+    ],
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over several views: the recipe's, or zoom where it has none.")
+    ] = False,
+    views: Views = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the runs in their ensemble, as 2,1,1.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Classify the photos in this folder instead, into the CSV --out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the ensemble of several runs; with --images, the CSV.")
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(help="With --images: sample submission; the CSV is a submission with its ids in its order."),
+    ] = None,
+    competition: Annotated[
+        str | None,
+        typer.Option(help="With --sample: contract, a bundled name or a YAML file.", show_default="the run's"),
+    ] = None,
+    fill_missing: Annotated[
+        bool,
+        typer.Option("--fill-missing", help="With --sample: ids without an image get the share of each class."),
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="With --images: write over a CSV that is there.")] = False,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes that embed together, one a GPU.")] = 1,
+) -> None:
+    """Give every test image class probabilities: embed, retrieve, vote, fuse, ensemble.
+
+    Where the competition asks for matches, test images get the ids of those of the same product instead.
+
+    With --images the photos of a folder get a line each in a CSV instead; that needs nothing but the run. With --sample
+    beside it that CSV is a submission. Exported files and bundles answer for photos too.
+    """
+    for given, name, other, beside in (
+        (replace, "--replace", images, "--images"),
+        (sample is not None, "--sample", images, "--images"),
+        (competition is not None, "--competition", sample, "--sample"),
+        (fill_missing, "--fill-missing", sample, "--sample"),
+    ):
+        if given and other is None:
+            raise typer.BadParameter(f"goes with {beside}", param_hint=name)
+    if images is not None and out is None:
+        raise typer.BadParameter("name the CSV with --out", param_hint="--images")
+    if images is not None and nproc > 1:
+        raise typer.BadParameter("must be 1 with --images", param_hint="--nproc")
+    if nproc > 1:
+        from productrec.launch import launch_ranks
+
+        raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc))
+    targets, overrides = split_overrides(runs)
+    if images is not None and out is not None:
+        from productrec.pipeline.photos import classify_photos
+
+        classify_photos(
+            targets,
+            overrides,
+            images,
+            out,
+            views=views,
+            some_views=tta,
+            weights=parse_weights(weights),
+            sample=sample,
+            competition=competition,
+            fill_missing=fill_missing,
+            replace=replace,
+        )
+        return
+    from productrec.pipeline.answers import answer_runs
+    from productrec.pipeline.predict import embed_together
+    from productrec.pipeline.select import load_runs
+
+    selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
+    if embed_together(selected):
+        answer_runs(selected, weights=parse_weights(weights))
+
+
+def query(
+    run: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx", help="Run folder, or exported file.")],
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
+    ],
+    box: Annotated[
+        str | None, typer.Option(help="The part of each photo that shows the product: x,y,width,height in pixels.")
+    ] = None,
+    nearest: Annotated[int, typer.Option(min=0, help="How many near products to name.")] = 3,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Say `unknown` where the photo is doubtful, as of a product never seen.")
+    ] = False,
+    views: Views = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a photo.")] = False,
+    strip: Annotated[
+        Path | None, typer.Option(help="Write a picture (JPEG or PNG): each photo beside its nearest products.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a strip that is there.")] = False,
+) -> None:
+    """Ask a run about photos: the class with its confidence, whether it is a known product, and the nearest ones.
+
+    A file that `productrec export` wrote is asked the same way, and needs no torch.
+
+    A photo is doubtful where products that were hidden from the run for a test would be taken for known ones more than
+    once in a hundred times at such a score.
+    """
+    from productrec.pipeline.asked import prepare_asked
+    from productrec.stages.query import run_query
+
+    files, overrides = split_overrides(photos)
+    run_query(
+        lambda: prepare_asked(run, overrides, views=views, index=index),
+        files,
+        box=box,
+        nearest=nearest,
+        doubts=unknown,
+        as_json=as_json,
+        strip=strip,
+        replace=replace,
+    )
+
+
+def ensemble(
+    members: Annotated[list[Path], typer.Argument(metavar="RUN|PREDICTIONS...", help="Runs or their predictions.")],
+    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    weights: Annotated[str | None, typer.Option(help="One a member, as 2,1,1; none is fitted then.")] = None,
+    blend: Annotated[
+        str | None, typer.Option(metavar="WAY", help="As predict.blend; default the first member's.")
+    ] = None,
+    joint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="concat|product",
+            help="Put the runs' embeddings into one space instead: concatenated, or by the product of similarities.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Blend predictions that are there already; with --joint, answer by several runs' embeddings together."""
+    if joint is not None:
+        if joint not in ("concat", "product"):
+            raise typer.BadParameter(f"must be concat or product; got {joint!r}", param_hint="--joint")
+        if blend is not None:
+            raise typer.BadParameter("goes without --blend", param_hint="--joint")
+        from productrec.pipeline.joint import join_runs
+
+        join_runs(members, out, rule=joint, weights=parse_weights(weights))  # type: ignore[arg-type]
+        return
+    from typing import get_args
+
+    from productrec.pipeline.predict import ensemble_predictions
+    from productrec.pipeline.score_table import print_scores
+    from productrec.recipe.predict import BlendWay
+
+    if blend is not None and blend not in get_args(BlendWay):
+        raise typer.BadParameter(f"must be {', '.join(get_args(BlendWay))}; got {blend!r}", param_hint="--blend")
+    print_scores(ensemble_predictions(members, out, how=blend, weights=parse_weights(weights)))
+
+
+COMMANDS = (predict, query, ensemble)
