@@ -70,6 +70,7 @@ ROWS = (
     Row("Multi-Similarity 0.1, PK", _mix(0.1, "pk")),
     Row("Multi-Similarity 0.1, mixed", _mix(0.1, "mixed")),
     Row("Multi-Similarity 1, mixed", _mix(1.0, "mixed")),
+    Row("Multi-Similarity 0.5, mixed, neck without batch norm", _mix(0.5, "mixed") | {"model.neck": "linear"}),
     Row(
         "Multi-Similarity 0.5, mixed, memory of 1,024",
         _mix(0.5, "mixed") | {"loss.memory.rows": 1024, "loss.memory.start_step": 100},

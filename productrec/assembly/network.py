@@ -36,6 +36,7 @@ def build_network(
         pooling=recipe.model.pooling,
         gem_power=recipe.model.gem_power,
         embedding_dim=recipe.model.embedding_dim,
+        neck=recipe.model.neck,
         class_count=class_count,
         drop_path=recipe.model.drop_path,
         dropout=recipe.model.dropout,

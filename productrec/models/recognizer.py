@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from productrec.models.backbone import Backbone, Normalisation, build_backbone
 from productrec.models.pooling import AveragePooling, GeMPooling
+
+Neck = Literal["batch_norm", "linear"]
 
 
 class Recognized(NamedTuple):
@@ -22,12 +24,12 @@ class Recognized(NamedTuple):
 
 
 class EmbeddingNeck(nn.Module):
-    """Linear, batch norm, unit norm: (B, F) features to (B, D) embeddings."""
+    """Linear, batch norm where that is wanted, unit norm: (B, F) features to (B, D) embeddings."""
 
-    def __init__(self, feature_dim: int, embedding_dim: int) -> None:
+    def __init__(self, feature_dim: int, embedding_dim: int, *, batch_norm: bool = True) -> None:
         super().__init__()
         self.linear = nn.Linear(feature_dim, embedding_dim, bias=False)
-        self.norm = nn.BatchNorm1d(embedding_dim)
+        self.norm = nn.BatchNorm1d(embedding_dim) if batch_norm else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
         # In float32: unit norm in bfloat16 would be off by up to half a percent.
@@ -121,6 +123,7 @@ def build_recognizer(
     class_count: int,
     drop_path: float = 0.0,
     dropout: float = 0.0,
+    neck: Neck = "batch_norm",
     weights_folder: Path | None = None,
     build_head: Callable[[int], nn.Module] | None = None,
 ) -> Recognizer:
@@ -138,7 +141,7 @@ def build_recognizer(
     recognizer = Recognizer(
         body,
         GeMPooling(gem_power) if pooling == "gem" else AveragePooling(),
-        EmbeddingNeck(body.feature_dim, embedding_dim),
+        EmbeddingNeck(body.feature_dim, embedding_dim, batch_norm=neck == "batch_norm"),
         ClassificationHead(body.feature_dim, class_count, dropout)
         if build_head is None
         else build_head(body.feature_dim),

@@ -25,5 +25,9 @@ class ModelSettings(Settings):
     pooling: Literal["gem", "average"] = setting("gem", "how the feature map becomes one vector")
     gem_power: PositiveFloat = setting(3.0, "initial GeM exponent, learned")
     embedding_dim: Positive = setting(512, "D, dimensions of the embedding")
+    neck: Literal["batch_norm", "linear"] = setting(
+        "batch_norm",
+        "what makes the embedding of the pooled features: a linear layer, with batch norm behind it or alone",
+    )
     drop_path: ShareBelowOne = setting(0.0, "stochastic depth rate, where the backbone has it")
     dropout: ShareBelowOne = setting(0.0, "dropout before the classification head")

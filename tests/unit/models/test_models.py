@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from productrec.errors import ArtifactError, TrainingError
@@ -195,3 +196,14 @@ def test_synchronised_norms_keep_their_activations(backbone):
         after = converted(images)
     torch.testing.assert_close(after.logits, before.logits)
     torch.testing.assert_close(after.embeddings, before.embeddings)
+
+
+def test_a_linear_neck_has_no_batch_norm_and_its_embedding_depends_on_its_own_image_alone():
+    plain, normed = build(neck="linear").train(), build().train()
+    assert not any(isinstance(part, nn.BatchNorm1d) for part in plain.neck.modules())
+    assert any(isinstance(part, nn.BatchNorm1d) for part in normed.neck.modules())
+    features = torch.randn(4, plain.neck.linear.in_features, generator=torch.Generator().manual_seed(0))
+    for network, is_alone in ((plain, True), (normed, False)):
+        both, one = network.neck(features)[:2], network.neck(features[:2])
+        assert torch.allclose(both, one, atol=1e-6) == is_alone
+        torch.testing.assert_close(both.norm(dim=1), torch.ones(2))
