@@ -14,7 +14,7 @@ from productrec.recognition.objective import Objective, compute_chance
 from productrec.recognition.weights import Fit, fit_mean, fit_mixture, fit_product, split_folds
 
 _FOLDS = 5
-_HELD_NUMBERS = 1 << 27  # of all models' probabilities at a time: half a gigabyte
+_HELD_NUMBERS = 1 << 26  # of all models' probabilities: a quarter of a gigabyte, and fits hold five times as much
 BEST = "best"
 
 BlendFit = Callable[[Sequence[np.ndarray], np.ndarray, Objective], Blend]
