@@ -27,6 +27,10 @@ AllowCode = Annotated[
 ]
 
 
+IndexFolder = Annotated[
+    Path | None,
+    typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from productrec.cli.options import (
+    IndexFolder,
     Views,
     parse_weights,
     split_overrides,
@@ -106,10 +107,7 @@ def query(
         bool, typer.Option("--unknown", help="Say `unknown` where the photo is doubtful, as of a product never seen.")
     ] = False,
     views: Views = None,
-    index: Annotated[
-        Path | None,
-        typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
-    ] = None,
+    index: IndexFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a photo.")] = False,
     strip: Annotated[
         Path | None, typer.Option(help="Write a picture (JPEG or PNG): each photo beside its nearest products.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from productrec.cli.options import Overrides, Views
+from productrec.cli.options import IndexFolder, Overrides, Views
 
 
 def serve(
@@ -17,10 +17,7 @@ def serve(
         bool, typer.Option("--allow-remote", help="Let other machines ask; nobody is asked for a password.")
     ] = False,
     views: Views = None,
-    index: Annotated[
-        Path | None,
-        typer.Option(help="Of an exported file: index folder, RUN/index/VIEWS; default that of the run it lies in."),
-    ] = None,
+    index: IndexFolder = None,
     max_bytes: Annotated[int, typer.Option(min=1, help="Size of a request's body at most.")] = 16 << 20,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds for a request to come, and for a connection to be idle.")

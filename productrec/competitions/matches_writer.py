@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from productrec.artifacts import compute_file_digest, write_file
-from productrec.competitions.checker import check_csv
 from productrec.competitions.contract import Contract
-from productrec.competitions.writer import Submission, load_sample_ids
+from productrec.competitions.writer import Submission, load_sample_ids, write_checked
 from productrec.errors import SubmissionError, describe_offenders
 
 
@@ -41,18 +38,8 @@ def write_matches(
             raise SubmissionError(f"{out}: must differ from the sample submission; got its name. Choose another name.")
         order = load_sample_ids(sample, contract)
         _compare_with_sample(order, matches, sample, out)
-    with write_file(out) as temporary:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n", delimiter=contract.column_separator)
-            writer.writerow((contract.id_column, contract.prediction_column))
-            writer.writerows((name, separator.join(matches[name])) for name in order)
-        report = check_csv(temporary, contract=contract, ids=order, labels=None)
-        if not report.is_sound:
-            raise SubmissionError(
-                f"{out}: must be what {contract.title} accepts; got {report.summarise()}. Match the images again."
-            )
-        sha256 = compute_file_digest(temporary)
-    return Submission(path=out, rows=len(order), sha256=sha256)
+    lines = ((name, separator.join(matches[name])) for name in order)
+    return write_checked(out, lines, contract=contract, ids=order, labels=None)
 
 
 def _compare_with_sample(order: Sequence[str], matches: Mapping[str, Sequence[str]], sample: Path, out: Path) -> None:

@@ -161,18 +161,35 @@ def write_submission(
     if contract.confidence:
         sure = _format_confidences(probabilities, top[:, 0], where=out)
         lines = ((image_id, f"{cell}{contract.label_separator}{sure[row_of[image_id]]}") for image_id, cell in lines)
+    return write_checked(out, lines, contract=contract, ids=order, labels=class_labels)
+
+
+def write_checked(
+    out: Path,
+    lines: Iterable[tuple[str, str]],
+    *,
+    contract: Contract,
+    ids: Sequence[str],
+    labels: Collection[str] | None,
+) -> Submission:
+    """Write ids with their cells below the contract's header; the file gets its name once `check_csv` has passed it.
+
+    Raises:
+        SubmissionError: it has not; an older file of that name is untouched.
+        StorageError: the disk refused.
+    """
     with write_file(out) as temporary:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n", delimiter=contract.column_separator)
             writer.writerow((contract.id_column, contract.prediction_column))
             writer.writerows(lines)
-        report = check_csv(temporary, contract=contract, ids=order, labels=class_labels)
+        report = check_csv(temporary, contract=contract, ids=ids, labels=labels)
         if not report.is_sound:
             raise SubmissionError(
                 f"{out}: must be what {contract.title} accepts; got {report.summarise()}. Write the submission again."
             )
         sha256 = compute_file_digest(temporary)
-    return Submission(path=out, rows=len(order), sha256=sha256)
+    return Submission(path=out, rows=len(ids), sha256=sha256)
 
 
 def load_sample_ids(path: Path, contract: Contract) -> list[str]:

@@ -12,9 +12,9 @@ from productrec.assembly.matching import list_expansions, list_match_requests
 from productrec.competitions.contract import load_contract
 from productrec.console import say, warn
 from productrec.data.table import load_table
-from productrec.pipeline.predict import _check_is_no_run, _keep_recipe, predict_runs
+from productrec.pipeline.predict import predict_runs
 from productrec.pipeline.score_table import print_scores
-from productrec.pipeline.select import Selected
+from productrec.pipeline.select import Selected, check_is_no_run, keep_recipe
 from productrec.recipe import Recipe
 from productrec.stages.embed import run_embed
 from productrec.stages.evaluate import choose_protocol, list_gallery, report, run_evaluate
@@ -52,10 +52,10 @@ def match_runs(selected: Selected, *, weights: Sequence[float] | None = None) ->
         table = load_table(recipe.table, root=recipe.data.images)
         run_embed(folder, recipe, list_match_requests(recipe, table))
     if len(selected.runs) > 1:
-        _check_is_no_run(selected.folder)
+        check_is_no_run(selected.folder)
     matched = run_match(selected.runs, selected.folder, weights=selected.weigh(weights))
     if len(selected.runs) > 1 and not (selected.folder / "recipe.yaml").exists():
-        _keep_recipe(selected.folder, selected.recipe)
+        keep_recipe(selected.folder, selected.recipe)
     return matched
 
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from productrec.artifacts import write_text
 from productrec.console import say
 from productrec.ensembling.joint_fitting import JOINT
 from productrec.ensembling.joint_search import JointRule
-from productrec.errors import ArtifactError
 from productrec.pipeline.score_table import print_score_rows
-from productrec.pipeline.select import load_runs
-from productrec.recipe import save_recipe
+from productrec.pipeline.select import check_is_no_run, keep_recipe, load_runs
 from productrec.recognition.classifier import PART_TITLES
 from productrec.stages.embed import run_embed
 from productrec.stages.joint import report, run_joint
@@ -30,14 +27,13 @@ def join_runs(targets: Sequence[Path], out: Path, *, rule: JointRule, weights: S
     Raises:
         ArtifactError: a run is not trained, ``out`` holds a run, or runs do not go together.
     """
-    if (out / "checkpoints").exists():
-        raise ArtifactError(f"{out}: holds a trained run; an ensemble needs its own folder. Name one with --out.")
+    check_is_no_run(out)
     selected = load_runs(targets, [], out=out)
     for folder, recipe in selected.runs.items():
         run_embed(folder, recipe)
     saved = run_joint(selected.runs, out, rule=rule, weights=weights)
     if not (out / "recipe.yaml").exists():
-        write_text(out / "recipe.yaml", save_recipe(selected.recipe))
+        keep_recipe(out, selected.recipe)
     titles = PART_TITLES | {"fused": "vote and prototypes"}
     rows = [(name, parts) for name, parts in saved.scores.items() if name != JOINT]
     rows += [(JOINT, saved.scores[JOINT])] if JOINT in saved.scores else []

@@ -11,8 +11,7 @@ from productrec.data.table import load_table
 from productrec.losses.own_loss import check_code_allowed
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.pipeline.answers import answer_runs, warn_of_seen_classes
-from productrec.pipeline.predict import _keep_recipe
-from productrec.pipeline.select import select_runs
+from productrec.pipeline.select import keep_recipe, select_runs
 from productrec.pipeline.side_by_side import choose_jobs, train_side_by_side
 from productrec.pipeline.submit import submit_answers
 from productrec.recipe import Recipe
@@ -107,7 +106,7 @@ def train_recipe(
 
     def tell(trained: Trained) -> None:
         if recipe.members:
-            _keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
+            keep_recipe(recipe.run_folder, recipe)  # so that the folder of the members is a run like any other
         figures = ", ".join(
             f"{name} {trained.figures[name]:.4f}" for name in VALIDATION_FIGURES if name in trained.figures
         )

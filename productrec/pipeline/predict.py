@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from productrec.artifacts import write_text
 from productrec.assembly.evaluation import Evaluation, Wanted
 from productrec.competitions.contract import load_contract
 from productrec.console import silence, warn
@@ -14,8 +13,8 @@ from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.metrics.calibration import Reliability, build_reliability
 from productrec.pipeline.score_table import Predicted
-from productrec.pipeline.select import Selected, check_run, look_through, name_ensemble
-from productrec.recipe import Recipe, save_recipe
+from productrec.pipeline.select import Selected, check_is_no_run, check_run, keep_recipe, look_through, name_ensemble
+from productrec.recipe import Recipe
 from productrec.recognition.classifier import get_answer
 from productrec.recognition.classifier_file import load_classifier
 from productrec.recognition.scores import Scores
@@ -94,7 +93,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     if len(runs) == 1:
         only = _add_structure(next(iter(runs)) / "predictions" / views, recipes, table)
         return Predicted(only, validation, test, None, test_images, retrieval, calibration)
-    _check_is_no_run(out)
+    check_is_no_run(out)
     members = {folder.name: folder / "predictions" / recipe.predict.tta for folder, recipe in runs.items()}
     if len(members) != len(runs):
         raise ArtifactError(
@@ -109,7 +108,7 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     )
     # A recipe that stands there says what its members were trained as; settings of one prediction are not kept in it.
     if not (out / "recipe.yaml").exists():
-        _keep_recipe(out, selected.recipe)
+        keep_recipe(out, selected.recipe)
     ensemble_folder = _add_structure(ensemble_folder, recipes, table)
     return Predicted(ensemble_folder, validation, test, ensembled, test_images, retrieval, calibration)
 
@@ -147,7 +146,7 @@ def ensemble_predictions(
         raise RecipeError(
             f"{folders[0]}: lies in no run folder, so the image table is unknown. Name runs or their predictions."
         )
-    _check_is_no_run(out)
+    check_is_no_run(out)
     names = dict(zip([str(member) for member in members], folders, strict=True))
     target = out / "predictions" / "blend"
     metric = load_contract(recipe.competition).scored_by
@@ -157,14 +156,5 @@ def ensemble_predictions(
     )
     if (views := folders[0].name.removesuffix(SUFFIX)) in {*PRESETS, *recipe.predict.own_views}:
         recipe = look_through(recipe, views)
-    _keep_recipe(out, name_ensemble(recipe, out))
+    keep_recipe(out, name_ensemble(recipe, out))
     return Predicted(target, {}, {}, ensembled, len(table.select(["test"], usable=False)))
-
-
-def _check_is_no_run(folder: Path) -> None:
-    if (folder / "checkpoints").exists():
-        raise ArtifactError(f"{folder}: holds a trained run; an ensemble needs its own folder. Name one with --out.")
-
-
-def _keep_recipe(folder: Path, recipe: Recipe) -> None:
-    write_text(folder / "recipe.yaml", save_recipe(recipe))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from productrec.artifacts import write_text
 from productrec.data.table import load_table
 from productrec.data.view_presets import PRESETS
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.recipe import Recipe, build_recipe, find_settings, load_recipe
+from productrec.recipe import Recipe, build_recipe, find_settings, load_recipe, save_recipe
 from productrec.recipe.data import DataSettings
 from productrec.settings.fields import Command
 from productrec.settings.text import merge, parse_override
@@ -109,6 +110,21 @@ def name_ensemble(recipe: Recipe, folder: Path) -> Recipe:
     name = re.sub(r"[^A-Za-z0-9._+-]", "-", folder.name).lstrip("._+-") or recipe.name
     data = recipe.data.model_copy(update={"table": recipe.table})
     return recipe.model_copy(update={"name": name, "runs": folder.parent, "members": {}, "data": data})
+
+
+def check_is_no_run(folder: Path) -> None:
+    """Refuse to put an ensemble where a trained run lies.
+
+    Raises:
+        ArtifactError: the folder holds one.
+    """
+    if (folder / "checkpoints").exists():
+        raise ArtifactError(f"{folder}: holds a trained run; an ensemble needs its own folder. Name one with --out.")
+
+
+def keep_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe that stands for an ensemble into its folder."""
+    write_text(folder / "recipe.yaml", save_recipe(recipe))
 
 
 def check_run(target: Path) -> None:
