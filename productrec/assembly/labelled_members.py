@@ -12,9 +12,11 @@ from productrec.assembly.evidence import FITTED_ON, NO_LABEL, get_labels, number
 from productrec.assembly.out_of_fold import find_out_of_fold_folder
 from productrec.assembly.table_state import check_current
 from productrec.class_order import ClassOrder
+from productrec.console import warn
 from productrec.data.table import ImageTable
 from productrec.ensembling.blend import check_same_order
 from productrec.ensembling.choosing import draw_fitted
+from productrec.errors import ArtifactError
 from productrec.recipe import load_recipe
 from productrec.recognition.probabilities import ClassProbabilities, load_probabilities
 
@@ -45,19 +47,30 @@ def load_labelled(members: Mapping[str, Path], table: ImageTable, class_ids: Seq
         class_ids: (C,) order of the members' classes.
 
     Returns:
-        None where there are no such images, or none of them is of a known class.
+        None where there are no such images, or none of them is of a known class. What is of an earlier state of the table
+        is passed over, with a warning.
 
     Raises:
         ArtifactError: members speak of other images, or of another state of the table.
     """
     found = [_find_out_of_fold(folder) for folder in members.values()]
     known = [load_probabilities(folder) for folder in found if folder is not None]
-    if len(known) == len(members) and all(one.class_ids == list(class_ids) for one in known):
+    if len(known) == len(members) and all(_is_of(one, table, class_ids) for one in known):
         return _gather("out of fold", list(members), known, table)
     folders = [folder / "val" for folder in members.values()]
     if not all(folder.exists() for folder in folders) or not len(table.select(["val"], usable=False)):
         return None
     return _gather("val", list(members), [load_probabilities(folder) for folder in folders], table)
+
+
+def _is_of(known: ClassProbabilities, table: ImageTable, class_ids: Sequence[int]) -> bool:
+    """Whether predictions out of fold are of the classes in question, and of the table as it is now; else a warning."""
+    try:
+        check_current(known, table)
+    except ArtifactError as error:
+        warn(f"the blend is not fitted out of fold. {error}")
+        return False
+    return known.class_ids == list(class_ids)
 
 
 def _find_out_of_fold(folder: Path) -> Path | None:

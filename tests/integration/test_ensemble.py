@@ -35,8 +35,8 @@ def load(folder, name, split="test"):
     return load_probabilities(folder / f"runs/tiny/{name}predictions/plain/{split}")
 
 
-def change(folder, values):
-    """The probabilities in a folder with other values."""
+def change(folder, values, **others):
+    """The probabilities in a folder with other values, or otherwise changed."""
     old = load_probabilities(folder)
     manifest = load_manifest(folder)
     about = {
@@ -50,8 +50,9 @@ def change(folder, values):
         "rows": old.rows,
         "doubted": old.doubted,
     }
+    about |= {"inputs": manifest.inputs, "settings": manifest.settings} | others
     shutil.rmtree(folder)
-    with write_probabilities(folder, **about, inputs=manifest.inputs, settings=manifest.settings) as written:
+    with write_probabilities(folder, **about) as written:
         written[:] = values
 
 
@@ -139,3 +140,9 @@ def test_where_every_member_has_folds_the_blend_is_fitted_out_of_fold(
     assert validation is None or validation["images"] == 18
     told = json.loads((tmp_path / "runs/tiny/ensemble/plain/ensemble.json").read_text())
     assert set(told["fitted"]["diversity"]["disagreement"]) == {"a", "b"}
+    # Of an earlier state of the table they are passed over, and nothing fails.
+    stale = tmp_path / "runs/tiny.folds/out_of_fold/a/predictions/plain/train"
+    change(stale, load_probabilities(stale).values, rows="of other images", inputs={"table": "earlier"})
+    again = productrec("predict", "runs/tiny")
+    assert again.code == 0 and "the blend is not fitted out of fold" in again.err
+    assert load_ensemble(tmp_path / "runs/tiny/ensemble/plain").fitted["on"] == "val"
