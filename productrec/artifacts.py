@@ -154,11 +154,7 @@ def write_artifact(
     """
     check_replaceable(folder, kind=kind)
     with explain_storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        temporary = folder.with_name(_name_beside(folder, "tmp"))
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        temporary = _make_temporary(folder)
         try:
             yield temporary
             for path in sorted(temporary.rglob("*")):
@@ -181,6 +177,16 @@ def write_artifact(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _make_temporary(folder: Path) -> Path:
+    """An empty folder beside ``folder``; what a killed process left there is removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(folder)
+    temporary = folder.with_name(_name_beside(folder, "tmp"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    return temporary
+
+
 @contextlib.contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it is flushed and becomes ``folder``, else it is removed.
@@ -192,11 +198,7 @@ def write_folder(folder: Path) -> Iterator[Path]:
     if folder.exists():
         raise ArtifactError(f"{folder}: must not be there yet. Name another folder, or move this one away.")
     with explain_storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-        temporary = folder.with_name(_name_beside(folder, "tmp"))
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        temporary = _make_temporary(folder)
         try:
             yield temporary
             for path in sorted(temporary.rglob("*")):

@@ -47,8 +47,8 @@ def load_labelled(members: Mapping[str, Path], table: ImageTable, class_ids: Seq
         class_ids: (C,) order of the members' classes.
 
     Returns:
-        None where there are no such images, or none of them is of a known class. What is of an earlier state of the table
-        is passed over, with a warning.
+        None where there are no such images, or none of them is of a known class. What is of an earlier state of the
+        table is passed over, with a warning.
 
     Raises:
         ArtifactError: members speak of other images, or of another state of the table.
