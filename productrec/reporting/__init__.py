@@ -1,0 +1,1 @@
+"""Pages that people look at: what a run sees, where it fails, and which labels are wrong."""
