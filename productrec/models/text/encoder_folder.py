@@ -20,7 +20,7 @@ _PACKAGE = WeightsPackage(
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
 )
 CONFIG, TOKENISER = "config.json", "tokenizer.json"
-_FILES = (CONFIG, TOKENISER, "*.safetensors", "*.safetensors.index.json")
+_FILES = [CONFIG, TOKENISER, "*.safetensors", "*.safetensors.index.json"]
 _WHERE = "text tower"
 _OTHERS = "take minilm, gru or transformer, which need no hub"
 

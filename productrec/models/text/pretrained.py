@@ -23,7 +23,7 @@ class PretrainedEncoder(nn.Module):
     def __init__(self, network: nn.Module, config: Any) -> None:
         super().__init__()
         if getattr(network, "pooler", None) is not None:  # not asked here, and a parameter that never gets a gradient
-            network.pooler = None
+            network.register_module("pooler", None)
         self.network = network
         self.feature_dim = int(config.hidden_size)
         self.vocabulary_size = int(config.vocab_size)
@@ -58,7 +58,7 @@ def load_encoder(folder: Path) -> PretrainedEncoder:
             )
         except Exception as error:  # it raises one of many kinds
             raise _refuse(str(folder), describe_error(error)) from None
-    unused = ("pooler.", "decoder.") if network.config.is_encoder_decoder else ("pooler.",)
+    unused = ("pooler.", "decoder.") if _has_decoder(network) else ("pooler.",)
     missing = sorted(key for key in report["missing_keys"] if not any(part in key for part in unused))
     if missing:
         raise TrainingError(
@@ -88,13 +88,18 @@ def build_encoder(config_json: str) -> PretrainedEncoder:
 
 
 def _wrap(network: Any, where: str) -> PretrainedEncoder:
-    if network.config.is_encoder_decoder:
+    if _has_decoder(network):
         network = network.get_encoder()
     config = network.config
     lacking = [name for name in ("hidden_size", "vocab_size") if not isinstance(getattr(config, name, None), int)]
     if lacking or network.get_input_embeddings() is None:
         raise _refuse(where, f"{type(network).__name__} reads no text alone")
     return PretrainedEncoder(network, config)
+
+
+def _has_decoder(network: Any) -> bool:
+    """Whether a network also writes, as T5 does, so that only its encoder is of use."""
+    return hasattr(network, "encoder") and hasattr(network, "decoder")
 
 
 def _count_positions(config: Any) -> int | None:
