@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -164,9 +164,9 @@ def _search(
     nearest: int,
 ) -> None:
     """Search by words, or for titles."""
-    target = to or "images"
-    if target not in ("images", "titles"):
-        raise typer.BadParameter(f"must be images or titles; got {target!r}", param_hint="--to")
+    target: Literal["images", "titles"] = "titles" if to == "titles" else "images"
+    if to not in ("images", "titles", None):
+        raise typer.BadParameter(f"must be images or titles; got {to!r}", param_hint="--to")
     if photos and target == "images":
         raise typer.BadParameter("photos go without --text and --to, or with --to titles", param_hint="--to")
     if not photos and not words:

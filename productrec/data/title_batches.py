@@ -55,9 +55,9 @@ class RowTitles:
         """
         numbers = rows.numpy()
         first, counts = self.starts[numbers], np.diff(self.starts)[numbers]
-        several = np.flatnonzero(counts > 1)
         chosen = first.copy()
-        chosen[several] += [self._draw(int(numbers[place]), epoch) % int(counts[place]) for place in several]
+        for place in np.flatnonzero(counts > 1):
+            chosen[place] += self._draw(int(numbers[place]), epoch) % int(counts[place])
         present = counts > 0
         chosen[~present] = 0  # a stand-in, for all processes to have as many rows
         lengths = self.lengths[chosen]

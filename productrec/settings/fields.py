@@ -21,12 +21,14 @@ Command = Literal["ingest", "train", "predict", "photos", "audit", "submit", "pl
 class Settings(BaseModel):
     """A section of settings: unknown keys are refused and nothing changes after reading.
 
-    ``decides`` and ``commands`` hold for every field of the section that says nothing else of itself, see `setting`.
+    ``decides`` and ``commands`` hold for every field of the section that says nothing else of itself, see `setting`;
+    ``is_choice``: it is one of several by name, so that what stands in a recipe is one setting, not a section.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
     decides: ClassVar[Outcome] = "run"
     commands: ClassVar[tuple[Command, ...]] = ("train",)
+    is_choice: ClassVar[bool] = False
 
 
 def setting(
@@ -78,7 +80,7 @@ def walk_settings(section: type[Settings], prefix: str = "") -> Iterator[Setting
     """Every setting of a section and of those within it, in their order."""
     for name, field in section.model_fields.items():
         nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, Settings):
+        if isinstance(nested, type) and issubclass(nested, Settings) and not nested.is_choice:
             yield from walk_settings(nested, f"{prefix}{name}.")
             continue
         marks: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

@@ -110,7 +110,7 @@ def _join(run: Path, split: str, checkpoint: Checkpoint) -> None:
     inputs = {"images": images.fingerprint, "titles": titles.fingerprint}
     if is_fresh(run / "embeddings" / JOINED / split, kind=KIND, inputs=inputs, settings={"split": split}):
         return
-    places = pd.Index(images.ids).get_indexer(titles.ids)
+    places = pd.Index(images.ids).get_indexer(pd.Index(titles.ids))
     kept = np.flatnonzero(places >= 0)
     both = np.concatenate([images.embeddings[places[kept]], titles.embeddings[kept]], axis=1) / np.sqrt(2.0)
     ids = [titles.ids[place] for place in kept]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from productrec.errors import RecipeError, TrainingError
-from productrec.models.recognizer import EmbeddingNeck
+from productrec.models.neck import EmbeddingNeck
 from productrec.models.text.encoder_folder import TOKENISER, find_encoder_folder
 from productrec.models.text.gru import GRUEncoder
 from productrec.models.text.pretrained import PretrainedEncoder, build_encoder, load_encoder

@@ -60,7 +60,5 @@ class TestPicking:
 
     def test_another_seed_takes_others(self):
         rows = torch.tensor([2] * 1)
-        one, other = (
-            [int(make_titles(seed).pick(rows, epoch).ids[0, 0]) for epoch in range(20)] for seed in (0, 1)
-        )
+        one, other = ([int(make_titles(seed).pick(rows, epoch).ids[0, 0]) for epoch in range(20)] for seed in (0, 1))
         assert one != other

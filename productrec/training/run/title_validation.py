@@ -1,0 +1,73 @@
+"""Validation by titles: whether held-out images find their titles, and titles their images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from productrec.models.recognizer import Recognizer
+from productrec.runtime import autocast
+
+
+@dataclass(frozen=True)
+class TitleValidation:
+    """The titles of N validation images, and what belongs together.
+
+    ``ids``: (T, L) tokens, padded; ``lengths``: (T,); ``owners``: (T,) the image of each title; ``groups``: (N,) equal
+    for images whose titles are each other's; ``batch_size``: titles at a time.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    owners: np.ndarray
+    groups: np.ndarray
+    batch_size: int
+
+    def measure(
+        self, network: nn.Module, images: np.ndarray, rows: Sequence[int], *, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, float]:
+        """Figures of a network with a text tower.
+
+        Args:
+            network: a recognizer; left in the mode it was in.
+            images: (K, D) its embeddings of the images that can be read.
+            rows: (K,) which of the N they are.
+            device: where to compute.
+            dtype: of activations.
+
+        Returns:
+            ``image_to_title_recall@K`` and ``title_to_image_recall@K`` for 1, 5 and 10, and their mean,
+            ``pair_recall``; none where not two images have a title.
+        """
+        assert isinstance(network, Recognizer) and network.text is not None, "a network that titles judge reads them"
+        was_training = network.training
+        network.eval()
+        with torch.inference_mode(), autocast(device, dtype):
+            parts = [
+                network.text(ids.to(device), lengths).cpu()
+                for ids, lengths in zip(
+                    self.ids.split(self.batch_size), self.lengths.split(self.batch_size), strict=True
+                )
+            ]
+        network.train(was_training)
+        titles = torch.cat(parts).numpy()
+        known = np.isin(self.owners, rows)
+        own = np.searchsorted(np.sort(rows), self.owners[known])
+        order = np.argsort(rows)
+        similar = images[order] @ titles[known].T
+        groups = self.groups[np.sort(rows)]
+        good = groups[:, None] == groups[own][None, :]
+        figures: dict[str, float] = {}
+        for name, scores, right in (
+            ("image_to_title", similar, good),
+            ("title_to_image", similar.T, good.T),
+        ):
+            asks = right.any(axis=1)
+            best = np.where(right, scores, -np.inf).max(axis=1)[asks]
+            ranks = ((scores[asks] >= best[:, None]) & ~right[asks]).sum(axis=1)
+            figures |= {f"{name}_recall@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
+        return {"pair_recall": float(np.mean(list(figures.values())))} | figures
