@@ -211,7 +211,7 @@ def _measure(direction: str, ranked: _Ranked, times: NDArray[np.float64]) -> dic
 
 
 class _Queries(NamedTuple):
-    """Queries of one direction: ``rows`` (Q,) of what asks, some several times; labels (Q,), and those of the gallery."""
+    """Queries of one direction: ``rows`` (Q,) of what asks, maybe several times; labels (Q,); those of the gallery."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
