@@ -163,7 +163,8 @@ def number_groups(table: ImageTable, ids: Sequence[str]) -> np.ndarray:
 
 def compute_prior(table: ImageTable, class_ids: Sequence[int], splits: Sequence[str]) -> np.ndarray:
     """The share (C,) of each class among a table's images of some splits: what an unreadable image is given."""
-    positions = ClassOrder(list(class_ids)).positions_of(table.select(splits)["label"].to_numpy(dtype=np.int64))
+    labels = table.select(splits)["label"].dropna().to_numpy(dtype=np.int64)
+    positions = ClassOrder(list(class_ids)).positions_of(labels)
     counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
     smoothed = counts + 1e-9
     prior: np.ndarray = smoothed / smoothed.sum()

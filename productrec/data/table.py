@@ -45,7 +45,8 @@ _NUMBERED_BEFORE = ("folders", "csv", "table", "webdataset", "huggingface", "in_
 class ImageTable:
     """Images and classes of one source.
 
-    ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing);
+    ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing,
+    ``title`` one title a line, for an image may have several captions: `data.titles` joins and splits them);
     ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, ``packed`` the folder of the
     packed store that holds its pictures, where it has one; ``numbered``: class ids are numbers
     that were given to names, not the source's own, see `data.class_keys`.
@@ -116,11 +117,12 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
     heavy = images.loc[images["weight"].notna() & ~images["weight"].between(0.0, 1.0), "image_id"]
     if len(heavy):
         raise DataError(f"{where}: weights must be from 0 to 1; those of {describe_offenders(heavy)} are not.")
-    unlabelled = images[(images["split"] == "train") & images["label"].isna()]
+    unlabelled = images[(images["split"] == "train") & images["label"].isna() & images["title"].isna()]
     # A catalogue without one label is a table too; nothing can be trained on it yet.
     if len(unlabelled) and images["label"].notna().any():
         raise DataError(
-            f"{where}: every training image must have a label; {describe_offenders(unlabelled['image_id'])} have none."
+            f"{where}: every training image must have a label or a title; "
+            f"{describe_offenders(unlabelled['image_id'])} have neither."
         )
     unknown = sorted(set(images["label"].dropna().tolist()) - set(classes["id"].tolist()))
     if unknown:
@@ -139,7 +141,16 @@ def find_findings(images: pd.DataFrame) -> list[str]:
             findings.append(
                 f"{describe_offenders(ids)} of {len(images)} images {what}; they stay in the table as {status!r}."
             )
-    if images["label"].isna().all():
+    is_titled = images["label"].isna() & images["title"].notna()
+    if images["label"].notna().any():
+        titled = images.loc[is_titled & images["split"].isin(["train", "val"]), "image_id"]
+        if len(titled):
+            findings.append(
+                f"{describe_offenders(titled)} images have a title and no label; no class learns from them."
+            )
+    elif is_titled.any():
+        findings.append("no image has a label: images and titles can be learned together, classes cannot.")
+    else:
         findings.append("no image has a label: there is nothing to train on, only a catalogue to look up.")
     usable = images[images["status"] == "ok"]
     trained = usable.loc[usable["split"] == "train", "label"].value_counts()

@@ -228,7 +228,7 @@ def _explain_other(out: Path, root: Path, earlier: ImageTable | None, contents: 
 
 
 def _load_summary(folder: Path, *, skipped: bool, contents: SourceContents, changes: Sequence[str] = ()) -> Ingested:
-    images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
+    images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "title", "status"])
     order = {split: place for place, split in enumerate((*SPLITS, DISTRACTORS))}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
     warnings = list(contents.warnings)
