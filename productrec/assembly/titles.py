@@ -9,6 +9,7 @@ from productrec.assembly.training_data import TrainingData
 from productrec.console import say
 from productrec.data.table import ImageTable
 from productrec.data.title_batches import RowTitles, number_groups
+from productrec.data.titles import split_titles
 from productrec.errors import DataError
 from productrec.models.text.tokens import Tokeniser
 from productrec.models.text.tower import build_tokeniser
@@ -39,11 +40,6 @@ def list_titles(table: ImageTable, rows: pd.DataFrame, reads: str) -> list[list[
 def has_titles(table: ImageTable, split: str, reads: str) -> bool:
     """Whether a readable image of a split has a title."""
     return any(list_titles(table, table.select([split]), reads))
-
-
-def split_titles(cell: str) -> list[str]:
-    """The titles in a table's cell, one a line."""
-    return [title for line in cell.splitlines() if (title := line.strip())]
 
 
 def prepare_tokeniser(recipe: Recipe, titles: list[list[str]]) -> Tokeniser:

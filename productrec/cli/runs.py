@@ -135,6 +135,9 @@ def evaluate(
     clustering: Annotated[bool, typer.Option(help="NMI and AMI with k-means.")] = True,
     labels: Annotated[Path | None, typer.Option(help=".npy of labels, beside one of embeddings.")] = None,
     json: Annotated[Path | None, typer.Option(help="File to write the figures to.")] = None,
+    titles: Annotated[
+        bool, typer.Option("--titles", help="Whether images and titles find each other, of a run with a text tower.")
+    ] = False,
 ) -> None:
     """Recall@K, MAP@R and other exact figures of embeddings, with intervals."""
     from dataclasses import asdict
@@ -149,6 +152,16 @@ def evaluate(
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
     if split is not None and split not in SPLITS:
         raise typer.BadParameter(f"must be {', '.join(SPLITS)}; got {split!r}", param_hint="--split")
+    if titles:
+        from productrec.pipeline.titles import evaluate_titles
+        from productrec.stages.evaluate_titles import report_titles
+
+        found = evaluate_titles(target, overrides or [], split=split or "val", draws=bootstrap)
+        for name, figures in found.items():
+            report_titles(figures, f"{name}, {split or 'val'}")
+        if json is not None:
+            write_json(json, {name: asdict(figures) for name, figures in found.items()})
+        return
     wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
     evaluations = evaluate_target(
         target,

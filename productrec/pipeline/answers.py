@@ -15,6 +15,7 @@ from productrec.data.table import load_table
 from productrec.pipeline.predict import predict_runs
 from productrec.pipeline.score_table import print_scores
 from productrec.pipeline.select import Selected, check_is_no_run, keep_recipe
+from productrec.pipeline.titles import has_classes, prepare_searches, report_validation_titles
 from productrec.recipe import Recipe
 from productrec.stages.embed import run_embed
 from productrec.stages.evaluate import choose_protocol, list_gallery, report, run_evaluate
@@ -28,6 +29,9 @@ def answer_runs(selected: Selected, *, weights: Sequence[float] | None = None) -
     Returns:
         What can be submitted; None where there are no test images, or there is nothing to submit.
     """
+    if selected.recipe.model.text.is_wanted and not has_classes(selected.recipe):
+        prepare_searches(selected)
+        return None
     answers = load_contract(selected.recipe.competition).answers
     if answers == "matches":
         matched = match_runs(selected, weights=weights)
@@ -38,6 +42,7 @@ def answer_runs(selected: Selected, *, weights: Sequence[float] | None = None) -
         return None
     predicted = predict_runs(selected, weights=weights)
     print_scores(predicted)
+    report_validation_titles(selected)
     return predicted.folder / "test" if predicted.test_images else None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from productrec.metrics.cross_modal import compute_cross_modal
 from productrec.models.recognizer import Recognizer
 from productrec.runtime import autocast
 
@@ -55,19 +56,14 @@ class TitleValidation:
             ]
         network.train(was_training)
         titles = torch.cat(parts).numpy()
-        known = np.isin(self.owners, rows)
-        own = np.searchsorted(np.sort(rows), self.owners[known])
-        order = np.argsort(rows)
-        similar = images[order] @ titles[known].T
-        groups = self.groups[np.sort(rows)]
-        good = groups[:, None] == groups[own][None, :]
-        figures: dict[str, float] = {}
-        for name, scores, right in (
-            ("image_to_title", similar, good),
-            ("title_to_image", similar.T, good.T),
-        ):
-            asks = right.any(axis=1)
-            best = np.where(right, scores, -np.inf).max(axis=1)[asks]
-            ranks = ((scores[asks] >= best[:, None]) & ~right[asks]).sum(axis=1)
-            figures |= {f"{name}_recall@{k}": float((ranks < k).mean()) for k in (1, 5, 10)}
-        return {"pair_recall": float(np.mean(list(figures.values())))} | figures
+        places = np.full(len(self.groups), -1, dtype=np.int64)
+        places[list(rows)] = np.arange(len(rows))
+        owners = places[self.owners]
+        known = owners >= 0
+        if len(set(owners[known].tolist())) < 2:
+            return {}
+        found = compute_cross_modal(
+            images, titles[known], owners[known], title_groups=self.groups[self.owners[known]]
+        ).measure()
+        recalls = {name: value for name, value in found.items() if "_recall@" in name}
+        return {"pair_recall": found["recall_sum"] / len(recalls)} | recalls

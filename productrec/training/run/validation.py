@@ -98,7 +98,8 @@ def validate_network(
     if ranks.size == 1 and stop is not None:
         loader = _stop_between(loader, stop)
     own = slice_of_rank(len(labels), ranks)
-    mine = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
+    judged = labels[own] if len(class_ids) else None
+    mine = recognise_images(network, loader, device=device, dtype=dtype, labels=judged, class_ids=class_ids)
     seen = gather_images(mine, len(labels), ranks)
     known = labels[seen.rows]
     figures = {}
