@@ -56,8 +56,7 @@ class CrossModalLoss(nn.Module):
         """Scalar loss of a batch."""
         if not batch.has_both:
             return batch.make_zero()
-        there = batch.compare()
-        return self.pairs.compare(there) + self.pairs.compare(there.swap())
+        return self.pairs.compare(batch.compare(), both_ways=True)
 
     def compare_one_way(self, comparison: Comparison) -> Tensor:
         """Scalar loss of one direction, as against a memory."""
