@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from productrec.errors import RecipeError
 from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.declared import PairLoss, RelatedPairLoss
+from productrec.losses.engine.affine_module import AffinePairModule
 from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.threshold_module import ThresholdPairModule
 from productrec.losses.engine.weighing import Mining
@@ -57,6 +58,14 @@ class CrossModalLoss(nn.Module):
         if not batch.has_both:
             return batch.make_zero()
         return self.pairs.compare(batch.compare(), both_ways=True)
+
+    @property
+    def temperature(self) -> float | Tensor | None:
+        """What similarities are divided by, for a loss that has such a number; a tensor where it is learned."""
+        if isinstance(self.pairs, AffinePairModule):
+            return (-self.pairs.log_scale.detach()).exp()
+        temperature: float | None = getattr(self.pairs.loss, "temperature", None)
+        return temperature
 
     def compare_one_way(self, comparison: Comparison) -> Tensor:
         """Scalar loss of one direction, as against a memory."""
