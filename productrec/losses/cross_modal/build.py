@@ -14,7 +14,6 @@ from productrec.losses.cross_modal.warm_up import WarmUp
 from productrec.losses.declared import MetricLoss, PairLoss
 from productrec.losses.own_loss import OwnLoss
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
-from productrec.losses.pair.nt_xent import NTXent
 from productrec.losses.pair.sum_of_hinges import SumOfHinges
 
 
@@ -49,7 +48,7 @@ def build_cross_modal_loss(
         adversarial_reversal: what the gradient that comes back from it is multiplied with, beyond the weight.
         embedding_dim: D of both towers.
         log_information: whether the bound on the mutual information is computed, at the loss's temperature where it
-            has one and does not learn it, else at 0.07.
+            has one, learned or not, else at 0.07.
         allow_code: whether a loss of the user's own may be imported, which runs its code.
 
     Raises:
@@ -78,12 +77,11 @@ def build_cross_modal_loss(
         else None
     )
     discriminator = ModalityDiscriminator(embedding_dim, reversal=adversarial_reversal) if adversarial_weight else None
-    temperature = loss.temperature if isinstance(loss, NTXent) else 0.07
     return CrossModalObjective(
         CrossModalLoss(loss, rule),
         warm_up=started,
         memory=memory,
         discriminator=discriminator,
         adversarial_weight=adversarial_weight,
-        information_temperature=temperature if log_information else None,
+        log_information=log_information,
     )

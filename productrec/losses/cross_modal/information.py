@@ -7,7 +7,7 @@ from torch import Tensor
 from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.pair_weighting import compute_pair_loss
-from productrec.losses.engine.weighing import PairWeighting
+from productrec.losses.engine.weighing import PairWeighting, Weighed
 
 
 class InformationGap(PairWeighting):
@@ -16,7 +16,7 @@ class InformationGap(PairWeighting):
     .. math:: -\log \frac{e^{p / \tau}}{e^{p / \tau} + \sum_n e^{n / \tau}} - \log(1 + |n|)
     """
 
-    def __init__(self, temperature: float) -> None:
+    def __init__(self, temperature: float | Tensor) -> None:
         self.temperature = temperature
 
     def compute(self, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,8 +29,13 @@ class InformationGap(PairWeighting):
         gaps = softplus(against - positives / self.temperature) - candidates.log()
         return gaps.masked_fill(~present, 0.0).sum(dim=1), present.sum(dim=1)
 
+    def weigh(self, positives: Tensor, negatives: Tensor) -> Weighed:
+        """See `PairWeighting.weigh`; without derivatives, which nobody asks for."""
+        losses, counts = self.compute(positives, negatives)
+        return Weighed(losses, positives.zero_(), negatives, counts)
 
-def compute_information_bound(batch: CrossModalBatch, *, temperature: float = 0.07) -> Tensor:
+
+def compute_information_bound(batch: CrossModalBatch, *, temperature: float | Tensor = 0.07) -> Tensor:
     r"""A lower bound on the mutual information between images and titles, as this batch estimates it, in nats.
 
     .. math:: I \ge \log N - L

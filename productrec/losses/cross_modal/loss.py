@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from productrec.errors import RecipeError
 from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.declared import PairLoss, RelatedPairLoss
+from productrec.losses.engine.affine_module import AffinePairModule
 from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.threshold_module import ThresholdPairModule
 from productrec.losses.engine.weighing import Mining
@@ -56,8 +57,15 @@ class CrossModalLoss(nn.Module):
         """Scalar loss of a batch."""
         if not batch.has_both:
             return batch.make_zero()
-        there = batch.compare()
-        return self.pairs.compare(there) + self.pairs.compare(there.swap())
+        return self.pairs.compare(batch.compare(), both_ways=True)
+
+    @property
+    def temperature(self) -> float | Tensor | None:
+        """What similarities are divided by, for a loss that has such a number; a tensor where it is learned."""
+        if isinstance(self.pairs, AffinePairModule):
+            return (-self.pairs.log_scale.detach()).exp()
+        temperature: float | None = getattr(self.pairs.loss, "temperature", None)
+        return temperature
 
     def compare_one_way(self, comparison: Comparison) -> Tensor:
         """Scalar loss of one direction, as against a memory."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from productrec.losses.cross_modal.adversary import ModalityDiscriminator
@@ -13,6 +12,9 @@ from productrec.losses.cross_modal.information import compute_information_bound
 from productrec.losses.cross_modal.loss import CrossModalLoss
 from productrec.losses.cross_modal.memory import CrossModalMemory
 from productrec.losses.cross_modal.warm_up import WarmUp
+
+# Of the bound on the mutual information, for a loss without a temperature.
+_TEMPERATURE = 0.07
 
 
 class CrossModalTerms(NamedTuple):
@@ -35,7 +37,7 @@ class CrossModalObjective(nn.Module):
         memory: of both towers.
         discriminator: the adversary.
         adversarial_weight: of its term.
-        information_temperature: similarities are divided by it for the bound; None leaves the bound out.
+        log_information: whether the bound on the mutual information is computed.
     """
 
     def __init__(
@@ -46,13 +48,13 @@ class CrossModalObjective(nn.Module):
         memory: CrossModalMemory | None = None,
         discriminator: ModalityDiscriminator | None = None,
         adversarial_weight: float = 1.0,
-        information_temperature: float | None = 0.07,
+        log_information: bool = True,
     ) -> None:
         super().__init__()
         self.loss = loss
         self.warm_up, self.memory, self.discriminator = warm_up, memory, discriminator
         self._adversarial_weight = adversarial_weight
-        self._information_temperature = information_temperature
+        self._log_information = log_information
 
     def forward(self, images: Tensor, titles: Tensor, image_groups: Tensor, title_groups: Tensor) -> CrossModalTerms:
         """The total and its terms; in training the batch enters the memory and counts for the warm-up.
@@ -75,11 +77,13 @@ class CrossModalObjective(nn.Module):
             adversarial = self.discriminator(images, titles)
             total = total + self._adversarial_weight * adversarial
             terms["adversarial"] = adversarial.detach()
-        if self._information_temperature is not None:
-            with torch.no_grad():
-                bound = compute_information_bound(batch, temperature=self._information_temperature)
-            terms["information_bound"] = bound
+        if self._log_information:
+            terms["information_bound"] = compute_information_bound(batch, temperature=self._find_temperature())
         return CrossModalTerms(total, terms)
+
+    def _find_temperature(self) -> float | Tensor:
+        temperature = self.loss.temperature
+        return _TEMPERATURE if temperature is None else temperature
 
     def list_statistics(self) -> list[Tensor]:
         """Buffers that a forward pass may move, but for what `forget_last` puts right: none."""

@@ -46,9 +46,9 @@ class AffinePairModule(PairModule):
         self.register_parameter("bias", None if bias is None else nn.Parameter(torch.tensor(float(bias))))
         self._most_log_scale = math.log(most_scale)
 
-    def compare(self, comparison: Comparison) -> Tensor:
+    def compare(self, comparison: Comparison, *, both_ways: bool = False) -> Tensor:
         """See `PairModule.compare`."""
-        return super().compare(self._fold(comparison))
+        return super().compare(self._fold(comparison), both_ways=both_ways)
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
         """See `MetricModule.diagnose`."""

@@ -22,6 +22,7 @@ class PairLogistic(PairLoss):
 
     formula = "sum_p log(1 + e^(-(a p + b))) + sum_n log(1 + e^(a n + b)), learned a and b"
     source = "Zhai et al., ICCV 2023"
+    is_symmetric = True
 
     scale: PositiveFloat = setting(10.0, "a, the factor of similarities, at the start")
     bias: float = setting(-10.0, "b, added to scaled similarities, at the start; below 0, as most pairs are negatives")

@@ -10,12 +10,18 @@ from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.mining import HardestMining
 from productrec.losses.engine.pair_weighting import compute_pair_loss
 from productrec.losses.engine.weighing import Mining, PairWeighting
+from productrec.losses.pair.contrastive import Contrastive
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.losses.pair.nt_xent import NTXent
 from productrec.losses.pair.sum_of_hinges import SumOfHinges
 
 # Margins so wide that an image as its own positive would have a loss.
-LOSSES = {"max": MaxOfHinges(margin=1.2), "sum": SumOfHinges(margin=1.2), "nt_xent": NTXent(temperature=0.2)}
+LOSSES = {
+    "max": MaxOfHinges(margin=1.2),
+    "sum": SumOfHinges(margin=1.2),
+    "nt_xent": NTXent(temperature=0.2),
+    "contrastive": Contrastive(positive_margin=1.2, negative_margin=0.1),  # both ways are one
+}
 
 
 def draw(rows: int, seed: int) -> Tensor:
@@ -41,20 +47,21 @@ def test_image_to_text_and_text_to_image_by_hand() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("mining", [None, HardestMining()])
-@pytest.mark.parametrize("count", [9, 200])
-def test_equals_two_calls(loss: PairWeighting, mining: Mining | None, count: int) -> None:
+@pytest.mark.parametrize(("count", "block_rows"), [(9, None), (200, None), (200, 37)])
+def test_equals_two_calls(loss: PairWeighting, mining: Mining | None, count: int, block_rows: int | None) -> None:
     images, texts = draw(count, 0), draw(count + 3, 1)
     of_images, of_texts = torch.arange(count) // 3, torch.arange(count + 3) // 3
 
     def both(left: Tensor, right: Tensor) -> Tensor:
-        return compute_pair_loss(Comparison(left, of_images, right, of_texts), loss, mining=mining, both_ways=True)
+        batch = Comparison(left, of_images, right, of_texts)
+        return compute_pair_loss(batch, loss, mining=mining, both_ways=True, block_rows=block_rows)
 
     def apart(left: Tensor, right: Tensor) -> Tensor:
         there = compute_pair_loss(Comparison(left, of_images, right, of_texts), loss, mining=mining)
         return there + compute_pair_loss(Comparison(right, of_texts, left, of_images), loss, mining=mining)
 
     leaves = [images.requires_grad_(), texts.requires_grad_()]
-    assert both(*leaves).item() == apart(*leaves).item()
+    torch.testing.assert_close(both(*leaves), apart(*leaves), rtol=1e-12, atol=0)
     for mine, expected in zip(
         torch.autograd.grad(both(*leaves), leaves), torch.autograd.grad(apart(*leaves), leaves), strict=True
     ):
