@@ -12,6 +12,7 @@ import typer
 from productrec import __version__
 from productrec.cli import (
     bundles,
+    comparisons,
     competitions,
     exports,
     indexes,
@@ -55,6 +56,7 @@ _COMMANDS = (
     *plans.COMMANDS,
     *runs.COMMANDS,
     *predictions.COMMANDS,
+    *comparisons.COMMANDS,
     *submissions.COMMANDS,
     *serving.COMMANDS,
     *exports.COMMANDS,

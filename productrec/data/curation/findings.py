@@ -12,7 +12,7 @@ import pandas as pd
 
 from productrec.data.sources.rows import parse_whole_number
 from productrec.data.table import build_frame
-from productrec.delimited import guard_cell, unguard_cell
+from productrec.delimited import unguard_cell, write_for_people
 from productrec.errors import DataError, describe_offenders
 
 FINDING_COLUMNS = {
@@ -39,9 +39,9 @@ def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def write_findings(path: Path, findings: pd.DataFrame) -> None:
     """Write findings as the CSV that a person edits: no text in it is a formula to a spreadsheet."""
-    texts = [name for name, kind in FINDING_COLUMNS.items() if kind == "str"]
-    guarded = {name: findings[name].map(guard_cell, na_action="ignore") for name in texts}
-    findings.assign(**guarded).to_csv(path, index=False)
+    rows = findings.astype(object).where(findings.notna(), None).to_numpy().tolist()
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_for_people(file, list(findings.columns), rows)
 
 
 def read_findings(path: Path) -> pd.DataFrame:
