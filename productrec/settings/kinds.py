@@ -38,9 +38,9 @@ def describe_kind(annotation: Any, constraints: Iterable[Any] = ()) -> str:
 
 
 def _describe_bounds(constraints: Iterable[Any]) -> list[str]:
-    bounds = [(name, getattr(mark, name, None)) for mark in constraints for name in _BOUNDS]
-    return [
-        f"{_BOUNDS[name]} {bound if isinstance(bound, int) else f'{bound:.4g}'}"
-        for name, bound in bounds
-        if bound is not None
-    ]
+    bounds = [(words, getattr(mark, name, None)) for mark in constraints for name, words in _BOUNDS.items()]
+    return [f"{words} {_round(bound)}" for words, bound in bounds if bound is not None]
+
+
+def _round(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:.4g}"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 import typer.main
+
 from productrec.cli.main import app
 from productrec.settings.kinds import describe_kind
-
 from productrec_docs.tables import escape, write_table
 
 

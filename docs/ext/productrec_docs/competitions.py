@@ -4,7 +4,6 @@ from importlib import resources
 
 from productrec.competitions.contract import Contract, list_contracts, load_contract
 from productrec.settings.kinds import describe_kind
-
 from productrec_docs.tables import escape, show_default, write_table
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from productrec.losses.catalogue import list_losses, list_similarities
 from productrec.losses.declared import MetricLoss, PairLoss
 from productrec.losses.engine.mining import MINING_RULES
-
 from productrec_docs.settings import write_own_settings
 from productrec_docs.tables import escape, write_table
 

@@ -5,9 +5,9 @@ from functools import cache
 from typing import Any
 
 from docutils import nodes
+
 from productrec.recipe.whole import Recipe
 from productrec.settings.fields import walk_settings
-
 from productrec_docs.commands import name_anchor, walk_commands
 from productrec_docs.settings import name_target
 

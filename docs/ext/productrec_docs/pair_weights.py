@@ -1,9 +1,8 @@
 """General Pair Weighting in tables: computed from the losses, never typed."""
 
 from productrec.losses.catalogue import list_losses, list_pair_losses, list_similarities
-from productrec.losses.engine.weight_curves import VIEWS
 from productrec.losses.engine.weighing import PairWeighting, RelatedPairWeighting
-
+from productrec.losses.engine.weight_curves import VIEWS
 from productrec_docs.losses import name_anchor
 from productrec_docs.tables import write_table
 

@@ -5,7 +5,6 @@ from itertools import groupby
 from productrec.recipe.loss import CHOICES
 from productrec.recipe.whole import Recipe
 from productrec.settings.fields import SettingInfo, Settings, walk_settings
-
 from productrec_docs.tables import escape, show_default, write_table
 
 HEADER = ("setting", "values", "default", "what it is")
