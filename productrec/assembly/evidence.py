@@ -21,7 +21,7 @@ from productrec.recognition.objective import Objective
 from productrec.recognition.open_set import Threshold, answer_open, choose_threshold
 from productrec.recognition.prototypes import compare_prototypes
 from productrec.recognition.unknown_label import choose_for_metric
-from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
+from productrec.retrieval.embedding_set import JOINED, TEXT, EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.neighbours import load_neighbours
 
 NO_LABEL = int(np.iinfo(np.int64).min)
@@ -81,7 +81,7 @@ def draw_rows(count: int) -> np.ndarray:
 
 def get_gallery_views(recipe: Recipe, views: str) -> str:
     """The preset of views through which the gallery is seen where queries are seen through ``views``."""
-    return "plain" if views == "plain" else recipe.predict.gallery_tta
+    return views if views in ("plain", TEXT, JOINED) else recipe.predict.gallery_tta
 
 
 def load_gallery(run: Path, recipe: Recipe, views: str) -> EmbeddingSet:

@@ -97,8 +97,16 @@ def predict(
 def query(
     run: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx", help="Run folder, or exported file.")],
     photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
-    ],
+        list[str] | None, typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="Search by words instead, of a run with a text tower; may be repeated."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="images|titles", help="Whether words find images; photos and words can find titles."),
+    ] = None,
     box: Annotated[
         str | None, typer.Option(help="The part of each photo that shows the product: x,y,width,height in pixels.")
     ] = None,
@@ -120,11 +128,19 @@ def query(
 
     A photo is doubtful where products that were hidden from the run for a test would be taken for known ones more than
     once in a hundred times at such a score.
+
+    A run that was trained with titles (model.text.tower) is searched by words with --text, and its titles with --to
+    titles, by photos and by words.
     """
+    files, overrides = split_overrides(photos or [])
+    if text or to is not None:
+        _search(run, files, overrides, text or [], to, as_json=as_json, nearest=nearest)
+        return
+    if not files:
+        raise typer.BadParameter("name photos, or words with --text", param_hint="PHOTO")
     from productrec.pipeline.asked import prepare_asked
     from productrec.stages.query import run_query
 
-    files, overrides = split_overrides(photos)
     run_query(
         lambda: prepare_asked(run, overrides, views=views, index=index),
         files,
@@ -134,6 +150,36 @@ def query(
         as_json=as_json,
         strip=strip,
         replace=replace,
+    )
+
+
+def _search(
+    run: Path,
+    photos: list[Path],
+    overrides: list[str],
+    words: list[str],
+    to: str | None,
+    *,
+    as_json: bool,
+    nearest: int,
+) -> None:
+    """Search by words, or for titles."""
+    target = to or "images"
+    if target not in ("images", "titles"):
+        raise typer.BadParameter(f"must be images or titles; got {target!r}", param_hint="--to")
+    if photos and target == "images":
+        raise typer.BadParameter("photos go without --text and --to, or with --to titles", param_hint="--to")
+    if not photos and not words:
+        raise typer.BadParameter("name photos, or words with --text", param_hint="PHOTO")
+    from productrec.pipeline.asked import prepare_search
+    from productrec.stages.search import run_search
+
+    run_search(
+        lambda: prepare_search(run, overrides, to=target),
+        words=words,
+        photos=photos,
+        nearest=nearest,
+        as_json=as_json,
     )
 
 

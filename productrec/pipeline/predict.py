@@ -18,9 +18,11 @@ from productrec.recipe import Recipe
 from productrec.recognition.classifier import get_answer
 from productrec.recognition.classifier_file import load_classifier
 from productrec.recognition.scores import Scores
+from productrec.retrieval.embedding_set import JOINED, TEXT
 from productrec.runtime import StopRequest, choose_device, take_own_device
 from productrec.stages.classify import Classified, run_classify
 from productrec.stages.embed import run_embed
+from productrec.stages.embed_titles import run_embed_titles
 from productrec.stages.ensemble import run_ensemble
 from productrec.stages.evaluate import (
     has_foreign_classes,
@@ -71,6 +73,8 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
         run_embed(folder, recipe)
+        if recipe.model.text.is_wanted:
+            run_titles(folder, recipe)
         plain = run_recipe_views(folder, recipe, "plain")
         ways = (dict(plain.validation), dict(plain.test))
         if recipe.predict.tta != "plain":
@@ -117,6 +121,13 @@ def _add_structure(predictions: Path, recipes: Sequence[Recipe], table: ImageTab
     """What the steps of ``predict.structure`` and ``predict.prior`` make of finished predictions; they themselves."""
     validates = not any("val" in recipe.train.splits for recipe in recipes)
     return run_structure(predictions, recipes[0], table, validates=validates)
+
+
+def run_titles(folder: Path, recipe: Recipe) -> None:
+    """Embed and index the titles of a run with a text tower, and images and titles joined."""
+    run_embed_titles(folder, recipe)
+    for space in (TEXT, JOINED):
+        run_index(folder, recipe, views=space)
 
 
 def run_recipe_views(folder: Path, recipe: Recipe, views: str) -> Classified:
