@@ -26,7 +26,6 @@ highlight_language = "none"  # a block without a language is shown as it is
 default_role = "code"  # docstrings write code between single backticks
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
 
 html_theme = "furo"
 html_title = "productrec"

@@ -25,7 +25,7 @@ def describe_kind(annotation: Any, constraints: Iterable[Any] = ()) -> str:
         beside = [part for mark in arguments[1:] for part in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
         return describe_kind(arguments[0], [*beside, *constraints])
     if origin is Literal:
-        names = ", ".join(str(value) for value in arguments)
+        names = ", ".join(value if str(value).isidentifier() else repr(value) for value in arguments)
         return names if len(arguments) == 1 else f"one of {names}"
     if origin in (Union, types.UnionType):
         kinds = [describe_kind(part, constraints) for part in arguments if part is not type(None)]

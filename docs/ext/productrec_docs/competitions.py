@@ -12,7 +12,7 @@ def write_contract_keys() -> list[str]:
     rows = []
     for key, field in Contract.model_fields.items():
         default = "required" if field.is_required() else str(field.default).replace("\t", "tab")
-        kind = describe_kind(field.annotation, field.metadata).replace("\t", "tab")
+        kind = describe_kind(field.annotation, field.metadata)
         shown = show_default(default) if default.strip() else "a space"
         rows.append((f"`{key}`", escape(kind), shown, escape(field.description or "")))
     return write_table(("key", "values", "default", "what it is"), rows)

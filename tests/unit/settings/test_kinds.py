@@ -21,6 +21,8 @@ from productrec.settings.kinds import describe_kind
         (bool | str, "true or false or text"),
         (tuple[PositiveFloat, ...], "list of: number, above 0"),
         (Literal["a", "b"], "one of a, b"),
+        (Literal[1, 2], "one of 1, 2"),
+        (Literal[",", "\t"], r"one of ',', '\t'"),
         (Annotated[int, Field(ge=0, lt=2**32)], "whole number, at least 0, below 4294967296"),
         (dict[str, float], "mapping"),
     ],
