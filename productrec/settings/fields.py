@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from productrec.settings.kinds import describe_kind
+
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -66,7 +68,10 @@ def dump_changed(section: Settings, outcome: Outcome) -> dict[str, Any]:
 
 
 class SettingInfo(NamedTuple):
-    """A setting: its dotted key, default as text, meaning, and what it decides, see `setting`."""
+    """A setting: its dotted key, default as text, meaning, and what it decides, see `setting`.
+
+    ``kind``: the values that it takes, in words.
+    """
 
     key: str
     default: str
@@ -74,6 +79,7 @@ class SettingInfo(NamedTuple):
     decides: Outcome
     commands: tuple[Command, ...]
     judges: bool
+    kind: str
 
 
 def walk_settings(section: type[Settings], prefix: str = "") -> Iterator[SettingInfo]:
@@ -92,4 +98,5 @@ def walk_settings(section: type[Settings], prefix: str = "") -> Iterator[Setting
             marks.get("decides") or section.decides,
             section.commands if marks.get("commands") is None else marks["commands"],
             bool(marks.get("judges")),
+            describe_kind(field.annotation, field.metadata),
         )

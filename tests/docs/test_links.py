@@ -1,0 +1,59 @@
+"""Links between pages, and files that pages name, lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, Page, parse_page, read_pages
+
+# Files of the repository, in backticks; recipes called "mine" are the reader's own.
+_NAMED = re.compile(
+    r"(?:docs|benchmarks|tests|productrec|pipelines|submissions)/[\w./-]+\.(?:md|py|yaml|json|png|svg|html)|[A-Z]+\.md"
+)
+_OWN = re.compile(r"pipelines/mine|submissions/|[A-Z]+/|productrec/competitions/mine|docs/.*NAME|/NAME\.py")
+
+
+def check_links(page: Page) -> list[str]:
+    """What a page links to, or names, that is not there."""
+    faults = []
+    for link in page.links:
+        if re.match(r"[a-z]+:", link.text):  # another place
+            continue
+        name, _, anchor = link.text.partition("#")
+        target = (page.path.parent / name).resolve() if name else page.path
+        if name and not target.exists():
+            faults.append(page.tell(link, f"link to {link.text}: no such file"))
+        elif anchor and target.suffix == ".md":
+            there = parse_page(target.read_text(encoding="utf-8"), target) if name else page
+            is_written = any(block.kind.startswith("{") for block in there.blocks)  # Sphinx tells of these
+            if anchor not in there.anchors and not is_written:
+                faults.append(page.tell(link, f"link to {link.text}: no such heading"))
+    for literal in page.literals:
+        if _NAMED.fullmatch(literal.text) and not _OWN.search(literal.text):
+            places = [ROOT / literal.text, page.path.parent / literal.text]
+            if not any(place.exists() for place in places):
+                faults.append(page.tell(literal, f"{literal.text}: no such file"))
+    return faults
+
+
+def test_links_lead_somewhere() -> None:
+    pages = read_pages()
+    assert sum(len(page.links) for page in pages) > 15
+    assert [fault for page in pages for fault in check_links(page)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("See [there](nowhere.md).", "nowhere.md: no such file"),
+        ("See [there](losses.md#no-such-part).", "no such heading"),
+        ("See [below](#below).\n\n# Above", "no such heading"),
+        ("![a picture](missing.png)", "missing.png: no such file"),
+        ("`docs/nowhere.md` tells.", "docs/nowhere.md: no such file"),
+    ],
+)
+def test_a_dead_link_is_told(text: str, fault: str) -> None:
+    (told,) = check_links(parse_page(text, ROOT / "docs" / "drawn.md"))
+    assert fault in told
+    assert told.startswith(str(Path("docs/drawn.md:1")))
