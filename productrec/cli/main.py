@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         _refuse_tta_values(given)
-        app(args=given, prog_name="productrec")
+        app(args=given, prog_name="productrec", obj=given)
     except ProductrecError as error:
         if os.environ.get("PRODUCTREC_TRACEBACK"):
             raise

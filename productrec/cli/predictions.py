@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import (
     IndexFolder,
     Views,
@@ -71,7 +72,7 @@ def predict(
     if images is not None and out is not None:
         from productrec.pipeline.photos import classify_photos
 
-        classify_photos(
+        contract = classify_photos(
             targets,
             overrides,
             images,
@@ -84,6 +85,10 @@ def predict(
             fill_missing=fill_missing,
             replace=replace,
         )
+        if sample is None:
+            tell_next("predict, photos", run=_find_model(targets[0]))
+        else:
+            tell_next("predict, sample", csv=out, sample=sample, competition=contract)
         return
     from productrec.pipeline.answers import answer_runs
     from productrec.pipeline.predict import embed_together
@@ -91,7 +96,19 @@ def predict(
 
     selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
     if embed_together(selected):
-        answer_runs(selected, weights=parse_weights(weights))
+        answers = answer_runs(selected, weights=parse_weights(weights))
+        step = "predict" if answers.folder is not None else "predict, nothing to submit"
+        tell_next(step, run=selected.folder if answers.folder is not None else next(iter(selected.runs)))
+
+
+def _find_model(target: Path) -> Path:
+    """The run of one model that answers for photos: what is named, or its first member."""
+    if target.suffix in (".yaml", ".yml"):
+        from productrec.recipe import load_recipe
+
+        target = load_recipe(target).run_folder
+    members = sorted(path.parent for path in target.glob("*/recipe.yaml"))
+    return members[0] if members else target
 
 
 def query(
@@ -151,6 +168,8 @@ def query(
         strip=strip,
         replace=replace,
     )
+    if not as_json:
+        tell_next("query", run=run)
 
 
 def _search(
@@ -208,6 +227,7 @@ def ensemble(
         from productrec.pipeline.joint import join_runs
 
         join_runs(members, out, rule=joint, weights=parse_weights(weights))  # type: ignore[arg-type]
+        tell_next("ensemble", run=out)
         return
     from typing import get_args
 
@@ -217,7 +237,12 @@ def ensemble(
 
     if blend is not None and blend not in get_args(BlendWay):
         raise typer.BadParameter(f"must be {', '.join(get_args(BlendWay))}; got {blend!r}", param_hint="--blend")
-    print_scores(ensemble_predictions(members, out, how=blend, weights=parse_weights(weights)))
+    predicted = ensemble_predictions(members, out, how=blend, weights=parse_weights(weights))
+    print_scores(predicted)
+    if predicted.test_images:
+        tell_next("ensemble", run=out)
+    else:
+        tell_next("predict, nothing to submit", run=members[0])
 
 
 COMMANDS = (predict, query, ensemble)

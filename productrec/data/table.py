@@ -176,6 +176,7 @@ def save_table(
     classes: pd.DataFrame,
     *,
     root: Path,
+    source: Path | None = None,
     sample: Path | None,
     inputs: dict[str, str],
     settings: dict[str, Any],
@@ -187,13 +188,16 @@ def save_table(
 ) -> None:
     """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move.
 
-    ``numbered``: class ids are numbers that were given to names; ``free_class_id``: above every class id the table has
-    ever had.
+    ``source``: what it was read from, kept in the same way; ``numbered``: class ids are numbers that were given to
+    names; ``free_class_id``: above every class id the table has ever had.
     """
     notes: dict[str, Any] = {
         "root": str(root.resolve()),
         "relative_root": os.path.relpath(root.resolve(), folder.resolve()),
     }
+    if source is not None:
+        notes["source"] = str(source.resolve())
+        notes["relative_source"] = os.path.relpath(source.resolve(), folder.resolve())
     if packed is not None:
         notes["packed"] = os.path.relpath(packed.resolve(), folder.resolve())
     if findings:
@@ -219,6 +223,13 @@ def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
         raise ArtifactError(f"{folder}: the image table was written by an older version. Ingest the source again.")
     known = Path(notes["root"])
     return known if known.is_dir() else (folder / str(notes["relative_root"])).resolve()
+
+
+def find_source(folder: Path) -> Path | None:
+    """What a table was read from, where it is still there; None else, and of a table of an earlier version."""
+    notes = _load_manifest(folder).notes
+    known = [Path(notes["source"]), folder / str(notes["relative_source"])] if "source" in notes else []
+    return next((path for path in known if path.exists()), None)
 
 
 def _is_numbered(manifest: Manifest) -> bool:

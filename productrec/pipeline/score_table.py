@@ -55,9 +55,8 @@ def print_scores(predicted: Predicted) -> None:
         say(f"class probabilities: {predicted.folder}")
         return
     say(
-        f"class probabilities of validation images: {predicted.folder}. The image table has no test images; to "
-        "classify a folder of new photos: "
-        f"productrec predict {name_run(predicted.folder)} --images FOLDER --out new.csv"
+        f"class probabilities of validation images: {predicted.folder}. The image table has no test images; a folder "
+        "of new photos is classified with --images FOLDER --out new.csv"
     )
 
 

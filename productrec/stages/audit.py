@@ -49,8 +49,9 @@ class Judge:
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit wrote: its folder, how many findings of each kind, and whether there was nothing to do."""
+    """What an audit wrote: of which table, its folder, how many findings of each kind, whether it was there before."""
 
+    table: Path
     folder: Path
     counts: dict[str, int]
     skipped: bool
@@ -102,7 +103,7 @@ def run_audit(
         _check_unedited(out)
         if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
             counts = load_manifest(out, kind=KIND).notes["counts"]
-            return Audited(out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True)
+            return Audited(table_folder, out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True)
     rows, doubles = _find_suspects(table, sets)
     if mark is not None:
         for finding in rows[:first]:
@@ -121,20 +122,13 @@ def run_audit(
             draw_suspects(temporary / SHEET_NAME, suspects, shown, table)
         if doubles and shown:
             draw_twins(temporary / TWINS_NAME, doubles[:shown], table)
-    return Audited(out, counts, skipped=False)
+    return Audited(table_folder, out, counts, skipped=False)
 
 
 def report(audited: Audited) -> None:
-    """Tell a person what was found, and what to do with it."""
+    """Tell a person what was found."""
     counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in audited.counts.items())
     say(f"findings {audited.folder} {'unchanged' if audited.skipped else 'written'}: {counts or 'none'}")
-    if audited.counts:
-        path = audited.folder / CSV_NAME
-        say(
-            f"write drop, relabel, weight or (of two classes) merge into the column action of {path}, and ingest the "
-            f"source again with "
-            f"--apply {path}"
-        )
 
 
 def _check_unedited(out: Path) -> None:

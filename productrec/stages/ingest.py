@@ -88,6 +88,7 @@ def run_ingest(
         SubmissionError: the sample cannot be read, or does not fit and must.
     """
     check_replaceable(out, kind=KIND)
+    given = source
     source, format_name = unpack_source(source, out, data)
     contract = contract or load_contract("plain")
     contents = read_contents(source, format_name, out, data=data, contract=contract, sample=sample)
@@ -145,6 +146,7 @@ def run_ingest(
         images,
         classes,
         root=root,
+        source=given,
         sample=contents.sample,
         inputs=inputs,
         settings=settings,
