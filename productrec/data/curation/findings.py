@@ -27,6 +27,7 @@ FINDING_COLUMNS = {
     "score": "Float64",
     "detail": "str",
     "path": "str",
+    "cluster": "str",  # of near-duplicates, by the id of its first image
 }
 ACTIONS = ("drop", "relabel", "weight", "merge")
 _NEEDED = ("image_id", "action")
@@ -39,9 +40,17 @@ def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def write_findings(path: Path, findings: pd.DataFrame) -> None:
     """Write findings as the CSV that a person edits: no text in it is a formula to a spreadsheet."""
+    _guard(findings).to_csv(path, index=False)
+
+
+def format_findings(findings: pd.DataFrame) -> str:
+    """The text that `write_findings` writes."""
+    return str(_guard(findings).to_csv(index=False, lineterminator="\n"))
+
+
+def _guard(findings: pd.DataFrame) -> pd.DataFrame:
     texts = [name for name, kind in FINDING_COLUMNS.items() if kind == "str"]
-    guarded = {name: findings[name].map(guard_cell, na_action="ignore") for name in texts}
-    findings.assign(**guarded).to_csv(path, index=False)
+    return findings.assign(**{name: findings[name].map(guard_cell, na_action="ignore") for name in texts})
 
 
 def read_findings(path: Path) -> pd.DataFrame:
