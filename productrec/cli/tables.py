@@ -130,6 +130,9 @@ def audit(
     ] = None,
     first: Annotated[int, typer.Option(min=0, help="How many suspects get it.")] = 100,
     shown: Annotated[int, typer.Option(min=0, max=400, help="Suspects drawn on the sheet.")] = 24,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write audit.html too, a page to mark findings in and download their CSV.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Write over findings that were edited.")] = False,
 ) -> None:
     """List suspected wrong labels and other oddities, as a table to edit and apply."""
@@ -145,6 +148,7 @@ def audit(
         mark=mark,
         first=first,
         shown=shown,
+        html=html,
         replace=replace,
     )
     report(audited)

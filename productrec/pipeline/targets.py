@@ -110,6 +110,7 @@ def audit_targets(
     mark: str | None = None,
     first: int = 0,
     shown: int = 24,
+    html: bool = False,
     replace: bool = False,
 ) -> Audited:
     """Audit an image table, by its folder, or that of some runs together with what they have learned.
@@ -118,7 +119,7 @@ def audit_targets(
         ArtifactError: a target is neither, or runs are of different tables.
         RecipeError: a table is named beside something else.
     """
-    options: dict[str, Any] = {"duplicates": duplicates, "mark": mark, "first": first, "shown": shown}
+    options: dict[str, Any] = {"duplicates": duplicates, "mark": mark, "first": first, "shown": shown, "html": html}
     tables = [target for target in targets if (target / "images.parquet").is_file()]
     if tables:
         if len(targets) > 1:

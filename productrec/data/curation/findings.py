@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ FINDING_COLUMNS = {
     "score": "Float64",
     "detail": "str",
     "path": "str",
+    "cluster": "str",  # of near-duplicates, by the id of its first image
 }
 ACTIONS = ("drop", "relabel", "weight", "merge")
 _NEEDED = ("image_id", "action")
@@ -39,9 +41,20 @@ def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def write_findings(path: Path, findings: pd.DataFrame) -> None:
     """Write findings as the CSV that a person edits: no text in it is a formula to a spreadsheet."""
-    rows = findings.astype(object).where(findings.notna(), None).to_numpy().tolist()
     with path.open("w", encoding="utf-8", newline="") as file:
-        write_for_people(file, list(findings.columns), rows)
+        _write(file, findings)
+
+
+def format_findings(findings: pd.DataFrame) -> str:
+    """The text that `write_findings` writes."""
+    file = io.StringIO(newline="")
+    _write(file, findings)
+    return file.getvalue()
+
+
+def _write(file: TextIO, findings: pd.DataFrame) -> None:
+    rows = findings.astype(object).where(findings.notna(), None).to_numpy().tolist()
+    write_for_people(file, list(findings.columns), rows)
 
 
 def read_findings(path: Path) -> pd.DataFrame:
