@@ -36,6 +36,19 @@ class EmbeddingNeck(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return F.normalize(self.norm(self.linear(features.float())), dim=1)
 
+    def split(self, parts: Tensor) -> Tensor:
+        """The embedding of features that are a sum of parts, as a sum of as many: (B, P, F) to (B, P, D).
+
+        In evaluation the batch norm multiplies and adds; what it adds is no part's own and is given to all alike.
+        """
+        projected = self.linear(parts.float())
+        if isinstance(self.norm, nn.BatchNorm1d):
+            zero = torch.zeros(1, projected.shape[2], device=parts.device)
+            added = self.norm(zero)
+            projected = projected * (self.norm(zero + 1) - added) + added / parts.shape[1]
+        length: Tensor = projected.sum(dim=1, keepdim=True).norm(dim=2, keepdim=True)
+        return projected / length.clamp(min=1e-12)
+
 
 class ClassificationHead(nn.Module):
     """Dropout and a linear layer: (B, F) features to (B, C) logits."""
@@ -80,7 +93,7 @@ class Recognizer(nn.Module):
 
     def extract_features(self, images: Tensor) -> Tensor:
         """Pooled features (B, F), float32, of images (B, S, S, 3) uint8 RGB."""
-        features: Tensor = self.pooling(self._extract(images))
+        features: Tensor = self.pooling(self.extract_maps(images))
         return features
 
     def recognise_features(self, features: Tensor) -> Recognized:
@@ -97,11 +110,12 @@ class Recognizer(nn.Module):
         Returns:
             Embeddings (B, D) of the images, logits (2 B, C) of both; and the feature maps (2 B, F, H, W) of both.
         """
-        maps = self._extract(torch.cat([images, others]))
+        maps = self.extract_maps(torch.cat([images, others]))
         features = self.pooling(maps)
         return Recognized(self.neck(features[: len(images)]), self.head(features)), maps
 
-    def _extract(self, images: Tensor) -> Tensor:
+    def extract_maps(self, images: Tensor) -> Tensor:
+        """Feature maps (B, F, H, W) of images (B, S, S, 3) uint8 RGB."""
         # NHWC pixels seen as NCHW are already in channels-last memory order: nothing is copied but the conversion.
         pixels = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         maps: Tensor = self.backbone(pixels)

@@ -39,9 +39,17 @@ def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def write_findings(path: Path, findings: pd.DataFrame) -> None:
     """Write findings as the CSV that a person edits: no text in it is a formula to a spreadsheet."""
+    _guard(findings).to_csv(path, index=False)
+
+
+def format_findings(findings: pd.DataFrame, columns: Sequence[str] = tuple(FINDING_COLUMNS)) -> str:
+    """Some columns of what `write_findings` writes, as text with a line a finding, the names before them."""
+    return str(_guard(findings).to_csv(None, index=False, columns=list(columns), lineterminator="\n"))
+
+
+def _guard(findings: pd.DataFrame) -> pd.DataFrame:
     texts = [name for name, kind in FINDING_COLUMNS.items() if kind == "str"]
-    guarded = {name: findings[name].map(guard_cell, na_action="ignore") for name in texts}
-    findings.assign(**guarded).to_csv(path, index=False)
+    return findings.assign(**{name: findings[name].map(guard_cell, na_action="ignore") for name in texts})
 
 
 def read_findings(path: Path) -> pd.DataFrame:
