@@ -67,9 +67,11 @@ def losses(
     from productrec.losses.catalogue import describe_losses
 
     if plot is not None:
-        from productrec.plots import draw_weight_curves
+        from productrec.plots.figure import check_format, save
+        from productrec.plots.weights import draw_weight_curves
 
-        draw_weight_curves(plot)
+        check_format(plot)
+        save(draw_weight_curves(), plot)
         say(f"weight curves: {plot}")
         return
 

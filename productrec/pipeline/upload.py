@@ -141,10 +141,11 @@ def _draw(ledger: Path, entries: Sequence[LedgerEntry]) -> None:
     if not points:
         say("no submission has both a validation score and a public one, so that no picture is drawn")
         return
-    from productrec.plots import draw_leaderboard
+    from productrec.plots.figure import save
+    from productrec.plots.leaderboard import draw_leaderboard
 
     picture = ledger.with_suffix(".png")
-    draw_leaderboard(picture, points)
+    save(draw_leaderboard(points), picture)
     say(f"validation against leaderboard: {picture}")
 
 
