@@ -47,7 +47,8 @@ class EmbeddingNeck(nn.Module):
             added = self.norm(zero)
             projected = projected * (self.norm(zero + 1) - added) + added / parts.shape[1]
         length: Tensor = projected.sum(dim=1, keepdim=True).norm(dim=2, keepdim=True)
-        return projected / length.clamp(min=1e-12)
+        embeddings: Tensor = projected / length.clamp(min=1e-12)
+        return embeddings
 
 
 class ClassificationHead(nn.Module):

@@ -1,4 +1,4 @@
-"""What was answered to every image of a split: its label, the class that ranks first, how surely, and the label's rank."""
+"""What was answered to every image of a split: the class that ranks first, how surely, and the label's rank."""
 
 from __future__ import annotations
 

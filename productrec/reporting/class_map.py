@@ -33,4 +33,4 @@ def lay_out_classes(means: np.ndarray, *, seed: int = 0) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # equal means have no spread for the principal components
         places: np.ndarray = engine.fit_transform(np.asarray(means, dtype=np.float32))
-    return np.nan_to_num(places).astype(np.float32)
+    return np.asarray(np.nan_to_num(places), dtype=np.float32)

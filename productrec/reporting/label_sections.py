@@ -1,4 +1,4 @@
-"""Sections of labels: images whose label is doubted, with findings to copy, and pictures or products that are double."""
+"""Sections of labels: images whose label is doubted, with findings to copy; pictures and products that are double."""
 
 from __future__ import annotations
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from productrec.plots.class_map import draw_class_map
-from productrec.plots.figure import Figure, to_svg
 from productrec.reporting.class_map import lay_out_classes
 from productrec.reporting.page import Section
-from productrec.reporting.score_sections import TEMPLATE
+from productrec.reporting.score_sections import build_figures
+
+if TYPE_CHECKING:
+    from productrec.plots.figure import Figure
 
 MOST = 4000  # classes, beyond which the layout takes minutes
 
@@ -26,5 +29,4 @@ def build_class_map(figure: Figure, *, shown: int, classes: int) -> Section:
     notes = [f"{told}map and the size of clusters mean little."]
     if shown < classes:
         notes.append(f"It shows {shown:,} of {classes:,} classes, those with the most images.")
-    data = {"figures": [("", to_svg(figure))], "notes": notes, "table": None}
-    return Section("map", "Map of the classes", TEMPLATE, data)
+    return build_figures("map", "Map of the classes", {"": figure}, notes)

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from productrec.metrics.calibration import Reliability
 from productrec.metrics.figures import VALIDATION_FIGURES
-from productrec.plots.calibration import draw_calibration
 from productrec.plots.figure import to_svg
-from productrec.plots.open_set import draw_open_set
 from productrec.plots.staircase import draw_staircase
-from productrec.plots.training import draw_training_curves
 from productrec.recognition.scores import Scores
 from productrec.reporting.page import Section
 
+if TYPE_CHECKING:
+    from productrec.plots.figure import Figure
+
 TEMPLATE = "report_figures.html.jinja"
+Steps = Sequence[tuple[str, Scores]]
 _ACCURACY = VALIDATION_FIGURES["top_1_accuracy"].title
 _ERROR = VALIDATION_FIGURES["top_3_error"].title
-Curve = Sequence[tuple[float, float, float]]
 
 
-def build_staircase(steps: Sequence[tuple[str, Scores]], notes: Sequence[str] = ()) -> Section:
-    """The scores of each way to predict, the simplest first, with 95 % intervals of the accuracy."""
-    parts, rows = [], []
+def draw_steps(steps: Steps) -> Figure:
+    """The staircase of the accuracies of each way to predict, by title, with 95 % intervals."""
+    parts = [(title, scores.top_1_accuracy, *scores.top_1_interval) for title, scores in steps]
+    return draw_staircase(
+        [(title, 100 * value, 100 * low, 100 * high) for title, value, low, high in parts], f"{_ACCURACY} %"
+    )
+
+
+def build_scores(figure: Figure, steps: Steps, notes: Sequence[str] = ()) -> Section:
+    """What `draw_steps` gave, with the figures as a table."""
+    rows = []
     for title, scores in steps:
         low, high = scores.top_1_interval
-        accuracy = 100 * scores.top_1_accuracy
-        parts.append((title, accuracy, 100 * low, 100 * high))
         other, value = _get_other(scores)
-        shown = (f"{accuracy:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", f"{100 * value:.1f} ({other})")
-        rows.append((title, *shown, f"{scores.images:,}"))
-    figure = draw_staircase(parts, f"{_ACCURACY} %")
+        shown = (f"{100 * scores.top_1_accuracy:.1f}", f"{100 * low:.1f} to {100 * high:.1f}")
+        rows.append((title, *shown, f"{100 * value:.1f} ({other})", f"{scores.images:,}"))
     columns = ("way to predict", f"{_ACCURACY} %", "95 % interval", "beside it %", "images")
-    return _build("scores", "Scores", [("", to_svg(figure))], notes, ("Scores of each way to predict", columns, rows))
+    table = ("Scores of each way to predict", columns, rows)
+    return build_figures("scores", "Scores", {"": figure}, notes, table)
 
 
 def _get_other(scores: Scores) -> tuple[str, float]:
@@ -43,34 +49,27 @@ def _get_other(scores: Scores) -> tuple[str, float]:
     return scores.metric_title, scores.metric_value
 
 
-def build_curves(trainings: Mapping[str, Sequence[Mapping[str, float]]]) -> Section:
-    """The training of each run by epoch: losses by term, validation figures, and how the embeddings stand."""
-    figures = [
-        (name, to_svg(draw_training_curves(epochs), name=f"curves-{n}"))
-        for n, (name, epochs) in enumerate(trainings.items())
-    ]
-    return _build("curves", "Training curves", figures, ())
-
-
-def build_calibration(curves: Mapping[str, Reliability], notes: Sequence[str] = ()) -> Section:
-    """How often answers are right, over how sure they were."""
+def build_calibration(figure: Figure, curves: Mapping[str, Reliability], notes: Sequence[str] = ()) -> Section:
+    """How often answers are right, over how sure they were; ``figure``: of these curves."""
     told = [f"{name}: {curve.tell()}." for name, curve in curves.items()]
-    return _build(
-        "calibration", "Confidence against accuracy", [("", to_svg(draw_calibration(curves)))], [*told, *notes]
-    )
+    return build_figures("calibration", "Confidence against accuracy", {"": figure}, [*told, *notes])
 
 
-def build_open_set(curves: Mapping[str, Curve], notes: Sequence[str] = ()) -> Section:
-    """How many known products are named right, over how many unknown ones are taken for known."""
-    return _build("open-set", "Unknown products", [("", to_svg(draw_open_set(curves)))], notes)
-
-
-def _build(
+def build_figures(
     anchor: str,
     title: str,
-    figures: Sequence[tuple[str, str]],
-    notes: Sequence[str],
-    table: tuple[str, Sequence[str], Sequence[Sequence[Any]]] | None = None,
+    figures: Mapping[str, Figure],
+    notes: Sequence[str] = (),
+    table: tuple[str, Sequence[str], Sequence[Sequence[str]]] | None = None,
 ) -> Section:
-    data = {"figures": list(figures), "notes": list(notes), "table": table}
-    return Section(anchor, title, TEMPLATE, data)
+    """A section of plots, each below its heading, or without one where that is empty; then notes; then a table.
+
+    Args:
+        anchor: of the section.
+        title: of the section.
+        figures: by heading.
+        notes: sentences.
+        table: caption, columns and rows.
+    """
+    drawn = [(heading, to_svg(figure, name=f"{anchor}-{n}")) for n, (heading, figure) in enumerate(figures.items())]
+    return Section(anchor, title, TEMPLATE, {"figures": drawn, "notes": list(notes), "table": table})
