@@ -94,7 +94,7 @@ def build_class_section(source: ReportSource) -> Section | None:
     if judged is None:
         return None
     results = list_class_results(judged)
-    return build_classes(results, judged.split, material.names, material.get_examples, material.pictures)
+    return build_classes(results, judged.title, material.names, material.get_examples, material.pictures)
 
 
 def build_category_section(source: ReportSource) -> Section | None:
@@ -108,4 +108,4 @@ def build_category_section(source: ReportSource) -> Section | None:
     if root is None:
         source.leave_out("Results by category", "the image table has no tree of categories.")
         return None
-    return build_categories(root, judged.split)
+    return build_categories(root, judged.title)

@@ -40,7 +40,9 @@ def build_suspect_section(source: ReportSource) -> Section | None:
         return None
     parts = []
     if findings is not None:
-        parts.append(findings[(findings["kind"] == "wrong_label") & findings["new_label"].notna()])
+        parts.append(
+            findings[(findings["kind"] == "wrong_label") & findings["new_label"].notna() & findings["label"].notna()]
+        )
         notes.append(f"Training images: by the audit in {source.audit}.")
     else:
         notes.append("Training images were not judged: productrec audit RUN does, and this page shows it then.")
@@ -48,7 +50,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
     trains_on = () if best is None else best[1].train.splits
     if best is not None and judged is not None and views is not None and judged.split not in trains_on:
         rows = find_suspects(*best, table, views, judged.split)
-        notes.append(f"Images of {judged.split}: by the neighbours and the head of {best[0].name}.")
+        notes.append(f"{judged.title.capitalize()}: by the neighbours and the head of {best[0].name}.")
     if not parts and not rows and views is None:
         source.leave_out("Suspected wrong labels", "there are neither findings nor neighbours. Run productrec audit.")
         return None
@@ -66,14 +68,18 @@ def build_suspect_section(source: ReportSource) -> Section | None:
 
 def build_duplicate_section(source: ReportSource) -> Section | None:
     """Near-duplicates, leaks, and products under two names."""
-    material, table = source.material, source.recipe.table
+    material = source.material
     if material.table is None:
         return None
-    findings, clusters, notes = read_findings_of(source.audit), read_clusters(table), []
+    findings, clusters = read_findings_of(source.audit), read_clusters(source.recipe.table)
     if clusters is None:
-        notes.append("Nobody looked for near-duplicates and leaks: productrec ingest with data.dedup=report does.")
+        why = "nobody looked for them. productrec ingest does with data.dedup=report."
+        source.leave_out("Near-duplicates and leaks between splits", why)
     if findings is None:
-        notes.append("Nobody looked for products under two names: productrec audit RUN does.")
+        why = "nobody looked for them. productrec audit RUN does, and writes its findings where this page finds them."
+        source.leave_out("Products under two names, and copies under different labels", why)
+    if clusters is None and findings is None:
+        return None
     kinds = {"twins": "same_product", "conflicts": "label_conflict"}
     found = {name: None if findings is None else findings[findings["kind"] == kind] for name, kind in kinds.items()}
     return build_duplicates(
@@ -83,7 +89,6 @@ def build_duplicate_section(source: ReportSource) -> Section | None:
         names=material.names,
         examples=material.get_examples,
         pictures=material.pictures,
-        notes=notes,
     )
 
 

@@ -69,7 +69,7 @@ def build_calibration_section(source: ReportSource) -> Section | None:
         rows = judged.is_labelled
         own = compute_reliability(np.clip(judged.confidence[rows], 0.0, 1.0), judged.is_right[rows])
         curves["these answers"] = own
-        notes.append(f"These answers are to {judged.split} images.")
+        notes.append(f"These answers are to {judged.title}.")
     if not curves:
         source.leave_out("Confidence against accuracy", "no labelled image was predicted. Run productrec predict.")
         return None

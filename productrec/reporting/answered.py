@@ -11,6 +11,7 @@ from productrec.class_order import ClassOrder
 from productrec.metrics.answers import NO_ANSWERS, Answers, join, summarise
 
 _BLOCK_ROWS = 4096
+_TITLES = {"val": "validation images", "test": "test images", "train": "training images"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Answered:
     is_labelled: np.ndarray
     best: np.ndarray
     answers: Answers
+
+    @property
+    def title(self) -> str:
+        """What a person calls the split's images."""
+        return _TITLES.get(self.split, f"{self.split} images")
 
     @property
     def confidence(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from productrec.reporting.page import Section
 from productrec.reporting.pictures import Pictures
 
 _SHOWN = 4  # pictures of a class, and of its mistaken images
+_ON_CARD = 3
 _CLASSES = 12  # hardest, and easiest
 _MOST_ROWS = 3000  # of a table of classes
 _MOST_NODES = 1000  # of the tree
@@ -55,7 +56,7 @@ def build_confusions(
         ]
         found_by = names.find_by(confusion.one, confusion.other)
         pairs.append({"sides": sides, "mistakes": confusion.mistakes, "found_by": found_by})
-    data = {"pairs": pairs, "mistakes": int(answered.is_wrong.sum()), "split": answered.split}
+    data = {"pairs": pairs, "mistakes": int(answered.is_wrong.sum()), "asked": answered.title}
     return Section("confusions", "Confused pairs", "report_confusions.html.jinja", data)
 
 
@@ -106,14 +107,14 @@ def build_mistakes(
         for mistake in mistakes
     ]
     counts = {"all": int(answered.is_wrong.sum()), "labelled": int(answered.is_labelled.sum())}
-    data = {"mistakes": shown, "notes": list(notes), "split": answered.split, **counts}
+    data = {"mistakes": shown, "notes": list(notes), "asked": answered.title, **counts}
     return Section("mistakes", "Mistakes", "report_mistakes.html.jinja", data)
 
 
 def build_classes(
-    results: Sequence[ClassResult], split: str, names: ClassNames, examples: Examples, pictures: Pictures
+    results: Sequence[ClassResult], asked: str, names: ClassNames, examples: Examples, pictures: Pictures
 ) -> Section:
-    """The hardest and the easiest classes with examples, and a table of all."""
+    """The hardest and the easiest classes with examples, and a table of all; ``asked``: whose images they have."""
 
     def show(result: ClassResult) -> dict[str, Any]:
         return {
@@ -123,7 +124,7 @@ def build_classes(
         }
 
     def show_card(result: ClassResult) -> dict[str, Any]:
-        return show(result) | {"examples": pictures.show_some(examples(result.class_id)[:_SHOWN])}
+        return show(result) | {"examples": pictures.show_some(examples(result.class_id)[:_ON_CARD])}
 
     easiest = pick_easiest(list(results), _CLASSES)
     data = {
@@ -131,13 +132,13 @@ def build_classes(
         "easiest": [show_card(result) for result in easiest if result.right],
         "rows": [show(result) for result in results[:_MOST_ROWS]],
         "classes": len(results),
-        "split": split,
+        "asked": asked,
     }
     return Section("classes", "Hard and easy classes", "report_classes.html.jinja", data)
 
 
-def build_categories(root: CategoryResult, split: str) -> Section:
-    """The tree of categories as a table, each node below its parent."""
+def build_categories(root: CategoryResult, asked: str) -> Section:
+    """The tree of categories as a table, each node below its parent; ``asked``: whose images."""
     rows: list[dict[str, Any]] = []
 
     def add(node: CategoryResult, level: int, trail: str) -> None:
@@ -146,7 +147,7 @@ def build_categories(root: CategoryResult, split: str) -> Section:
             add(child, level + 1, f"{trail} {child.name}")
 
     add(root, 0, "")
-    data = {"rows": rows[:_MOST_NODES], "nodes": len(rows), "split": split}
+    data = {"rows": rows[:_MOST_NODES], "nodes": len(rows), "asked": asked}
     return Section("categories", "Results by category", "report_categories.html.jinja", data)
 
 

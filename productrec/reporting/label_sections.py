@@ -87,7 +87,6 @@ def build_duplicates(
     names: ClassNames,
     examples: Examples,
     pictures: Pictures,
-    notes: Sequence[str] = (),
 ) -> Section:
     """Near-duplicates, those that cross splits first, and classes that look like one product under two names.
 
@@ -99,7 +98,6 @@ def build_duplicates(
         names: of the classes.
         examples: image ids of a class.
         pictures: of the images.
-        notes: what was not looked for, and how to have it done.
     """
     groups = [] if clusters is None else [_describe_cluster(rows, names) for _, rows in clusters.groupby("cluster")]
     groups.sort(key=lambda group: (not group["leaks"], not group["conflicts"]))
@@ -122,7 +120,6 @@ def build_duplicates(
         "twin_count": len(pairs),
         "conflicts": [] if conflicts is None else _show_conflicts(conflicts, pictures),
         "conflict_count": 0 if conflicts is None else len(conflicts),
-        "notes": list(notes),
     }
     return Section("duplicates", "Duplicates and leaks", "report_duplicates.html.jinja", data)
 

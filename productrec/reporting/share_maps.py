@@ -8,8 +8,8 @@ import numpy as np
 # Told apart by the colour-blind too: for what makes them similar, and for what makes them unlike (Okabe and Ito 2008).
 _TOWARDS = np.array([230, 159, 0], dtype=np.float32)
 _AWAY = np.array([0, 114, 178], dtype=np.float32)
-_STRONGEST = 0.75  # share of the colour in a cell of the largest share
-_FAINTEST = 0.35  # of the picture's own colours left beside its greys
+_STRONGEST = 0.8  # share of the colour in a cell of the largest share
+_FAINTEST = 0.2  # of the picture's own colours left beside its greys
 
 
 def draw_shares(picture: np.ndarray, shares: np.ndarray, *, largest: float | None = None) -> np.ndarray:

@@ -148,6 +148,6 @@ def _tell(recipe: Recipe, material: Material) -> str:
     labelled = int(judged.is_labelled.sum())
     right = int(judged.is_right.sum())
     return (
-        f"Competition {recipe.competition}: {right:,} of {labelled:,} {judged.split} images are named right, "
+        f"Competition {recipe.competition}: {right:,} of {labelled:,} {judged.title} are named right, "
         f"{100 * right / labelled:.1f} %."
     )
