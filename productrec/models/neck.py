@@ -19,3 +19,17 @@ class EmbeddingNeck(nn.Module):
         # In float32: unit norm in bfloat16 would be off by up to half a percent.
         with torch.autocast(features.device.type, enabled=False):
             return F.normalize(self.norm(self.linear(features.float())), dim=1)
+
+    def split(self, parts: Tensor) -> Tensor:
+        """The embedding of features that are a sum of parts, as a sum of as many: (B, P, F) to (B, P, D).
+
+        In evaluation the batch norm multiplies and adds; what it adds is no part's own and is given to all alike.
+        """
+        projected = self.linear(parts.float())
+        if isinstance(self.norm, nn.BatchNorm1d):
+            zero = torch.zeros(1, projected.shape[2], device=parts.device)
+            added = self.norm(zero)
+            projected = projected * (self.norm(zero + 1) - added) + added / parts.shape[1]
+        length: Tensor = projected.sum(dim=1, keepdim=True).norm(dim=2, keepdim=True)
+        embeddings: Tensor = projected / length.clamp(min=1e-12)
+        return embeddings

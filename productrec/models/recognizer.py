@@ -82,7 +82,7 @@ class Recognizer(nn.Module):
 
     def extract_features(self, images: Tensor) -> Tensor:
         """Pooled features (B, F), float32, of images (B, S, S, 3) uint8 RGB."""
-        features: Tensor = self.pooling(self._extract(images))
+        features: Tensor = self.pooling(self.extract_maps(images))
         return features
 
     def recognise_features(self, features: Tensor) -> Recognized:
@@ -99,11 +99,12 @@ class Recognizer(nn.Module):
         Returns:
             Embeddings (B, D) of the images, logits (2 B, C) of both; and the feature maps (2 B, F, H, W) of both.
         """
-        maps = self._extract(torch.cat([images, others]))
+        maps = self.extract_maps(torch.cat([images, others]))
         features = self.pooling(maps)
         return Recognized(self.neck(features[: len(images)]), self.head(features)), maps
 
-    def _extract(self, images: Tensor) -> Tensor:
+    def extract_maps(self, images: Tensor) -> Tensor:
+        """Feature maps (B, F, H, W) of images (B, S, S, 3) uint8 RGB."""
         # NHWC pixels seen as NCHW are already in channels-last memory order: nothing is copied but the conversion.
         pixels = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
         maps: Tensor = self.backbone(pixels)

@@ -125,7 +125,7 @@ def audit_targets(
         if len(targets) > 1:
             raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
         table = tables[0]
-        return run_audit(table, out or _name_audit(table), root=_read_root(overrides), replace=replace, **options)
+        return run_audit(table, out or name_audit(table), root=_read_root(overrides), replace=replace, **options)
     selected = load_runs(targets, overrides, command="audit")
     recipes = list(selected.runs.values())
     if len({recipe.table.resolve() for recipe in recipes}) > 1:
@@ -137,7 +137,7 @@ def audit_targets(
         judges.append(Judge(folder, splits, recipe.train.fold))
     table = recipes[0].table
     return run_audit(
-        table, out or _name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
+        table, out or name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
     )
 
 
@@ -169,5 +169,6 @@ def _read_root(overrides: Sequence[str]) -> Path | None:
     return Path(overrides[-1].partition("=")[2]) if overrides else None
 
 
-def _name_audit(table: Path) -> Path:
+def name_audit(table: Path) -> Path:
+    """Where the findings of an image table lie, unless another folder was named."""
     return table.with_name(f"{table.name}.audit")

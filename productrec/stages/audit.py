@@ -20,8 +20,8 @@ from productrec.data.curation.findings import ACTIONS, build_findings, write_fin
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.recognition.classifier import Classifier, Evidence
-from productrec.recognition.suspects import judge_labels
+from productrec.recognition.classifier import Evidence
+from productrec.recognition.suspects import JUDGE, judge_labels
 from productrec.recognition.twins import LEAST_MIXING, find_twins
 from productrec.reporting.audit_page import write_audit_page
 from productrec.retrieval.choice import describe_built
@@ -35,7 +35,6 @@ SHEET_NAME = "suspects.jpg"
 TWINS_NAME = "twins.jpg"
 PAGE_NAME = "audit.html"
 _NEIGHBOURS = 20
-_CLASSIFIER = Classifier(weights={"head": 0.5, "vote": 0.5})  # images vote on their own class without themselves
 _CLOSE = 0.97  # similarity of embeddings from which pixels are compared
 _MOST_CLOSE_PAIRS = 5  # compared, times the images
 
@@ -206,7 +205,7 @@ def _find_suspects(
             ids = (int(embedded.class_ids[pair.one]), int(embedded.class_ids[pair.other]))
             mixed.setdefault(ids, []).append(pair.mixing)
         evidence = Evidence(embedded.logits[queries], positions[gallery][neighbours], similarities)
-        judged = judge_labels(evidence, positions[queries], _CLASSIFIER)
+        judged = judge_labels(evidence, positions[queries], JUDGE)
         for number, row in enumerate(queries.tolist()):
             words = (
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"

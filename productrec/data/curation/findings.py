@@ -45,10 +45,10 @@ def write_findings(path: Path, findings: pd.DataFrame) -> None:
         _write(file, findings)
 
 
-def format_findings(findings: pd.DataFrame) -> str:
-    """The text that `write_findings` writes."""
+def format_findings(findings: pd.DataFrame, columns: Sequence[str] = tuple(FINDING_COLUMNS)) -> str:
+    """Some columns of what `write_findings` writes, as text with a line a finding, the names before them."""
     file = io.StringIO(newline="")
-    _write(file, findings)
+    _write(file, findings[list(columns)])
     return file.getvalue()
 
 
