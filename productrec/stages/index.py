@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from productrec.artifacts import is_fresh
-from productrec.assembly.evidence import get_gallery_views
+from productrec.assembly.evidence import get_gallery_views, get_labels
 from productrec.assembly.titles import has_titles
+from productrec.assembly.voters import keep_title_neighbours
 from productrec.console import say
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import DISTRACTORS, load_table
@@ -64,6 +65,8 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
         if search != "exact":
             say(f"index {index_folder}: {describe_built(built, recall)}")
     index = load_index(index_folder)
+    gallery_ids = [image_id for embedded in sets for image_id in embedded.ids]
+    gallery_classes = get_labels(table, gallery_ids)
     for split in ("val", "test", DISTRACTORS):
         folder = run / "embeddings" / views / split
         if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
@@ -76,6 +79,8 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
                 f"gallery_splits: {split} must not be in the gallery of its own queries, each image would find itself. "
                 "Leave it out of predict.gallery_splits."
             )
+        if views not in (TEXT, JOINED):
+            keep_title_neighbours(run, recipe, table, split, queries.ids, gallery_ids, gallery_classes)
         out = run / "neighbours" / views / split
         search_inputs = {"index": index.fingerprint, "queries": queries.fingerprint}
         search_settings = {"k": recipe.predict.neighbours}
