@@ -49,7 +49,11 @@ def split_commands(block: Part) -> Iterator[tuple[int, list[str]]]:
     for number, text in enumerate(joined.splitlines()):
         if "productrec" not in text:
             continue
-        words = shlex.split(text.strip().removeprefix("$ ").removeprefix("!"), comments=True)
+        line = text.strip().removeprefix("$ ").removeprefix("!")
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:  # a quote that is not closed: prose or output, or a command that cannot run either
+            words = line.split()
         for command in _split_at_ends(words):
             called = _find_called(command)
             if called:

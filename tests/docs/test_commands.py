@@ -32,6 +32,7 @@ def test_commands_in_backticks_are_there() -> None:
         ("python3 -m venv .venv && .venv/bin/uv run productrec dmeo", "no command dmeo"),
         ("torchrun --nproc-per-node=8 -m productrec train a.yaml --resmue", "no option --resmue"),
         ("docker run --rm productrec predcit runs/a", "no command predcit"),
+        ("productrec train 'a.yaml --fast", "no option --fast"),
         ("productrec predict \\\n    runs/mine --tat", "no option --tat"),
     ],
 )
