@@ -21,6 +21,11 @@ _ENDS = {"&&", "||", ";", "|", ">", ">>", "&", "2>", "<"}
 _OVERRIDES = "overrides"
 
 
+def list_commands() -> list[str]:
+    """The commands, and groups of commands, that ``productrec --help`` lists."""
+    return list(_APP.commands)
+
+
 def check_commands(page: Page) -> list[str]:
     """Commands in a page's blocks that would be refused before they do anything."""
     faults = []

@@ -2,10 +2,16 @@
 
 import pytest
 
-from tests.docs.command_lines import check_commands, check_named_commands, split_commands
-from tests.docs.pages import ROOT, parse_page, read_pages
+from tests.docs.command_lines import check_commands, check_named_commands, list_commands, split_commands
+from tests.docs.pages import ROOT, Page, parse_page, read_pages
 
 PAGE = ROOT / "docs" / "drawn.md"
+
+
+def check_table(page: Page) -> list[str]:
+    """Commands that the page's table leaves out."""
+    named = {literal.text.split()[0] for literal in page.literals}
+    return [name for name in list_commands() if name not in named]
 
 
 def test_commands_in_blocks_would_run() -> None:
@@ -52,3 +58,9 @@ def test_what_is_no_call_is_left_alone() -> None:
         "```\npip install productrec --no-index\ndocker build -t productrec .\nproductrec settings  # all of them\n```"
     )
     assert check_commands(parse_page(text, PAGE)) == []
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert check_table(parse_page(text, PAGE)) == []
+    assert check_table(parse_page(text.replace("| `demo` |", "| |").replace("`sweep ", "`"), PAGE)) == ["sweep", "demo"]

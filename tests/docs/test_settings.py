@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT, Page, parse_page, read_pages
 PAGE = ROOT / "docs" / "drawn.md"
 _SECTIONS = ("data", "model", "loss", "train", "predict", "match", "submit")
 _KEY = re.compile(rf"((?:{'|'.join(_SECTIONS)})(?:\.\w+)+)(\.\*|\.|=.*|:.*)?")
-_FILES = {"csv", "json", "jsonl", "log", "md", "png", "py", "tar", "yaml", "txt", "zip", "jpg"}
+_FILES = {"csv", "json", "jsonl", "log", "md", "png", "py", "tar", "yaml", "txt", "zip", "jpg", "safetensors"}
 
 
 def check_keys(page: Page) -> list[str]:

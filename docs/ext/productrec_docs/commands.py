@@ -77,6 +77,8 @@ def _write_parameter(command: Any, parameter: Any) -> tuple[str, str, str, str]:
         kind = "flag"
     default = parameter.default() if callable(parameter.default) else parameter.default
     shown = "" if default in (None, False) or default == () else f"`{default}`"
+    if isinstance(parameter.show_default, str):
+        shown = escape(parameter.show_default)
     if parameter.required:
         shown = "**required**"
     return name, escape(kind), shown, escape((parameter.help or "").strip())

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from productrec.cli.looks import losses
+from productrec.plots.figure import save
+from productrec.plots.weights import draw_weight_curves
 from productrec_docs.commands import write_commands
 from productrec_docs.competitions import write_contract_keys, write_contracts
 from productrec_docs.library import write_library
@@ -52,6 +53,6 @@ def write_parts(app: Any, docname: str, source: list[str]) -> None:
 def _draw_curves(drawn: Path, page: Path) -> str:
     """Draw what `productrec losses --plot` draws, beside the built pages, not beside the sources, and name it."""
     drawn.mkdir(parents=True, exist_ok=True)
-    losses(plot=drawn / "weight_curves.svg")
+    save(draw_weight_curves(), drawn / "weight_curves.svg")
     address = os.path.relpath(drawn / "weight_curves.svg", page).replace(os.sep, "/")
     return f"![Three curves for each pair loss: a positive's and a negative's weight by each similarity]({address})"
