@@ -48,17 +48,14 @@ class TitleValidation:
         was_training = network.training
         network.eval()
         with torch.inference_mode(), autocast(device, dtype):
-            parts = [
-                network.text(ids.to(device), lengths).cpu()
-                for ids, lengths in zip(
-                    self.ids.split(self.batch_size), self.lengths.split(self.batch_size), strict=True
-                )
-            ]
+            starts = range(0, len(self.ids), self.batch_size)
+            places = [slice(start, start + self.batch_size) for start in starts]
+            parts = [network.text(self.ids[some].to(device), self.lengths[some]).cpu() for some in places]
         network.train(was_training)
         titles = torch.cat(parts).numpy()
-        places = np.full(len(self.groups), -1, dtype=np.int64)
-        places[list(rows)] = np.arange(len(rows))
-        owners = places[self.owners]
+        row_of = np.full(len(self.groups), -1, dtype=np.int64)
+        row_of[list(rows)] = np.arange(len(rows))
+        owners = row_of[self.owners]
         known = owners >= 0
         if len(set(owners[known].tolist())) < 2:
             return {}
