@@ -75,15 +75,26 @@ def _compute_both_ways(
     if loss.is_symmetric and mining is None:  # the same sum, as a mean over the references
         there = compute_pair_loss(comparison, loss, block_rows=block_rows)
         return there * (1 + len(comparison.labels) / len(swapped.labels))
+    ways = (comparison, swapped)
     with leave_autocast(comparison.embeddings.device.type):
-        ways = fit_comparison(comparison, loss, mining), fit_comparison(swapped, loss, mining)
-        if all(way.thresholds is None for way in ways):
+        # What a loss finds in the whole batch (thresholds) has a gradient of its own.
+        if all(_is_one_block(way, block_rows) and fit_comparison(way, loss, mining) is way for way in ways):
             walks = [PairWalk(way, loss, mining, block_rows) for way in ways]
-            if all(len(walk.blocks) == 1 for walk in walks):
-                value: Tensor = _BothWaysFunction.apply(comparison.embeddings, comparison.references, comparison, walks)
-                return value
-    there, back = (compute_pair_loss(way, loss, mining=mining, block_rows=block_rows) for way in (comparison, swapped))
+            value: Tensor = _BothWaysFunction.apply(comparison.embeddings, comparison.references, comparison, walks)
+            return value
+    there, back = (compute_pair_loss(way, loss, mining=mining, block_rows=block_rows) for way in ways)
     return there + back
+
+
+def _is_one_block(comparison: Comparison, block_rows: int | None) -> bool:
+    count, compared = len(comparison.labels), len(comparison.compared_labels)
+    return count <= _choose_block_rows(compared, comparison.embeddings.device, block_rows)
+
+
+def _choose_block_rows(compared: int, device: torch.device, block_rows: int | None) -> int:
+    """Anchors at a time, for so many references."""
+    entries = _BLOCK_ENTRIES if device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
+    return block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared))
 
 
 def compute_pair_weights(comparison: Comparison, loss: PairWeighting, *, mining: Mining | None = None) -> Tensor:
@@ -208,8 +219,7 @@ class PairWalk:
         self.references = self.anchors if references is None else references.detach().to(dtype).contiguous()
         self._thresholds = None if comparison.thresholds is None else comparison.thresholds.detach().to(dtype)
         count, compared = len(self.anchors), len(self.references)
-        entries = _BLOCK_ENTRIES if self.anchors.device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
-        rows = min(count, block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared)))
+        rows = min(count, _choose_block_rows(compared, self.anchors.device, block_rows))
         self.blocks = [(start, min(start + rows, count)) for start in range(0, count, rows)]
         self._scratch = self.anchors.new_empty(rows * compared + 1)
         self._pairs = find_pairs(comparison, rows, few_columns=loss.few_columns)

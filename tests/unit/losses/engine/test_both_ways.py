@@ -13,6 +13,7 @@ from productrec.losses.engine.weighing import Mining, PairWeighting
 from productrec.losses.pair.contrastive import Contrastive
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.losses.pair.nt_xent import NTXent
+from productrec.losses.pair.quadruplet import Quadruplet
 from productrec.losses.pair.sum_of_hinges import SumOfHinges
 
 # Margins so wide that an image as its own positive would have a loss.
@@ -109,3 +110,34 @@ def test_what_has_no_other_way_is_refused() -> None:
     twice = Comparison(rows, labels, rows, labels, torch.tensor([0, 0, 2, 3, 4, -1]))
     with pytest.raises(TrainingError, match="two have the same"):
         twice.swap()
+
+
+def test_a_loss_that_finds_thresholds_in_the_batch_has_both_ways_too() -> None:
+    images, texts, labels = draw(9, 0).requires_grad_(), draw(9, 1).requires_grad_(), torch.arange(9) // 3
+    batch = Comparison(images, labels, texts, labels)
+    both = compute_pair_loss(batch, Quadruplet(), both_ways=True)
+    apart = compute_pair_loss(batch, Quadruplet()) + compute_pair_loss(batch.swap(), Quadruplet())
+    for mine, expected in zip(
+        torch.autograd.grad(both, [images, texts]), torch.autograd.grad(apart, [images, texts]), strict=True
+    ):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_what_is_not_finite_in_either_is_told() -> None:
+    rows, labels = draw(6, 0), torch.arange(6) // 2
+    spoilt = rows.clone()
+    spoilt[4, 1] = torch.nan
+    for batch, name in (
+        (Comparison(spoilt, labels, rows, labels), "embeddings"),
+        (Comparison(rows, labels, spoilt, labels), "references"),
+    ):
+        with pytest.raises(TrainingError, match=rf"{name} must be finite; got NaN or infinity in 1 of 6 rows \(4\)"):
+            compute_pair_loss(batch, NTXent(), both_ways=True)
+
+
+def test_a_second_derivative_of_both_ways_is_refused() -> None:
+    rows, labels = draw(6, 0).requires_grad_(), torch.arange(6) // 2
+    value = compute_pair_loss(Comparison(rows, labels, draw(6, 1), labels), NTXent(), both_ways=True)
+    (slope,) = torch.autograd.grad(value, rows, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        slope.sum().backward()
