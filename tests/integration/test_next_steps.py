@@ -91,7 +91,7 @@ def test_each_command_says_once_what_to_do_next(finished, drawn, productrec):
     assert "--explain" not in said["explain"] and said["explain"][:3] == ["productrec", "ingest", str(drawn)]
     assert said["audit"][-2:] == ["--apply", "findings here/findings.csv"]  # a path with a blank stays one word
     assert said["train"] == ["productrec", "predict", "runs/tiny"]
-    assert said["predict"] == said["ensemble"][:2] + ["runs/tiny"]
+    assert said["predict"] == [*said["ensemble"][:2], "runs/tiny"]
     assert said["run"] == said["submit"]
     for name in ("explain", "audit", "audit of a table"):  # as they stand, they change nothing of the table
         again = productrec(*said[name][1:])
