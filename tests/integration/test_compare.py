@@ -70,7 +70,9 @@ def get_val(place: Path) -> list[str]:
 
 def test_what_changed_is_told_counted_and_written(pair, productrec):
     place, ids, labels = pair
-    done = productrec("compare", "runs/a", "runs/b", "--json", "--out", "out/changed.csv", "--plots", "plots")
+    done = productrec(
+        "compare", "runs/a", "runs/b", "--json", "--bootstrap", "200", "--out", "out/changed.csv", "--plots", "plots"
+    )
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert told["names"] == ["a", "b"] and told["split"] == "validation images"
