@@ -20,6 +20,7 @@ def compare(
         str | None, typer.Option(help="Preset of views; default that of RUN_A's recipe, else plain.")
     ] = None,
     shown: Annotated[int, typer.Option(min=0, help="Images and classes that are printed.")] = 20,
+    bootstrap: Annotated[int, typer.Option(min=1, help="Draws of images that the interval is told from.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Write all images with another answer into this CSV.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a CSV that is there.")] = False,
     plots: Annotated[Path | None, typer.Option(help="Draw pictures into this folder.")] = None,
@@ -42,7 +43,7 @@ def compare(
     kind = check_kind(plots_as)
     if out is not None:
         check_free(out, replace=replace)
-    comparison = compare_targets(first, second, split=split, views=views)
+    comparison = compare_targets(first, second, split=split, views=views, draws=bootstrap)
     if as_json:
         print_json(comparison)
     else:

@@ -34,11 +34,6 @@ class PairedFigure:
     high: float
     lower_is_better: bool
 
-    @property
-    def is_sure(self) -> bool:
-        """Whether the interval leaves out a difference of 0."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True)
 class Paired:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _LONGEST = 40  # letters of a value of a setting
 
 
-def compare_targets(first: Path, second: Path, *, split: str | None, views: str | None) -> Comparison:
+def compare_targets(first: Path, second: Path, *, split: str | None, views: str | None, draws: int) -> Comparison:
     """Compare what two names on the command line stand for; arguments and errors as for `run_compare`.
 
     Raises:
@@ -27,7 +27,7 @@ def compare_targets(first: Path, second: Path, *, split: str | None, views: str 
     for target in (first, second):
         if not target.exists():
             check_run(target)
-    return run_compare(first, second, split=split, views=views)
+    return run_compare(first, second, split=split, views=views, draws=draws)
 
 
 def print_comparison(comparison: Comparison, *, shown: int) -> None:
@@ -39,7 +39,7 @@ def print_comparison(comparison: Comparison, *, shown: int) -> None:
         ("", f"{first} %", f"{second} %", "difference", "95 % interval"),
         [
             (
-                one.title,
+                f"{one.title} (less is better)" if one.lower_is_better else one.title,
                 f"{100 * one.first:.1f}",
                 f"{100 * one.second:.1f}",
                 f"{100 * one.difference:+.1f}",
