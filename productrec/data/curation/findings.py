@@ -43,9 +43,9 @@ def write_findings(path: Path, findings: pd.DataFrame) -> None:
     _guard(findings).to_csv(path, index=False)
 
 
-def format_findings(findings: pd.DataFrame) -> str:
-    """The text that `write_findings` writes."""
-    return str(_guard(findings).to_csv(index=False, lineterminator="\n"))
+def format_findings(findings: pd.DataFrame, columns: Sequence[str] = tuple(FINDING_COLUMNS)) -> str:
+    """Some columns of what `write_findings` writes, as text with a line a finding, the names before them."""
+    return str(_guard(findings).to_csv(None, index=False, columns=list(columns), lineterminator="\n"))
 
 
 def _guard(findings: pd.DataFrame) -> pd.DataFrame:
