@@ -53,7 +53,7 @@
       marked += 1;
     }
     const told = Object.entries(counts).map(([action, number]) => `${number} ${action}`).join(", ");
-    find("counts").textContent = `${marked} of ${subjects.size} marked${told ? `: ${told}` : ""}`
+    find("counts").textContent = `${marked} of ${subjects.size.toLocaleString("en")} marked${told ? `: ${told}` : ""}`
       + (isKept ? "" : ". This browser forgets marks when the page is closed: download them first.");
   };
   const refresh = () => {
