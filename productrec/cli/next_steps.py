@@ -18,7 +18,7 @@ NEXT_STEPS = {
     "audit, nothing found": "`{command}` tells when the source has changed",
     "preview": "`{command}` trains on such images",
     "plan": "`{command}` trains it",
-    "train": "`productrec predict {run}` gives the test images answers, and says what each part is worth on validation",
+    "train": "`productrec predict {run}` fits how it answers on validation images, and answers the test images",
     "train, not finished": "`{command}` goes on",
     "sweep": "`productrec run {recipe}` plays the best recipe to the end",
     "sweep, none finished": "`{command}` goes on",
