@@ -23,7 +23,7 @@ NEXT_STEPS = {
     "sweep": "`productrec run {recipe}` plays the best recipe to the end",
     "sweep, none finished": "`{command}` goes on",
     "predict": "`productrec submit {run}` writes the CSV",
-    "predict, nothing to submit": "`productrec evaluate {run}` says how well its embeddings find products",
+    "predict, nothing to submit": "`productrec serve {run}` answers for new photos over HTTP",
     "predict, photos": "`productrec serve {run}` answers for photos over HTTP",
     "predict, sample": "hand {csv} in; `productrec submit --check {csv} --sample {sample} --competition {competition}` "
     "looks it over once more",
