@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+_FLOOR = 1e-6
 
-def compute_gem_pooling(features: Tensor, power: Tensor | float, *, floor: float = 1e-6) -> Tensor:
+
+def compute_gem_pooling(features: Tensor, power: Tensor | float, *, floor: float = _FLOOR) -> Tensor:
     """Generalised mean over positions (Radenovic et al. 2018, arXiv 1711.02512, eq. 3).
 
     Args:
@@ -27,8 +29,22 @@ class GeMPooling(nn.Module):
         self.power = nn.Parameter(torch.tensor(float(power)))
 
     def forward(self, features: Tensor) -> Tensor:
-        # The power stays where the root is well behaved, however far the optimiser pushes it.
-        return compute_gem_pooling(features, self.power.clamp(1.0, 20.0))
+        return compute_gem_pooling(features, self._limit_power())
+
+    def split(self, features: Tensor) -> Tensor:
+        """What each position has brought, (B, C, H, W) float32, which sum to what `forward` gives.
+
+        A position has its share in the sum of powers: its value times the derivative by it. Positions do not add up in
+        the mean itself, so that this is the first order of what leaving one out would change.
+        """
+        power = self._limit_power()
+        powers = features.float().clamp(min=_FLOOR).pow(power)
+        pooled = compute_gem_pooling(features, power)
+        return pooled[:, :, None, None] * powers / powers.sum(dim=(2, 3), keepdim=True)
+
+    def _limit_power(self) -> Tensor:
+        """The power, where the root is well behaved, however far the optimiser has pushed it."""
+        return self.power.clamp(1.0, 20.0)
 
 
 class AveragePooling(nn.Module):
@@ -36,3 +52,7 @@ class AveragePooling(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features.float().mean(dim=(2, 3))
+
+    def split(self, features: Tensor) -> Tensor:
+        """What each position has brought, (B, C, H, W) float32, which sum to what `forward` gives; exact."""
+        return features.float() / (features.shape[2] * features.shape[3])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from productrec.artifacts import load_manifest
 from productrec.assembly.embedding_requests import EmbeddingRequest
 from productrec.assembly.evaluation import Evaluation, Protocol, Wanted, evaluate_material, load_material
-from productrec.data.table import load_table
+from productrec.data.table import find_source, load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.pipeline.select import load_runs
 from productrec.recipe import load_recipe
@@ -122,7 +125,7 @@ def audit_targets(
         if len(targets) > 1:
             raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
         table = tables[0]
-        return run_audit(table, out or _name_audit(table), root=_read_root(overrides), replace=replace, **options)
+        return run_audit(table, out or name_audit(table), root=_read_root(overrides), replace=replace, **options)
     selected = load_runs(targets, overrides, command="audit")
     recipes = list(selected.runs.values())
     if len({recipe.table.resolve() for recipe in recipes}) > 1:
@@ -134,8 +137,28 @@ def audit_targets(
         judges.append(Judge(folder, splits, recipe.train.fold))
     table = recipes[0].table
     return run_audit(
-        table, out or _name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
+        table, out or name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
     )
+
+
+def list_ingest_command(table: Path) -> list[str]:
+    """The command that makes a table as it was made, by words; ``SOURCE`` where its source is not there any more."""
+    source, manifest = find_source(table), load_manifest(table)
+    command = ["productrec", "ingest", "SOURCE" if source is None else _shorten(source), "--out", str(table)]
+    for key, value in manifest.settings.items():
+        if key == "images":
+            root = Path(value)
+            inside = source is not None and (root == source.resolve() or root.is_relative_to(source.resolve()))
+            command += [] if inside else [f"data.images={_shorten(root)}"]
+        elif key in ("format", "sample"):
+            command += [f"--{key}", str(value)]
+        elif key != "findings":
+            command.append(f"data.{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return command
+
+
+def _shorten(path: Path) -> str:
+    return min(os.path.relpath(path), str(path), key=len)
 
 
 def _read_root(overrides: Sequence[str]) -> Path | None:
@@ -146,5 +169,6 @@ def _read_root(overrides: Sequence[str]) -> Path | None:
     return Path(overrides[-1].partition("=")[2]) if overrides else None
 
 
-def _name_audit(table: Path) -> Path:
+def name_audit(table: Path) -> Path:
+    """Where the findings of an image table lie, unless another folder was named."""
     return table.with_name(f"{table.name}.audit")

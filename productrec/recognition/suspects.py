@@ -9,6 +9,7 @@ import numpy as np
 from productrec.errors import DataError
 from productrec.recognition.classifier import Classifier, Evidence, compute_parts
 
+JUDGE = Classifier(weights={"head": 0.5, "vote": 0.5})  # neighbours vote as they are, without those who are judged
 _BLOCK_ROWS = 4096
 
 

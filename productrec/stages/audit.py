@@ -20,8 +20,8 @@ from productrec.data.curation.findings import ACTIONS, build_findings, write_fin
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, RecipeError
-from productrec.recognition.classifier import Classifier, Evidence
-from productrec.recognition.suspects import judge_labels
+from productrec.recognition.classifier import Evidence
+from productrec.recognition.suspects import JUDGE, judge_labels
 from productrec.recognition.twins import LEAST_MIXING, find_twins
 from productrec.reporting.audit_page import write_audit_page
 from productrec.retrieval.choice import describe_built
@@ -35,7 +35,6 @@ SHEET_NAME = "suspects.jpg"
 TWINS_NAME = "twins.jpg"
 PAGE_NAME = "audit.html"
 _NEIGHBOURS = 20
-_CLASSIFIER = Classifier(weights={"head": 0.5, "vote": 0.5})  # images vote on their own class without themselves
 _CLOSE = 0.97  # similarity of embeddings from which pixels are compared
 _MOST_CLOSE_PAIRS = 5  # compared, times the images
 
@@ -51,8 +50,13 @@ class Judge:
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit wrote: its folder, how many findings of each kind, whether there was nothing to do, and a page."""
+    """What an audit wrote.
 
+    ``table``: the audited one; ``folder``: of the findings; ``counts``: of each kind; ``skipped``: they were there
+    already; ``page``: the page to mark them in, where one was asked for.
+    """
+
+    table: Path
     folder: Path
     counts: dict[str, int]
     skipped: bool
@@ -108,7 +112,8 @@ def run_audit(
         if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
             counts = load_manifest(out, kind=KIND).notes["counts"]
             page = _write_page(out, table, table_folder) if html else None
-            return Audited(out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True, page=page)
+            found = {str(kind): int(count) for kind, count in counts.items()}
+            return Audited(table_folder, out, found, skipped=True, page=page)
     rows, doubles = _find_suspects(table, sets)
     if mark is not None:
         for finding in rows[:first]:
@@ -127,7 +132,8 @@ def run_audit(
             draw_suspects(temporary / SHEET_NAME, suspects, shown, table)
         if doubles and shown:
             draw_twins(temporary / TWINS_NAME, doubles[:shown], table)
-    return Audited(out, counts, skipped=False, page=_write_page(out, table, table_folder) if html else None)
+    page = _write_page(out, table, table_folder) if html else None
+    return Audited(table_folder, out, counts, skipped=False, page=page)
 
 
 def _write_page(out: Path, table: ImageTable, table_folder: Path) -> Path:
@@ -137,21 +143,11 @@ def _write_page(out: Path, table: ImageTable, table_folder: Path) -> Path:
 
 
 def report(audited: Audited) -> None:
-    """Tell a person what was found, and what to do with it."""
+    """Tell a person what was found."""
     counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in audited.counts.items())
     say(f"findings {audited.folder} {'unchanged' if audited.skipped else 'written'}: {counts or 'none'}")
     if audited.page is not None:
-        say(
-            f"open {audited.page} in a browser, mark what is wrong, download the CSV, and ingest the source again with "
-            f"--apply findings.csv"
-        )
-    elif audited.counts:
-        path = audited.folder / CSV_NAME
-        say(
-            f"write drop, relabel, weight or (of two classes) merge into the column action of {path}, and ingest the "
-            f"source again with "
-            f"--apply {path}"
-        )
+        say(f"page {audited.page}: open it in a browser, mark what is wrong, and download the findings as CSV")
 
 
 def _check_unedited(out: Path) -> None:
@@ -209,7 +205,7 @@ def _find_suspects(
             ids = (int(embedded.class_ids[pair.one]), int(embedded.class_ids[pair.other]))
             mixed.setdefault(ids, []).append(pair.mixing)
         evidence = Evidence(embedded.logits[queries], positions[gallery][neighbours], similarities)
-        judged = judge_labels(evidence, positions[queries], _CLASSIFIER)
+        judged = judge_labels(evidence, positions[queries], JUDGE)
         for number, row in enumerate(queries.tolist()):
             words = (
                 f"{judged.agreement[number]:.0%} of the vote, head's margin {judged.margin[number]:+.2f}"

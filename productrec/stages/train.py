@@ -18,7 +18,8 @@ from productrec.console import say
 from productrec.errors import ProductrecError, TrainingError
 from productrec.losses.declared import MetricLoss
 from productrec.losses.own_loss import check_code_allowed, explain_own_error
-from productrec.plots import draw_training_curves
+from productrec.plots.figure import save
+from productrec.plots.training import draw_training_curves
 from productrec.recipe import Recipe, save_recipe
 from productrec.runtime import ALONE, Share, StopRequest, catch_stop
 from productrec.training.ranks.group import Ranks, is_first_process, leave_ranks, refuse_once
@@ -111,7 +112,7 @@ def run_train(
         figures = load_checkpoint(folder / "checkpoints" / BEST).figures if resources.ranks.is_first else {}
         minutes = (time.monotonic() - started) / 60
         if resources.ranks.is_first:
-            draw_training_curves(folder / "curves.png", load_epochs(folder))
+            save(draw_training_curves(load_epochs(folder)), folder / "curves.png")
         if resources.ranks.is_first and ending is not Ending.OUT_OF_TIME:
             finish_run(folder, decisive, figures, soup)
         return Trained(folder, figures, minutes, skipped=False, ending=ending, warning=session.reporter.warning)

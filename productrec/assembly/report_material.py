@@ -1,0 +1,146 @@
+"""What a report is made of: answers, names, examples and pictures of a table, as far as they are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from productrec.artifacts import MANIFEST_NAME
+from productrec.assembly.evidence import NO_LABEL, get_labels
+from productrec.assembly.table_state import check_current
+from productrec.data.images import open_images
+from productrec.data.table import ImageTable, load_table
+from productrec.delimited import unguard_cell
+from productrec.errors import ArtifactError, DataError
+from productrec.recipe import Recipe
+from productrec.recognition.probabilities import load_probabilities
+from productrec.reporting.answered import Answered, summarise_answers
+from productrec.reporting.class_names import ClassNames
+from productrec.reporting.pictures import Pictures
+from productrec.reporting.thumbnails import Thumbnails
+
+EXAMPLES = 8  # kept of a class, so that some may be left out
+
+
+@dataclass
+class Material:
+    """What a report is made of.
+
+    ``table``: None where it is not at hand; ``answered``: by split; ``views``: preset that the answers looked through;
+    ``names``: of classes; ``paths``: of classes in the category tree; ``examples``: image ids by class, of the gallery;
+    ``pictures``: of all images; ``missing``: what is not at hand, and how to have it, in words.
+    """
+
+    table: ImageTable | None
+    answered: dict[str, Answered]
+    views: str
+    names: ClassNames
+    paths: dict[int, str]
+    pictures: Pictures
+    examples: dict[int, list[str]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def judged(self) -> Answered | None:
+        """The answers that can be held against labels: those to validation images, else to test images; or None."""
+        return next((part for part in self.answered.values() if part.is_labelled.any()), None)
+
+    def get_examples(self, class_id: int) -> Sequence[str]:
+        """Image ids of a class, of the gallery."""
+        return self.examples.get(class_id, [])
+
+
+def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbnails) -> Material:
+    """Read what a report shows of predictions and of their table.
+
+    Args:
+        recipe: image table and gallery splits.
+        predictions: folder that holds ``val``, ``test`` or both; None where there is none.
+        thumbnails: of the page.
+    """
+    missing: list[str] = []
+    try:
+        table = load_table(recipe.table, root=recipe.data.images)
+    except ArtifactError as error:
+        table = None
+        missing.append(f"Labels, pictures and names of classes: {error}")
+    names: dict[int, str] = {}
+    answered: dict[str, Answered] = {}
+    views = recipe.predict.tta
+    if predictions is None:
+        missing.append("Answers, mistakes and results by class: there are no predictions. Run productrec predict.")
+    for split in ("val", "test") if predictions is not None else ():
+        assert predictions is not None
+        if not (predictions / split / MANIFEST_NAME).is_file():
+            continue
+        try:
+            kept = load_probabilities(predictions / split)
+            if table is not None:
+                check_current(kept, table)
+        except ArtifactError as error:
+            missing.append(f"Answers to {split} images: {error}")
+            continue
+        names |= dict(zip(kept.class_ids, kept.names, strict=True))
+        views = str(kept.made.get("views") or views)
+        labels = np.full(len(kept.ids), NO_LABEL) if table is None else get_labels(table, kept.ids)
+        answered[split] = summarise_answers(split, kept.ids, labels, labels != NO_LABEL, kept.class_ids, kept.values)
+    if table is None:
+        return Material(table, answered, views, ClassNames(names), {}, Pictures(thumbnails, None, {}), {}, missing)
+    names |= dict(zip(table.classes["id"].tolist(), map(_read_name, table.classes["name"]), strict=True))
+    paths = zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True)
+    pictures = _open_pictures(table, thumbnails, missing)
+    return Material(
+        table,
+        answered,
+        views,
+        ClassNames(names),
+        {class_id: path for class_id, path in paths if isinstance(path, str) and path},
+        pictures,
+        _list_examples(table, recipe.predict.gallery_splits),
+        missing,
+    )
+
+
+def _read_name(name: object) -> str:
+    return name if isinstance(name, str) else ""
+
+
+def _open_pictures(table: ImageTable, thumbnails: Thumbnails, missing: list[str]) -> Pictures:
+    usable = table.images[table.images["status"] == "ok"]
+    try:
+        images = open_images(table, usable)
+    except (ArtifactError, DataError) as error:
+        missing.append(f"Pictures: {error}")
+        return Pictures(thumbnails, None, {})
+    return Pictures(thumbnails, images, {image_id: row for row, image_id in enumerate(usable["image_id"])})
+
+
+def _list_examples(table: ImageTable, splits: Sequence[str]) -> dict[int, list[str]]:
+    rows = table.select(splits)
+    rows = rows[rows["label"].notna()]
+    first = rows.groupby("label", sort=False).head(EXAMPLES)
+    grouped: dict[int, list[str]] = {}
+    for label, image_id in zip(first["label"].tolist(), first["image_id"].tolist(), strict=True):
+        grouped.setdefault(int(label), []).append(image_id)
+    return grouped
+
+
+def read_findings_of(folder: Path) -> pd.DataFrame | None:
+    """The findings of an audit as it wrote them; None where it wrote none there."""
+    path = folder / "findings.parquet"
+    return pd.read_parquet(path) if path.is_file() else None
+
+
+def read_clusters(table: Path) -> pd.DataFrame | None:
+    """The near-duplicates that ingesting a table found; None where nobody looked."""
+    path = table / "duplicates.csv"
+    if not path.is_file():
+        return None
+    clusters = pd.read_csv(
+        path, dtype={"image_id": str, "split": str}, keep_default_na=False, na_values={"label": [""]}
+    )
+    return clusters.assign(image_id=clusters["image_id"].map(unguard_cell))

@@ -1,0 +1,57 @@
+"""What the sections of a report are built from: a run or an ensemble, its material, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from productrec.artifacts import MANIFEST_NAME
+from productrec.assembly.report_material import Material
+from productrec.assembly.report_scores import list_steps
+from productrec.errors import ProductrecError
+from productrec.recipe import Recipe
+
+if TYPE_CHECKING:
+    from productrec.plots.figure import Figure
+
+
+@dataclass
+class ReportSource:
+    """A run or an ensemble that is reported on.
+
+    ``folder``: of it; ``recipe``: that stands for it; ``runs``: run folders of its models with their recipes, the run
+    alone where it is no ensemble; ``audit``: folder of the findings of its table; ``figures``: plots by name, as far as
+    they are drawn.
+    """
+
+    folder: Path
+    recipe: Recipe
+    runs: Mapping[Path, Recipe]
+    material: Material
+    audit: Path
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    def leave_out(self, what: str, why: str) -> None:
+        """Note that something is not shown, and why, or how to have it."""
+        self.material.missing.append(f"{what}: {why}")
+
+    def find_best(self) -> tuple[Path, Recipe] | None:
+        """The run whose neighbours are shown, of several the one of the best accuracy; None where none is at hand."""
+        return max(self.runs.items(), key=lambda item: _judge(*item), default=None)
+
+    def find_views(self, run: Path, what: str, split: str = "") -> str | None:
+        """The preset of the answers' views where the run has an artefact of it, else the plain one, else None."""
+        for views in dict.fromkeys((self.material.views, "plain")):
+            if (run / what / views / split / MANIFEST_NAME).is_file():
+                return views
+        return None
+
+
+def _judge(run: Path, recipe: Recipe) -> float:
+    try:
+        steps = list_steps(run, recipe)
+    except ProductrecError:
+        return -1.0
+    return steps[-1][1].top_1_accuracy if steps else 0.0

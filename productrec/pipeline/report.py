@@ -1,0 +1,63 @@
+"""Report: a run or an ensemble as it is named on the command line, with its models and predictions, becomes a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from productrec.ensembling.ensemble_file import load_ensemble
+from productrec.errors import ArtifactError, ProductrecError
+from productrec.pipeline.select import load_runs
+from productrec.pipeline.targets import name_audit
+from productrec.recipe import Recipe, load_recipe
+from productrec.stages.report import Reported, run_report
+from productrec.stages.submit import find_predictions
+
+
+def report_target(
+    target: Path, overrides: Sequence[str] = (), *, out: Path | None = None, plots: Path | None = None
+) -> Reported:
+    """Write the report of a run folder, of a recipe's run or of an ensemble's folder.
+
+    Args:
+        target: as it is named.
+        overrides: ``key=value`` changes, such as where the images are now.
+        out: file to write; None for ``report.html`` in the folder.
+        plots: folder to write the plots to as well.
+
+    Raises:
+        ArtifactError: there is no run.
+        RecipeError: there is no such folder, or a setting decides nothing here.
+    """
+    selected = load_runs([target], overrides)
+    try:
+        predictions = find_predictions(selected.folder)
+    except ArtifactError:
+        predictions = None
+    runs = selected.runs
+    if not selected.recipe.members and not (selected.folder / "checkpoints").is_dir() and predictions is not None:
+        runs = _find_members(selected.folder, predictions.name, overrides) or runs
+    return run_report(
+        selected.folder,
+        selected.recipe,
+        runs,
+        predictions=predictions,
+        audit=name_audit(selected.recipe.table),
+        out=out,
+        plots=plots,
+    )
+
+
+def _find_members(folder: Path, views: str, overrides: Sequence[str]) -> dict[Path, Recipe]:
+    """The runs that an ensemble names, as far as they are at hand: by their paths, or below or beside its folder."""
+    try:
+        names = load_ensemble(folder / "ensemble" / views).names
+    except ProductrecError:
+        return {}
+    found = {}
+    for name in names:
+        for place in (Path(name), folder / name, folder.parent / name):
+            if (place / "checkpoints").is_dir() and (place / "recipe.yaml").is_file():
+                found[place] = load_recipe(place / "recipe.yaml", overrides)
+                break
+    return found

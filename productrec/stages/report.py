@@ -1,0 +1,153 @@
+"""Report: what a run, or an ensemble of runs, sees and where it fails becomes one page that opens from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from productrec.artifacts import write_text
+from productrec.assembly.report_failure_sections import (
+    build_category_section,
+    build_class_section,
+    build_confusion_section,
+    build_mistake_section,
+)
+from productrec.assembly.report_label_sections import (
+    build_answer_section,
+    build_duplicate_section,
+    build_map_section,
+    build_provenance_section,
+    build_suspect_section,
+)
+from productrec.assembly.report_material import Material, gather_material
+from productrec.assembly.report_score_sections import (
+    build_calibration_section,
+    build_curve_section,
+    build_open_set_section,
+    build_score_section,
+)
+from productrec.assembly.report_source import ReportSource
+from productrec.console import say
+from productrec.errors import ArtifactError, DataError
+from productrec.plots.figure import save
+from productrec.recipe import Recipe
+from productrec.reporting.page import Section, render_page
+from productrec.reporting.provenance import build_missing
+from productrec.reporting.thumbnails import Thumbnails
+
+NAME = "report.html"
+_PICTURES = 24 << 20  # bytes of all pictures; the whole page stays below 40 MB with 100,000 answers
+_SIDE_PX, _QUALITY = 112, 70
+_SECTIONS: dict[str, Callable[[ReportSource], Section | None]] = {
+    "Scores": build_score_section,
+    "Training curves": build_curve_section,
+    "Confidence against accuracy": build_calibration_section,
+    "Unknown products": build_open_set_section,
+    "Confused pairs": build_confusion_section,
+    "Mistakes": build_mistake_section,
+    "Hard and easy classes": build_class_section,
+    "Results by category": build_category_section,
+    "Suspected wrong labels": build_suspect_section,
+    "Duplicates and leaks": build_duplicate_section,
+    "Map of the classes": build_map_section,
+    "All answers": build_answer_section,
+    "Recipe, environment and artefacts": build_provenance_section,
+}
+_KEYS = (("\N{RIGHTWARDS ARROW}", "to the next item"), ("\N{LEFTWARDS ARROW}", "to the item before"))
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The page that was written, its size in bytes, plots beside it, and what it does not show, in words."""
+
+    path: Path
+    bytes: int
+    plots: tuple[Path, ...]
+    missing: tuple[str, ...]
+
+
+def run_report(
+    folder: Path,
+    recipe: Recipe,
+    runs: Mapping[Path, Recipe],
+    *,
+    predictions: Path | None,
+    audit: Path,
+    out: Path | None = None,
+    plots: Path | None = None,
+) -> Reported:
+    """Write the page of a run or of an ensemble; what is not at hand shortens it and is named in it.
+
+    Args:
+        folder: of the run or the ensemble.
+        recipe: that stands for it.
+        runs: run folders of its models with their recipes; the run alone where it is no ensemble.
+        predictions: folder that holds ``val``, ``test`` or both; None where there is none.
+        audit: folder of the findings of its table, where it was audited.
+        out: file to write; None for ``report.html`` in the folder.
+        plots: folder to write the plots to as well, as SVG.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    thumbnails = Thumbnails(side_px=_SIDE_PX, quality=_QUALITY, most_bytes=_PICTURES)
+    material = gather_material(recipe, predictions, thumbnails)
+    at_hand = {run: own for run, own in runs.items() if (run / "checkpoints").is_dir()}
+    source, missing = ReportSource(folder, recipe, at_hand, material, audit), material.missing
+    if not at_hand:
+        missing.append(f"Everything of its models: no trained run of {folder} is at hand.")
+    sections = [section for title in _SECTIONS if (section := _build(title, source)) is not None]
+    if thumbnails.left_out:
+        missing.append(f"{thumbnails.left_out:,} pictures, which would make the page too large.")
+    if thumbnails.broken:
+        missing.append(f"{thumbnails.broken:,} pictures, whose files cannot be read.")
+    if missing:
+        sections.append(build_missing(missing))
+    page = render_page(
+        f"Report of {recipe.name}",
+        sections,
+        lead=_tell(recipe, material),
+        thumbnails=thumbnails,
+        styles=("report.css",),
+        scripts=("report.js",),
+        keys=_KEYS,
+    )
+    path = folder / NAME if out is None else out
+    write_text(path, page)
+    drawn = []
+    for name, figure in source.figures.items() if plots is not None else ():
+        assert plots is not None
+        drawn.append(plots / f"{name.replace(' ', '_')}.svg")
+        save(figure, drawn[-1])
+    return Reported(path, path.stat().st_size, tuple(drawn), tuple(missing))
+
+
+def _build(title: str, source: ReportSource) -> Section | None:
+    """A section, or None where what it needs is missing or damaged, which is then noted."""
+    try:
+        return _SECTIONS[title](source)
+    except (ArtifactError, DataError) as error:
+        source.leave_out(title, str(error))
+        return None
+
+
+def report(reported: Reported) -> None:
+    """Say where the page is and what it does not show."""
+    for line in reported.missing:
+        say(f"not shown: {line}")
+    if reported.plots:
+        say(f"plots: {len(reported.plots)} in {reported.plots[0].parent}")
+    say(f"report {reported.path}: {reported.bytes / 1e6:.1f} MB; open it in a browser, it needs nothing else")
+
+
+def _tell(recipe: Recipe, material: Material) -> str:
+    judged = material.judged
+    if judged is None:
+        return f"Competition {recipe.competition}. No labelled image was predicted."
+    labelled = int(judged.is_labelled.sum())
+    right = int(judged.is_right.sum())
+    return (
+        f"Competition {recipe.competition}: {right:,} of {labelled:,} {judged.title} are named right, "
+        f"{100 * right / labelled:.1f} %."
+    )

@@ -1,0 +1,135 @@
+"""The report of a tiny run: all of it, and what is missing named and left out."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from productrec.assembly.report_evidence import compute_share_maps, load_split_neighbours
+from productrec.assembly.report_material import gather_material
+from productrec.data.curation.findings import read_findings
+from productrec.data.table import load_table
+from productrec.recipe import load_recipe
+from productrec.reporting.thumbnails import Thumbnails
+
+RUN = "runs/tiny"
+HEADINGS = {
+    "Scores",
+    "Training curves",
+    "Confidence against accuracy",
+    "Confused pairs",
+    "Mistakes",
+    "Hard and easy classes",
+    "Suspected wrong labels",
+    "Map of the classes",
+    "All answers",
+    "Recipe, environment and artefacts",
+}
+
+
+def read_headings(page: str) -> set[str]:
+    return set(re.findall(r'<h2 id="[a-z-]+-title">([^<]+)</h2>', page))
+
+
+def read_json(page: str, name: str):
+    return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S).group(1))
+
+
+@pytest.fixture
+def reported(finished, productrec):
+    """Make the report and read it."""
+
+    def make(*arguments):
+        outcome = productrec("report", RUN, *arguments)
+        assert outcome.code == 0, outcome.err
+        return (finished / RUN / "report.html").read_text(encoding="utf-8"), outcome
+
+    return make
+
+
+def test_a_report_holds_every_section_and_every_answer(reported, finished):
+    page, outcome = reported("--plots", "plots")
+    assert read_headings(page) >= HEADINGS
+    assert "report.html" in outcome.err
+    assert not re.search(r"""(?:src|href|action)=["']?https?:""", page)
+    assert {path.name for path in (finished / "plots").iterdir()} >= {"staircase.svg", "training.svg", "classes.svg"}
+    table = load_table(finished / "data/tiny").images
+    answers = read_json(page, "answers-data")
+    listed = table[table["split"].isin(["val", "test"])]
+    assert sorted(answers["id"]) == sorted(listed["image_id"])
+    labels = dict(zip(listed["image_id"], listed["label"], strict=True))
+    for image_id, place in zip(answers["id"], answers["label"], strict=True):
+        told = "" if place < 0 else re.search(r"\d+", answers["classes"][place]).group()
+        assert told == ("" if pd.isna(labels[image_id]) else str(labels[image_id]))
+    assert len(read_json(page, "thumbnails")) > 6
+
+
+def test_the_findings_to_copy_are_findings(reported, finished):
+    page, _ = reported()
+    lines = read_json(page, "findings")
+    rows = zip(lines["before"], ["action", *["drop"] * (len(lines["before"]) - 1)], lines["after"], strict=True)
+    path = finished / "findings.csv"
+    path.write_text("".join(f"{','.join(row)}\n" for row in rows))
+    findings = read_findings(path)
+    table = load_table(finished / "data/tiny").images
+    assert len(findings) and set(findings["image_id"]) <= set(table.loc[table["split"] == "val", "image_id"])
+
+
+def test_what_is_missing_shortens_the_page_and_is_named(reported, finished):
+    shutil.rmtree(finished / RUN / "neighbours")
+    (finished / RUN / "metrics.jsonl").unlink()
+    page, outcome = reported()
+    assert {"Confused pairs", "Mistakes", "Not shown"} <= read_headings(page)
+    assert "Training curves" not in read_headings(page)
+    assert "Nearest products of mistakes: there are no neighbours. Run productrec predict." in page
+    assert "Training curves of tiny: there is no metrics.jsonl." in outcome.err
+
+
+def test_without_images_weights_or_predictions_there_is_a_page_still(reported, finished, drawn):
+    table = finished / "data/tiny"
+    manifest = json.loads((table / "manifest.json").read_text())
+    manifest["notes"] |= {"root": "/nowhere", "relative_root": "nowhere"}
+    (table / "manifest.json").write_text(json.dumps(manifest))
+    page, _ = reported()
+    assert read_json(page, "thumbnails") == [] and "the folder of the images must be there" in page
+    (finished / RUN / "checkpoints/best/weights.safetensors").unlink()
+    shutil.rmtree(finished / RUN / "predictions")
+    page, _ = reported()
+    assert "Answers, mistakes and results by class: there are no predictions." in page
+    assert "Mistakes" not in read_headings(page)
+    shutil.rmtree(table)
+    page, _ = reported()
+    assert {"Training curves", "Recipe, environment and artefacts"} <= read_headings(page)
+
+
+def test_the_shares_of_a_map_sum_to_the_similarity_of_the_neighbour(finished):
+    run, recipe = finished / RUN, load_recipe(finished / RUN / "recipe.yaml", [])
+    material = gather_material(recipe, run / "predictions/plain", Thumbnails())
+    neighbours = load_split_neighbours(run, recipe, "plain", "val")
+    pairs = [(neighbours.ids[row], neighbours.gallery_ids[neighbours.rows[row, 0]]) for row in range(3)]
+    shares = compute_share_maps(run, recipe, [*pairs, ("absent", pairs[0][0])], material.pictures)
+    assert list(shares) == pairs
+    sums = [cells.sum() for cells in shares.values()]
+    np.testing.assert_allclose(sums, neighbours.similarities[:3, 0], atol=1e-4)
+
+
+def test_a_leak_and_an_audit_are_shown(reported, finished):
+    table = load_table(finished / "data/tiny").images
+    of_val = table[table["split"] == "val"].iloc[0]
+    of_train = table[(table["split"] == "train") & (table["label"] == of_val["label"])].iloc[0]
+    rows = [("0", row["image_id"], row["split"], row["label"]) for row in (of_val, of_train)]
+    pd.DataFrame(rows, columns=["cluster", "image_id", "split", "label"]).to_csv(
+        finished / "data/tiny/duplicates.csv", index=False
+    )
+    page, _ = reported()
+    assert "Duplicates and leaks" in read_headings(page)
+    assert "1 clusters of near-duplicates, 1 of them across splits, a leak." in page
+    assert f'data-id="{of_val["image_id"]} {of_train["image_id"]}"' in page
+
+
+def test_a_run_that_is_none_is_refused(place, productrec):
+    outcome = productrec("report", "nothing")
+    assert outcome.code == 2 and "no such run" in outcome.err
