@@ -1,32 +1,30 @@
-"""productrec: tell near-identical products apart, from a competition's files to a scored submission."""
+"""productrec: tell near-identical products apart, from a competition's files to a scored submission.
+
+``import productrec`` is light. ``productrec.ingest``, ``load_recipe``, ``train``, ``predict``, ``submit``, ``load`` and
+``silence`` are functions of `productrec.library`, which is imported when one of them is first asked for.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from productrec.pipeline.loaded import LoadedRun
+    from productrec.library import ingest, load, load_recipe, predict, silence, submit, train
 
 __version__ = "0.1.0"
+__all__ = ["ingest", "load", "load_recipe", "predict", "silence", "submit", "train"]
 
 
-def load(run: Any, *, views: str | None = None, index: Any = None) -> LoadedRun:
-    """Load a trained run into this process, to recognise photos with.
-
-    Args:
-        run: its folder, or a file of `productrec export --to onnx`, for which torch need not be there.
-        views: preset of views to look through; None for that of the run's recipe.
-        index: of a file, folder of the index to find near products in; None for that of the run it lies in.
-
-    Returns:
-        What ``recognise`` is asked of, see `productrec.pipeline.loaded.LoadedRun`.
-
-    Raises:
-        ArtifactError: the folder holds no trained run, or something in it is damaged.
-    """
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from productrec.runtime import prepare_process
 
     prepare_process()  # before torch is imported
-    from productrec.pipeline.loaded import load_run
+    from productrec import library
 
-    return load_run(run, views=views, index=index)
+    return getattr(library, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

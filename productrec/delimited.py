@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TextIO
 
 from productrec.errors import DataError, ProductrecError
 
 SEPARATORS = (",", ";", "\t")
-# What a spreadsheet takes for a formula (OWASP, "CSV Injection"); `guard_cell` puts apostrophes before it.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_GUARDED = re.compile(r"'+[=+\-@\t\r]")
+# What a spreadsheet takes for a formula (OWASP, "CSV Injection"), also in the wide letters of East Asian scripts;
+# `guard_cell` puts apostrophes before it.
+_WIDE = "\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH HYPHEN-MINUS}\N{FULLWIDTH COMMERCIAL AT}"
+_BEGINS = rf"[=+\-@\t\r\n{_WIDE}]"
+_FORMULA = re.compile(f"'*{_BEGINS}")
+_GUARDED = re.compile(f"'+{_BEGINS}")
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,24 @@ def find_separator(header: str) -> str:
 def squash_name(column: str) -> str:
     """A column's name as one is compared with another: ``Image Id``, ``imageId`` and ``image_id`` are the same."""
     return "".join(letter for letter in column.casefold() if letter.isalnum())
+
+
+def write_for_people(
+    file: TextIO, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]], *, separator: str = ","
+) -> None:
+    """Write a CSV that a person may open in a spreadsheet: every text is guarded, numbers stay numbers.
+
+    Who reads it back takes `unguard_cell`. Not for submissions, whose ids must stay what they are.
+
+    Args:
+        file: opened with ``newline=""``.
+        columns: the header.
+        rows: as many cells each; None is an empty one.
+        separator: between cells.
+    """
+    writer = csv.writer(file, lineterminator="\n", delimiter=separator)
+    for row in chain([columns], rows):
+        writer.writerow([guard_cell(cell) if isinstance(cell, str) else cell for cell in row])
 
 
 def guard_cell(text: str) -> str:

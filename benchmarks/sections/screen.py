@@ -20,7 +20,8 @@ from productrec.losses.engine.module import MetricModule
 from productrec.losses.pair.nt_xent import NTXent
 from productrec.metrics.retrieval import compute_retrieval
 from productrec.models.backbone import Normalisation
-from productrec.models.recognizer import ClassificationHead, EmbeddingNeck, Recognized, Recognizer
+from productrec.models.neck import EmbeddingNeck
+from productrec.models.recognizer import ClassificationHead, Recognized, Recognizer
 from productrec.recipe import Recipe
 from productrec.runtime import set_seed
 from productrec.training.step.objective import JointLoss

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from productrec.assembly.voters import load_voters
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import Contract
 from productrec.data.table import DISTRACTORS, ImageTable
@@ -21,7 +22,8 @@ from productrec.recognition.objective import Objective
 from productrec.recognition.open_set import Threshold, answer_open, choose_threshold
 from productrec.recognition.prototypes import compare_prototypes
 from productrec.recognition.unknown_label import choose_for_metric
-from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
+from productrec.recognition.voters import VoterEvidence
+from productrec.retrieval.embedding_set import JOINED, TEXT, EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.neighbours import load_neighbours
 
 NO_LABEL = int(np.iinfo(np.int64).min)
@@ -37,7 +39,8 @@ class SplitEvidence:
     neighbours, with ``classes`` and ``similarities`` (N, K); ``prototypes``: (C, D); ``categories``: (C,) or None;
     ``columns``: position of each of the logits' classes among the C, None where they are these; ``inputs``:
     fingerprints of what says so; ``distractors``: (M, D) embeddings of images of no class, None where there are none,
-    and ``are_distractors``: whether the images are these themselves, each compared with the others.
+    and ``are_distractors``: whether the images are these themselves, each compared with the others; ``voters``: what
+    further voters know of the N images.
     """
 
     ids: list[str]
@@ -51,6 +54,7 @@ class SplitEvidence:
     columns: np.ndarray | None = None
     distractors: np.ndarray | None = None
     are_distractors: bool = False
+    voters: Mapping[str, VoterEvidence] = field(default_factory=dict)
 
     def take(self, rows: slice | np.ndarray) -> Evidence:
         """The evidence of some images, in memory."""
@@ -64,7 +68,8 @@ class SplitEvidence:
             own = np.arange(len(self.ids))[rows] if self.are_distractors else None
             far = compare_distractors(embeddings, self.distractors, own)
         near = compare_prototypes(embeddings, self.prototypes)
-        return Evidence(logits, self.classes[rows], self.similarities[rows], near, self.categories, far)
+        voters = {name: voter.take(rows) for name, voter in self.voters.items()}
+        return Evidence(logits, self.classes[rows], self.similarities[rows], near, self.categories, far, voters)
 
 
 def widen_logits(logits: np.ndarray, columns: np.ndarray, class_count: int) -> np.ndarray:
@@ -81,7 +86,7 @@ def draw_rows(count: int) -> np.ndarray:
 
 def get_gallery_views(recipe: Recipe, views: str) -> str:
     """The preset of views through which the gallery is seen where queries are seen through ``views``."""
-    return "plain" if views == "plain" else recipe.predict.gallery_tta
+    return views if views in ("plain", TEXT, JOINED) else recipe.predict.gallery_tta
 
 
 def load_gallery(run: Path, recipe: Recipe, views: str) -> EmbeddingSet:
@@ -101,6 +106,7 @@ def load_evidence(
     prototypes: np.ndarray,
     categories: Sequence[int] | None,
     distractors: np.ndarray | None = None,
+    voters: Sequence[str] = (),
 ) -> SplitEvidence | None:
     """What is known of a split's images; None where there is none.
 
@@ -113,6 +119,7 @@ def load_evidence(
         prototypes: (C, D) of these classes.
         categories: (C,) of these classes, or None.
         distractors: (M, D) embeddings of images of no class; None for none.
+        voters: names of further voters to load, where they have neighbours of the split.
 
     Raises:
         ArtifactError: the sets are of different images or classes.
@@ -132,6 +139,7 @@ def load_evidence(
         raise ArtifactError(f"{folder}: must be of the same {what} as its neighbours and the run; make the sets again.")
     if not queries.ids:
         return None
+    further, voter_inputs = load_voters(run, voters, split, queries.ids, class_ids)
     return SplitEvidence(
         queries.ids,
         queries,
@@ -140,9 +148,10 @@ def load_evidence(
         neighbours.similarities,
         prototypes,
         categories,
-        {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint},
+        {"queries": queries.fingerprint, "neighbours": neighbours.fingerprint} | voter_inputs,
         distractors=distractors,
         are_distractors=split == DISTRACTORS,
+        voters=further,
     )
 
 
@@ -163,7 +172,8 @@ def number_groups(table: ImageTable, ids: Sequence[str]) -> np.ndarray:
 
 def compute_prior(table: ImageTable, class_ids: Sequence[int], splits: Sequence[str]) -> np.ndarray:
     """The share (C,) of each class among a table's images of some splits: what an unreadable image is given."""
-    positions = ClassOrder(list(class_ids)).positions_of(table.select(splits)["label"].to_numpy(dtype=np.int64))
+    labels = table.select(splits)["label"].dropna().to_numpy(dtype=np.int64)
+    positions = ClassOrder(list(class_ids)).positions_of(labels)
     counts = np.bincount(positions[positions >= 0], minlength=len(class_ids)).astype(np.float64)
     smoothed = counts + 1e-9
     prior: np.ndarray = smoothed / smoothed.sum()
@@ -206,9 +216,10 @@ def fit_unknown(
     """From when on an answer is believed: for the contract's metric where that has a label for unknown products.
 
     Else, as `fit_threshold`, where 1 % of the unknown are believed. Unknown are the ``distractors``, where there are
-    enough; else products that are hidden. None where too few can be.
+    enough; else products that are hidden. None where too few can be. Further voters are not asked, so that a threshold
+    is the same for photos without a title.
     """
-    seen = answer_open(evidence, labels, classifier, distractors)
+    seen = answer_open(evidence, labels, classifier.ask(()), distractors)
     if seen is None:
         return None
     if contract.unknown_label is None:

@@ -68,7 +68,9 @@ def judge_fused(
     saved = load_classifier(run / "classifier" / views)
     class_ids = sorted(load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint).match_classes(table))
     images, unlike = (
-        load_evidence(run, table, views, asked, class_ids, saved.prototypes, saved.categories, saved.distractors)
+        load_evidence(
+            run, table, views, asked, class_ids, saved.prototypes, saved.categories, saved.distractors, saved.voters
+        )
         for asked in (split, DISTRACTORS)
     )
     if images is None:
@@ -81,7 +83,7 @@ def judge_fused(
         return None
     evidence = images.take(rows)
     apart = None if unlike is None else unlike.take(draw_rows(len(unlike.ids)))
-    seen = answer_open(evidence, positions, saved.classifier, apart)
+    seen = answer_open(evidence, positions, saved.classifier.ask(()), apart)
     score = "confidence" if saved.unknown is None else saved.unknown.score
     open_set = None if seen is None else measure_open_set(seen, score, draws=draws)
     if saved.fitted.get("on") == split and "calibration" in saved.fitted:

@@ -14,6 +14,7 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recipe import Recipe
 from productrec.recognition.choosing_matches import PLAIN, LabelledPool
 from productrec.recognition.matching import Neighbourhood
+from productrec.recognition.titled_matching import TitledNeighbourhood, find_titled
 from productrec.retrieval.embedding_set import EmbeddingSet, load_embedding_set
 from productrec.retrieval.engine import search_rows
 from productrec.retrieval.reranking.declared import Expansion
@@ -85,6 +86,7 @@ def build_labelled_pool(
     pool_images: int,
     most: int,
     seed: int,
+    titles: Mapping[str, str | None] | None = None,
 ) -> LabelledPool:
     """Validation images among as many others as make the pool as large as that of the test images.
 
@@ -100,6 +102,7 @@ def build_labelled_pool(
         pool_images: how many images the test pool holds.
         most: of `MatchRule`.
         seed: decides which others are drawn.
+        titles: by image id; None where they have no part in it.
 
     Raises:
         DataError: no validation image has a label.
@@ -124,8 +127,12 @@ def build_labelled_pool(
         rows = np.sort(np.concatenate([usable[is_own], drawn]))
         ids += [others.ids[row] for row in rows]
         embeddings = np.concatenate([embeddings, others.embeddings[rows]])
+    near, titled = find_neighbourhoods(
+        embeddings, expansions, most=most, titles=None if titles is None else [titles.get(name) for name in ids]
+    )
     return LabelledPool(
-        near=find_neighbourhoods(embeddings, expansions, most=most),
+        near=near,
+        titled=titled,
         labels=np.array([labels[name] for name in ids], dtype=np.int64),
         is_judged=np.arange(len(ids)) < judged,
         weight=(pool_images - 1) / (len(ids) - 1) if len(ids) > 1 and pool_images > 1 else 1.0,
@@ -133,13 +140,25 @@ def build_labelled_pool(
 
 
 def find_neighbourhoods(
-    embeddings: np.ndarray, expansions: Mapping[str, Expansion], *, most: int
-) -> dict[str, Neighbourhood]:
-    """The ``most - 1`` nearest others of each image (N, D), by its embeddings as they are and by each method's."""
-    near = {PLAIN: search_others(embeddings, most)}
-    for name, method in expansions.items():
-        near[name] = search_others(method.prepare(embeddings, None).gallery, most)
-    return near
+    embeddings: np.ndarray,
+    expansions: Mapping[str, Expansion],
+    *,
+    most: int,
+    titles: Sequence[str | None] | None = None,
+) -> tuple[dict[str, Neighbourhood], dict[str, TitledNeighbourhood]]:
+    """The ``most - 1`` nearest others of each image (N, D), by its embeddings as they are and by each method's.
+
+    And, where ``titles`` (N,) are given, the candidates by image and title.
+    """
+    seen = {PLAIN: embeddings}
+    seen |= {name: method.prepare(embeddings, None).gallery for name, method in expansions.items()}
+    near = {name: search_others(rows, most) for name, rows in seen.items()}
+    titled = {}
+    for name, rows in seen.items():
+        found = None if titles is None else find_titled(rows, titles, *near[name])
+        if found is not None:
+            titled[name] = found
+    return near, titled
 
 
 def search_others(embeddings: np.ndarray, most: int) -> Neighbourhood:

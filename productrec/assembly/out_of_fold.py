@@ -20,6 +20,7 @@ from productrec.assembly.evidence import (
     number_categories,
 )
 from productrec.assembly.resume import get_decisive_settings
+from productrec.assembly.voters import list_voters, load_voters
 from productrec.class_order import ClassOrder
 from productrec.data.table import DISTRACTORS, ImageTable
 from productrec.errors import DataError
@@ -76,6 +77,8 @@ def load_fold(
     gallery = load_rest(fold, run, recipe, views)
     labels = order.positions_of(get_labels(table, gallery.ids))
     rows, similarities = search_rows(queries.embeddings, gallery.embeddings, recipe.predict.neighbours)
+    names = list_voters(recipe) if asked is None else ()
+    voters, voter_inputs = load_voters(run, names, name_fold(fold), queries.ids, class_ids)
     return SplitEvidence(
         queries.ids,
         queries,
@@ -84,10 +87,12 @@ def load_fold(
         similarities,
         build_prototypes(gallery.embeddings, labels, len(class_ids), categories=categories),
         categories,
-        {f"fold {fold}": queries.fingerprint, f"without fold {fold}": gallery.fingerprint},
+        {f"fold {fold}": queries.fingerprint, f"without fold {fold}": gallery.fingerprint}
+        | {f"fold {fold} {name}": fingerprint for name, fingerprint in voter_inputs.items()},
         order.positions_of(queries.class_ids),
         None if distractors is None else np.asarray(distractors.embeddings, dtype=np.float32),
         asked == DISTRACTORS,
+        voters,
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from productrec.console import warn
 from productrec.data.table import ImageTable
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
-from productrec.recognition.classifier import RERANKED, Classifier, Evidence, compute_parts
+from productrec.recognition.classifier import RERANKED, Classifier, Evidence, compute_parts, compute_voters, fuse
 from productrec.recognition.classifier_file import SavedClassifier
 from productrec.recognition.open_set import Threshold, believe
 from productrec.recognition.reranked import KeptReranking, Reranker, answer_reranked, build_reranker
@@ -36,13 +37,16 @@ class Gallery(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """Answers for B images: ``parts``, class probabilities (B, C) by name, and ``believed``.
+    """Answers for B images.
 
-    ``believed`` (B,) bool: whether each image is of a known class, as the first search tells; None without a threshold.
+    ``parts``: class probabilities (B, C) by name, and those of further voters, with ``lacks`` (B,) bool, the images
+    that do not have a voter, by its name; ``believed`` (B,) bool: whether each image is of a known class, as the first
+    search tells; None without a threshold.
     """
 
     parts: dict[str, np.ndarray]
     believed: np.ndarray | None
+    lacks: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def prepare_reranker(method: Reranking, split: SplitEvidence, gallery: Gallery, *, depth: int) -> Reranker:
@@ -93,10 +97,15 @@ def answer_block(
     """Answer for some images by each part, and by the re-ranking that was kept, if one was."""
     evidence = split.take(rows)
     parts = compute_parts(evidence, classifier)._asdict()
+    believed = None
+    if unknown is not None:  # fitted without further voters
+        alone = fuse(parts, classifier, evidence.categories) if classifier.further else parts["fused"]
+        believed = believe(evidence, alone, unknown)
+    parts |= (said := compute_voters(evidence, classifier))
     if kept is not None and reranker is not None:
         seen = reranker.rerank(evidence, split.queries.embeddings[rows], split.rows[rows])
         parts[RERANKED] = answer_reranked(seen, kept)
-    return Answered(parts, None if unknown is None else believe(evidence, parts["fused"], unknown))
+    return Answered(parts, believed, {name: ~evidence.voters[name].has for name in said})
 
 
 Answer = Callable[[SplitEvidence, slice | np.ndarray], Answered]

@@ -22,6 +22,7 @@ from productrec.errors import ArtifactError, RecipeError
 from productrec.models.recognizer import Recognizer
 from productrec.recipe import Recipe
 from productrec.retrieval.catalogue import Catalogue
+from productrec.retrieval.embedding_set import JOINED, TEXT
 from productrec.retrieval.milvus import Address, parse_address
 from productrec.retrieval.remote_catalogue import RemoteCatalogue
 from productrec.training.run.checkpoint import Checkpoint, load_checkpoint
@@ -34,7 +35,8 @@ def list_indexes(run: Path) -> list[Path]:
         ArtifactError: there is none.
     """
     folders = sorted((run / "index").iterdir()) if (run / "index").is_dir() else []
-    found = [folder for folder in folders if "." not in folder.name and (folder / MANIFEST_NAME).is_file()]
+    of_images = [folder for folder in folders if "." not in folder.name and folder.name not in (TEXT, JOINED)]
+    found = [folder for folder in of_images if (folder / MANIFEST_NAME).is_file()]
     if not found:
         raise ArtifactError(f"{run}: has no index yet. Make one: productrec predict {run}")
     return found
@@ -124,7 +126,7 @@ def load_embedder(run: Path, recipe: Recipe) -> Embedder:
         ArtifactError: no checkpoint, or one that was written before class names were kept.
     """
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
-    if not checkpoint.class_keys:
+    if checkpoint.class_ids and not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)
     network = load_network(checkpoint).to(resources.device)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 import torch
 
 from productrec.assembly.judges import build_merging, build_near_classes, build_validation, choose_figure
+from productrec.assembly.network import describe_text_tower
+from productrec.assembly.titles import build_row_titles, list_titles, prepare_tokeniser
 from productrec.assembly.trainer import build_trainer
 from productrec.assembly.training_data import TrainingData, build_batches, select_training_data
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable
 from productrec.losses.proxy.soft_triple import SoftTriple
+from productrec.models.text.tokens import Tokeniser
 from productrec.recipe import Recipe
 from productrec.runtime import set_seed
 from productrec.training.ranks.resources import Resources
@@ -55,7 +58,12 @@ def build_session(
     set_seed(recipe.seed)
     data = select_training_data(recipe, table)
     batches = build_batches(recipe, table, data, resources)
-    trainer = build_fitting_trainer(recipe, data, len(batches), resources, allow_code)
+    titles, tokeniser = None, None
+    if recipe.model.text.is_wanted:
+        listed = list_titles(table, data.rows, recipe.model.text.reads)
+        tokeniser = prepare_tokeniser(recipe, listed)
+        titles = build_row_titles(recipe, data, listed, tokeniser)
+    trainer = build_fitting_trainer(recipe, data, len(batches), resources, allow_code, tokeniser)
     if resources.ranks.size > 1:
         torch.manual_seed(recipe.seed + resources.ranks.rank)  # weights are equal; what each drops is its own
     class_ids = data.order.list_ids()
@@ -72,6 +80,7 @@ def build_session(
             class_names=table.get_class_names(class_ids),
             recipe=recipe.dump(),
             table_fingerprint=table.fingerprint,
+            text=None if tokeniser is None else describe_text_tower(trainer.recognizer, tokeniser),
         ),
         reporter=Reporter(
             recipe.run_folder,
@@ -85,7 +94,8 @@ def build_session(
         image_ids=data.rows["image_id"].tolist(),
         near_classes=build_near_classes(table, recipe, data, resources),
         merging=build_merging(table, recipe, data.order, trainer.objective.metric, resources),
-        validation=build_validation(table, recipe, data.order, resources),
+        validation=build_validation(table, recipe, data.order, resources, tokeniser),
+        titles=titles,
         should_stop=should_stop,
     )
 
@@ -110,7 +120,12 @@ def build_plan(recipe: Recipe, *, keep_best_by: str, deadline: float | None = No
 
 
 def build_fitting_trainer(
-    recipe: Recipe, data: TrainingData, steps_per_epoch: int, resources: Resources, allow_code: bool
+    recipe: Recipe,
+    data: TrainingData,
+    steps_per_epoch: int,
+    resources: Resources,
+    allow_code: bool,
+    tokeniser: Tokeniser | None = None,
 ) -> Trainer:
     """The trainer of a recipe; one whose steps are surely too large for the memory is refused.
 
@@ -127,6 +142,7 @@ def build_fitting_trainer(
             dtype=resources.dtype,
             ranks=resources.ranks,
             allow_code=allow_code,
+            tokeniser=tokeniser,
         )
     except RuntimeError as error:
         raise explain_large_network(error) from error

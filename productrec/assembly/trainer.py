@@ -13,8 +13,11 @@ from productrec.assembly.network import build_network
 from productrec.errors import RecipeError
 from productrec.losses.build import build_metric_loss
 from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.losses.cross_modal.build import build_cross_modal_loss
+from productrec.losses.cross_modal.objective import CrossModalObjective
 from productrec.models.backbone import synchronise_norms
 from productrec.models.recognizer import Recognizer
+from productrec.models.text.tokens import Tokeniser
 from productrec.recipe import Recipe
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.sharded_head import ShardedHead
@@ -38,6 +41,7 @@ def build_trainer(
     dtype: torch.dtype,
     ranks: Ranks | None = None,
     allow_code: bool = False,
+    tokeniser: Tokeniser | None = None,
 ) -> Trainer:
     """The model, its losses and its optimiser as a recipe says, on ``device``, ready for the first step.
 
@@ -49,10 +53,12 @@ def build_trainer(
         dtype: of activations.
         ranks: that train together.
         allow_code: whether a loss from outside productrec may be imported.
+        tokeniser: of the text tower, where the recipe wants one.
     """
     class_count = len(class_sizes)
     ranks = ranks or Ranks()
-    recognizer = build_network(recipe, class_count, build_head=_choose_head(recipe, class_count, ranks, dtype))
+    build_head = _choose_head(recipe, class_count, ranks, dtype)
+    recognizer = build_network(recipe, class_count, build_head=build_head, tokeniser=tokeniser)
     if recipe.train.freeze_stages:
         freeze_stages(recognizer, recipe.train.freeze_stages)
     head = recognizer.head
@@ -92,17 +98,26 @@ def build_trainer(
         label_smoothing=loss.label_smoothing,
         jigsaw=_build_jigsaw(recipe, recognizer),
         classify=head.compute_loss if isinstance(head, ShardedHead) else compute_classification_loss,
+        titles=None if tokeniser is None else _build_title_loss(recipe, steps_per_epoch),
+        titles_weight=loss.titles.weight,
     ).to(device)
+    text = recognizer.text
     optimizer = build_optimizer(
         recipe.train.optimizer,
         backbone=recognizer.backbone,
-        heads=itertools.chain(recognizer.iterate_head_parameters(), objective.iterate_other_parameters()),
+        heads=itertools.chain(
+            recognizer.iterate_head_parameters(),
+            () if text is None else text.iterate_head_parameters(),
+            objective.iterate_other_parameters(),
+        ),
         centres=objective.iterate_centres(),
         learning_rate=recipe.train.learning_rate,
         head_rate_factor=recipe.train.head_rate_factor,
         centre_rate_factor=recipe.train.centre_rate_factor,
         weight_decay=recipe.train.weight_decay,
         layer_decay=recipe.train.layer_decay,
+        encoder=() if text is None else text.iterate_backbone_parameters(),
+        encoder_rate_factor=recipe.model.text.rate_factor,
     )
     schedule = partial(
         compute_rate_factor,
@@ -142,6 +157,20 @@ def _choose_head(
         negative_share=recipe.train.negative_share,
         ranks=ranks,
         dtype=dtype,
+    )
+
+
+def _build_title_loss(recipe: Recipe, steps_per_epoch: int) -> CrossModalObjective:
+    titles = recipe.loss.titles
+    return build_cross_modal_loss(
+        titles.loss,
+        mining=titles.mining,
+        warm_up_steps=round(titles.warm_up_epochs * steps_per_epoch),
+        memory_rows=titles.memory.rows,
+        memory_start_step=titles.memory.start_step,
+        memory_weight=titles.memory.weight,
+        adversarial_weight=titles.adversarial_weight,
+        embedding_dim=recipe.model.embedding_dim,
     )
 
 

@@ -43,7 +43,10 @@ def load_allowed_table(recipe: Recipe) -> ImageTable:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """N images to train on: ``rows`` of the image table, their classes' ``order``, and ``positions`` (N,) in it."""
+    """N images to train on: ``rows`` of the image table, their classes' ``order``, and ``positions`` (N,) in it.
+
+    Where they have no classes the order is empty, and the positions are 0.
+    """
 
     rows: pd.DataFrame
     order: ClassOrder
@@ -53,17 +56,28 @@ class TrainingData:
     def class_sizes(self) -> list[int]:
         """(C,) images of each class."""
         sizes: list[int] = np.bincount(self.positions, minlength=len(self.order)).tolist()
-        return sizes
+        return sizes[: len(self.order)]
 
 
 def select_training_data(recipe: Recipe, table: ImageTable) -> TrainingData:
     """The labelled images that a recipe trains on, and those it gives a predicted label.
+
+    Where no term of its loss looks at classes, and no training image has a label, all images with a title instead; they
+    have no classes.
 
     Raises:
         DataError: there are fewer than two, or see `leave_fold_out` and `add_pseudo_labels`.
         ArtifactError: see `add_pseudo_labels`.
     """
     rows = table.select(recipe.train.splits)
+    if not recipe.loss.needs_labels and rows["label"].isna().all():
+        rows = leave_fold_out(rows[rows["title"].notna()], recipe.train.fold, recipe.table)
+        if len(rows) < 2:
+            raise DataError(
+                f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a title; "
+                f"got {len(rows)}."
+            )
+        return TrainingData(rows, ClassOrder([]), np.zeros(len(rows), dtype=np.int64))
     rows = leave_fold_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
     if len(rows) < 2:
         raise DataError(
@@ -165,10 +179,10 @@ def build_sampler(recipe: Recipe, table: ImageTable, data: TrainingData, ranks: 
 
 def warn_of_uneven_classes(data: TrainingData, sampler: EpochSampler, *, pk: bool) -> None:
     """Tell of one class alone, of images that are their own only positive, and of those PK batches have no room for."""
-    class_ids, counts = data.order.list_ids(), np.array(data.class_sizes)
+    class_ids, counts = data.order.list_ids(), np.array(data.class_sizes, dtype=np.int64)
     if len(class_ids) == 1:
         warn("one class alone is trained on: every image will be given it, and accuracy says nothing.")
-    if sampler.left_out >= 0.005:
+    if class_ids and sampler.left_out >= 0.005:
         largest = class_ids[int(counts.argmax())]
         warn(
             f"an epoch leaves {sampler.left_out:.0%} of the images out: class {largest} is so large that the others "

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import Overrides, Views
 
 
@@ -56,6 +57,7 @@ def bundle(
         count=count,
     )
     report(done)
+    tell_next("bundle", bundle=to)
 
 
 COMMANDS = (bundle,)

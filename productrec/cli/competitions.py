@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import tell_next
+
 app = typer.Typer(
     help="List the competitions' contracts, explain one, or write one from a sample submission.",
     invoke_without_command=True,
@@ -22,6 +24,7 @@ def list_all(context: typer.Context) -> None:
 
     rows = [(name, load_contract(name).title) for name in list_contracts()]
     print_table("contracts (a recipe's competition, or a YAML file of your own)", ("", ""), rows, wrap_last=True)
+    tell_next("competitions", first=rows[0][0])
 
 
 @app.command()
@@ -31,6 +34,7 @@ def show(name: Annotated[str, typer.Argument(help="A contract's name, or the pat
     from productrec.competitions.explain import explain_contract
 
     print("\n".join(explain_contract(load_contract(name))))
+    tell_next("competitions show")
 
 
 @app.command()
@@ -60,4 +64,5 @@ def new(
     )
     write_text(target, head + format_contract(contract))
     print("\n".join(explain_contract(contract)))
-    say(f"contract {target} written: look it over, and name it as `competition: {target}` or --competition {target}")
+    say(f"contract {target} written; a recipe names it as `competition: {target}`, a command as --competition {target}")
+    tell_next("competitions new", contract=target)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import Overrides
 from productrec.errors import RecipeError
 
@@ -41,7 +42,12 @@ def export(
             f"{run}: has several models; export one of them: {', '.join(str(folder) for folder in runs)}."
         )
     ((folder, recipe),) = runs.items()
-    report(run_export(folder, recipe, to=to, out=out, photos=images, int8=int8, over=replace))
+    exported = run_export(folder, recipe, to=to, out=out, photos=images, int8=int8, over=replace)
+    report(exported)
+    if to == "onnx":
+        tell_next("export", file=exported.path)
+    else:
+        tell_next("export, to torch", run=folder)
 
 
 COMMANDS = (export,)

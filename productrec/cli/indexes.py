@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import Overrides
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ def show(run: Place) -> None:
         return
     for folder in load_runs([Path(run)], [], command="index").runs:
         show_indexes(folder)
+    tell_next("index show", run=run)
 
 
 @app.command()
@@ -60,6 +62,7 @@ def grow(
                 on_kept=lambda index, ids: say(f"index {index}: kept {len(ids):,} photos"),
             )
         )
+    tell_next("index", run=run)
 
 
 @app.command()
@@ -74,9 +77,10 @@ def remove(
 
     if is_address(run):
         run_remove_at(run, keys)
-        return
-    for folder in load_runs([Path(run)], [], command="index").runs:
-        run_remove(folder, keys)
+    else:
+        for folder in load_runs([Path(run)], [], command="index").runs:
+            run_remove(folder, keys)
+    tell_next("index", run=run)
 
 
 @app.command()
@@ -87,6 +91,7 @@ def compact(run: Run, overrides: Overrides = None) -> None:
 
     for folder, recipe in load_runs([run], overrides or [], command="index").runs.items():
         run_compact(folder, recipe)
+    tell_next("index", run=run)
 
 
 @app.command()
@@ -121,7 +126,11 @@ def copy(
         if is_address(source):
             run_copy_back(source, place, recipe)
         else:
-            run_copy_out(place, recipe, target, kind=kind, views=views)
+            copied = run_copy_out(place, recipe, target, kind=kind, views=views)
+    if is_address(target):
+        tell_next("index", run=copied[0])
+    elif is_run:
+        tell_next("index", run=target)
 
 
 @app.command()
@@ -144,3 +153,4 @@ def renew(
         raise RecipeError("index renew: both must be runs of one model; name the members' folders one by one.")
     ((new_folder, recipe),) = new.items()
     report(run_renew(next(iter(old)), new_folder, recipe, tolerance=tolerance))
+    tell_next("index", run=new_run)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import AllowCode, Jobs
 from productrec.errors import RecipeError
 
@@ -26,7 +27,7 @@ def demo(
     """Draw a competition and play it to the end: a few minutes, nothing needed but this."""
     from productrec.demo.play import run_demo
 
-    run_demo(
+    played = run_demo(
         out,
         skus=skus,
         train_images=train_images,
@@ -38,6 +39,7 @@ def demo(
         jobs=jobs,
         allow_code=allow_code,
     )
+    tell_next("demo", run=played.runs[0], photo=played.photo)
 
 
 def settings(
@@ -57,6 +59,7 @@ def settings(
     if not rows:
         raise RecipeError(f"settings: no key holds {contains!r}. {suggest_key(contains)}")
     print_table("settings of a recipe", ("key", "default", "meaning"), rows, wrap_last=True)
+    tell_next("settings")
 
 
 def losses(
@@ -73,6 +76,7 @@ def losses(
         check_format(plot)
         save(draw_weight_curves(), plot)
         say(f"weight curves: {plot}")
+        tell_next("losses, drawn")
         return
 
     from productrec.losses.catalogue import list_similarities
@@ -85,6 +89,7 @@ def losses(
     title = "metric losses (p: an anchor's positives, n: its negatives)"
     print_table(title, ("loss.metric", "pairs weighed by", ""), rows, wrap_last=True)
     say("pairs weighed by: which similarities move a pair's weight (General Pair Weighting, Wang et al., CVPR 2019)")
+    tell_next("losses")
 
 
 def doctor() -> None:
@@ -100,6 +105,7 @@ def doctor() -> None:
     print_table("doctor", ("", "state", "seen"), rows, wrap_last=True)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)
+    tell_next("doctor")
 
 
 COMMANDS = (demo, settings, losses, doctor)

@@ -12,6 +12,7 @@ import typer
 from productrec import __version__
 from productrec.cli import (
     bundles,
+    comparisons,
     competitions,
     exports,
     indexes,
@@ -56,6 +57,7 @@ _COMMANDS = (
     *plans.COMMANDS,
     *runs.COMMANDS,
     *predictions.COMMANDS,
+    *comparisons.COMMANDS,
     *reports.COMMANDS,
     *submissions.COMMANDS,
     *serving.COMMANDS,
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         _refuse_tta_values(given)
-        app(args=given, prog_name="productrec")
+        app(args=given, prog_name="productrec", obj=given)
     except ProductrecError as error:
         if os.environ.get("PRODUCTREC_TRACEBACK"):
             raise

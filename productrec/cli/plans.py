@@ -1,5 +1,6 @@
 """The command ``plan``: what a recipe will take on this machine, before it is trained."""
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import AllowCode, Overrides, RecipePath
 from productrec.errors import Interrupted
 
@@ -18,6 +19,8 @@ def plan(recipe: RecipePath, overrides: Overrides = None, allow_code: AllowCode 
         loaded = load_recipe(recipe, overrides or [])
         check_overrides(overrides or [], command="plan", run_folders=False)
         print_plan(run_plan(loaded, allow_code=allow_code))
+        code = ["--allow-code"] if allow_code else []
+        tell_next("plan", command=["productrec", "train", recipe, *(overrides or []), *code])
     except KeyboardInterrupt:
         raise Interrupted("plan: stopped; nothing was written.") from None
 

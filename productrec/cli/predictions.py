@@ -2,10 +2,11 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import (
     IndexFolder,
     Views,
@@ -71,7 +72,7 @@ def predict(
     if images is not None and out is not None:
         from productrec.pipeline.photos import classify_photos
 
-        classify_photos(
+        contract = classify_photos(
             targets,
             overrides,
             images,
@@ -84,6 +85,10 @@ def predict(
             fill_missing=fill_missing,
             replace=replace,
         )
+        if sample is None:
+            tell_next("predict, photos", run=_find_model(targets[0]))
+        else:
+            tell_next("predict, sample", csv=out, sample=sample, competition=contract)
         return
     from productrec.pipeline.answers import answer_runs
     from productrec.pipeline.predict import embed_together
@@ -91,14 +96,34 @@ def predict(
 
     selected = load_runs(targets, overrides, out=out, views=views, some_views=tta)
     if embed_together(selected):
-        answer_runs(selected, weights=parse_weights(weights))
+        answers = answer_runs(selected, weights=parse_weights(weights))
+        step = "predict" if answers.folder is not None else "predict, nothing to submit"
+        tell_next(step, run=selected.folder if answers.folder is not None else next(iter(selected.runs)))
+
+
+def _find_model(target: Path) -> Path:
+    """The run of one model that answers for photos: what is named, or its first member."""
+    if target.suffix in (".yaml", ".yml"):
+        from productrec.recipe import load_recipe
+
+        target = load_recipe(target).run_folder
+    members = sorted(path.parent for path in target.glob("*/recipe.yaml"))
+    return members[0] if members else target
 
 
 def query(
     run: Annotated[Path, typer.Argument(metavar="RUN|FILE.onnx", help="Run folder, or exported file.")],
     photos: Annotated[
-        list[str], typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
-    ],
+        list[str] | None, typer.Argument(metavar="PHOTO|FOLDER... [KEY=VALUE]...", help="Photos, or folders of photos.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="Search by words instead, of a run with a text tower; may be repeated."),
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="images|titles", help="Whether words find images; photos and words can find titles."),
+    ] = None,
     box: Annotated[
         str | None, typer.Option(help="The part of each photo that shows the product: x,y,width,height in pixels.")
     ] = None,
@@ -120,11 +145,19 @@ def query(
 
     A photo is doubtful where products that were hidden from the run for a test would be taken for known ones more than
     once in a hundred times at such a score.
+
+    A run that was trained with titles (model.text.tower) is searched by words with --text, and its titles with --to
+    titles, by photos and by words.
     """
+    files, overrides = split_overrides(photos or [])
+    if text or to is not None:
+        _search(run, files, overrides, text or [], to, as_json=as_json, nearest=nearest)
+        return
+    if not files:
+        raise typer.BadParameter("name photos, or words with --text", param_hint="PHOTO")
     from productrec.pipeline.asked import prepare_asked
     from productrec.stages.query import run_query
 
-    files, overrides = split_overrides(photos)
     run_query(
         lambda: prepare_asked(run, overrides, views=views, index=index),
         files,
@@ -134,6 +167,38 @@ def query(
         as_json=as_json,
         strip=strip,
         replace=replace,
+    )
+    if not as_json:
+        tell_next("query", run=run)
+
+
+def _search(
+    run: Path,
+    photos: list[Path],
+    overrides: list[str],
+    words: list[str],
+    to: str | None,
+    *,
+    as_json: bool,
+    nearest: int,
+) -> None:
+    """Search by words, or for titles."""
+    target: Literal["images", "titles"] = "titles" if to == "titles" else "images"
+    if to not in ("images", "titles", None):
+        raise typer.BadParameter(f"must be images or titles; got {to!r}", param_hint="--to")
+    if photos and target == "images":
+        raise typer.BadParameter("photos go without --text and --to, or with --to titles", param_hint="--to")
+    if not photos and not words:
+        raise typer.BadParameter("name photos, or words with --text", param_hint="PHOTO")
+    from productrec.pipeline.asked import prepare_search
+    from productrec.stages.search import run_search
+
+    run_search(
+        lambda: prepare_search(run, overrides, to=target),
+        words=words,
+        photos=photos,
+        nearest=nearest,
+        as_json=as_json,
     )
 
 
@@ -162,6 +227,7 @@ def ensemble(
         from productrec.pipeline.joint import join_runs
 
         join_runs(members, out, rule=joint, weights=parse_weights(weights))  # type: ignore[arg-type]
+        tell_next("ensemble", run=out)
         return
     from typing import get_args
 
@@ -171,7 +237,12 @@ def ensemble(
 
     if blend is not None and blend not in get_args(BlendWay):
         raise typer.BadParameter(f"must be {', '.join(get_args(BlendWay))}; got {blend!r}", param_hint="--blend")
-    print_scores(ensemble_predictions(members, out, how=blend, weights=parse_weights(weights)))
+    predicted = ensemble_predictions(members, out, how=blend, weights=parse_weights(weights))
+    print_scores(predicted)
+    if predicted.test_images:
+        tell_next("ensemble", run=out)
+    else:
+        tell_next("predict, nothing to submit", run=members[0])
 
 
 COMMANDS = (predict, query, ensemble)

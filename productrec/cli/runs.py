@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import repeat, tell_next
 from productrec.cli.options import (
     AllowCode,
     Jobs,
@@ -15,6 +16,7 @@ from productrec.cli.options import (
     RecipePath,
     parse_numbers,
 )
+from productrec.cli.submissions import tell_submitted
 
 
 def train(
@@ -59,7 +61,10 @@ def train(
         from productrec.launch import launch_ranks
 
         raise typer.Exit(launch_ranks(sys.argv[1:], nproc=nproc, max_restarts=max_restarts))
+    from productrec.artifacts import MANIFEST_NAME
     from productrec.pipeline.play import train_recipe
+    from productrec.training.ranks.group import is_first_process
+    from productrec.training.run.endings import Ending
 
     if max_minutes is not None:  # importing took some of it
         max_minutes -= (time.time() - started) / 60
@@ -67,7 +72,7 @@ def train(
         from productrec.pipeline.spread import train_spread
 
         numbers = None if only is None else parse_numbers(only)
-        train_spread(
+        spread = train_spread(
             loaded,
             folds=folds,
             seeds=seeds,
@@ -77,11 +82,26 @@ def train(
             jobs=jobs,
             allow_code=allow_code,
         )
+        folder, names = spread.run_folder, list(spread.resolve_members())
+        is_done, diverged = all((folder / name / MANIFEST_NAME).exists() for name in names), False
+        spreading = ["--folds", folds] if folds else ["--seeds", seeds]
+    else:
+        trained = train_recipe(loaded, resume=resume, max_minutes=max_minutes, jobs=jobs, allow_code=allow_code)
+        folder, spreading = loaded.run_folder, []
+        is_done = all(one.ending is not Ending.OUT_OF_TIME for one in trained)
+        diverged = any(one.warning for one in trained)
+    if diverged or not is_first_process():  # a training that diverged ends with what to change
         return
-    train_recipe(loaded, resume=resume, max_minutes=max_minutes, jobs=jobs, allow_code=allow_code)
+    if is_done:
+        tell_next("train", run=folder)
+        return
+    code = ["--allow-code"] if allow_code else []
+    same = ["productrec", "train", recipe, *(overrides or []), *spreading, *code]
+    tell_next("train, not finished", command=[*same, "--resume"])
 
 
 def sweep(
+    context: typer.Context,
     recipe: RecipePath,
     space: Annotated[Path, typer.Argument(metavar="SPACE", help="YAML file of the settings to search.")],
     overrides: Overrides = None,
@@ -112,9 +132,14 @@ def sweep(
     loaded = load_recipe(recipe, overrides or [])
     swept = run_sweep(loaded, space, trials=trials, minutes=minutes, workers=workers, out=out, allow_code=allow_code)
     report(swept, loaded.train.keep_best_by)
+    if swept.best is None or any(row.state == "stopped" for row in swept.rows):
+        tell_next("sweep, none finished", command=repeat(context))
+    else:
+        tell_next("sweep", recipe=swept.folder / "best.yaml")
 
 
 def evaluate(
+    context: typer.Context,
     target: Annotated[
         Path, typer.Argument(metavar="RUN|EMBEDDINGS", help="Run, recipe, embedding set, or .npz of arrays.")
     ],
@@ -135,6 +160,9 @@ def evaluate(
     clustering: Annotated[bool, typer.Option(help="NMI and AMI with k-means.")] = True,
     labels: Annotated[Path | None, typer.Option(help=".npy of labels, beside one of embeddings.")] = None,
     json: Annotated[Path | None, typer.Option(help="File to write the figures to.")] = None,
+    titles: Annotated[
+        bool, typer.Option("--titles", help="Whether images and titles find each other, of a run with a text tower.")
+    ] = False,
 ) -> None:
     """Recall@K, MAP@R and other exact figures of embeddings, with intervals."""
     from dataclasses import asdict
@@ -149,6 +177,16 @@ def evaluate(
         raise typer.BadParameter(f"must be auto, {', '.join(PROTOCOLS)}; got {protocol!r}", param_hint="--protocol")
     if split is not None and split not in SPLITS:
         raise typer.BadParameter(f"must be {', '.join(SPLITS)}; got {split!r}", param_hint="--split")
+    if titles:
+        from productrec.pipeline.titles import evaluate_titles
+        from productrec.stages.evaluate_titles import report_titles
+
+        found = evaluate_titles(target, overrides or [], split=split or "val", draws=bootstrap)
+        for name, figures in found.items():
+            report_titles(figures, f"{name}, {split or 'val'}")
+        if json is not None:
+            write_json(json, {name: asdict(figures) for name, figures in found.items()})
+        return
     wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
     evaluations = evaluate_target(
         target,
@@ -163,6 +201,12 @@ def evaluate(
         report(evaluation, name)
     if json is not None:
         write_json(json, {name: asdict(evaluation) for name, evaluation in evaluations.items()})
+        return
+    if target.suffix in (".npz", ".npy"):
+        tell_next("evaluate, arrays", command=repeat(context, "--json", str(target.with_suffix(".figures.json"))))
+        return
+    asked = target.resolve().parents[2] if (target / "embeddings.npy").is_file() else target
+    tell_next("evaluate", run=asked)
 
 
 def run(
@@ -178,7 +222,12 @@ def run(
     from productrec.pipeline.play import run_recipe
     from productrec.recipe import load_recipe
 
-    run_recipe(load_recipe(recipe, overrides or []), replace_table=replace_table, jobs=jobs, allow_code=allow_code)
+    loaded = load_recipe(recipe, overrides or [])
+    written = run_recipe(loaded, replace_table=replace_table, jobs=jobs, allow_code=allow_code)
+    if written is None:
+        tell_next("predict, nothing to submit", run=loaded.run_folder)
+    else:
+        tell_submitted(written.path, loaded.competition)
 
 
 def centres(
@@ -189,6 +238,7 @@ def centres(
     from productrec.stages.centres import report, run_centres
 
     report(run_centres(run, distance=distance))
+    tell_next("centres", run=run)
 
 
 COMMANDS = (train, sweep, run, evaluate, centres)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import tell_next
 from productrec.cli.options import IndexFolder, Overrides, Views
 
 
@@ -49,6 +50,7 @@ def serve(
         def tell(bound: int) -> None:
             say(f"{run}: {loaded.way}")
             say(f"listening at http://{shown}:{bound}; Ctrl-C stops")
+            tell_next("serve", address=f"http://{shown}:{bound}")
 
         answered = serve_run(loaded, host=host, port=port, limits=limits, stop=stop, tell=tell)
     raise Interrupted(f"stopped; {answered:,} photos were answered.", stop.exit_code)

@@ -5,8 +5,11 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import repeat, tell_next
+
 
 def submit(
+    context: typer.Context,
     source: Annotated[
         Path | None,
         typer.Argument(metavar="RUN|PROBABILITIES|RECIPE|CSV", help="What to submit; with --check also a table."),
@@ -48,21 +51,28 @@ def submit(
     if history:
         from productrec.pipeline.upload import show_history
 
-        return show_history(source or Path("submissions"), refresh=refresh)
+        ledger = source or Path("submissions")
+        if show_history(ledger, refresh=refresh):
+            tell_next("submit, history", ledger=ledger)
+        return
     if check is not None:
         if out is not None:
             raise typer.BadParameter("--check writes nothing; leave out --out")
-        return _check(check, source, competition=competition, sample=sample)
+        _check(check, source, competition=competition, sample=sample)
+        return
     if source is None:
         raise typer.BadParameter("name a run, class probabilities or a recipe, or a CSV with --check or --upload")
     if not upload:
         from productrec.pipeline.submit import submit_target
 
-        submit_target(source, competition=competition, out=out, sample=sample)
-        return None
+        written = submit_target(source, competition=competition, out=out, sample=sample)
+        from productrec.pipeline.upload import find_competition
+
+        tell_submitted(written.path, competition or find_competition(source), sample)
+        return
     from productrec.pipeline.upload import upload_target
 
-    return upload_target(
+    uploaded = upload_target(
         source,
         competition=competition,
         out=out,
@@ -73,6 +83,30 @@ def submit(
         dry_run=dry_run,
         force=force,
     )
+    if uploaded.is_sent:
+        tell_next("submit, sent" if uploaded.is_scored else "submit, waiting", ledger=uploaded.ledger)
+    else:
+        tell_next("submit, dry run", command=repeat(context, without=["--dry-run"]))
+
+
+def tell_submitted(csv: Path, competition: str, sample: Path | None = None, *, is_checked: bool = False) -> None:
+    """What to do with a CSV that fits: upload it where its contract knows the place, else hand it in by hand.
+
+    Args:
+        csv: the file.
+        competition: its contract.
+        sample: sample submission that was named for it; None for none.
+        is_checked: whether it was looked over and not written, so that no ledger lists it.
+    """
+    from productrec.competitions.contract import load_contract
+
+    if load_contract(competition).upload_slug is None:
+        if not is_checked:
+            tell_next("submit", csv=csv, ledger=csv.parent)
+        return
+    command = ["productrec", "submit", csv, "--competition", competition]
+    command += [] if sample is None else ["--sample", sample]
+    tell_next("submit, checked" if is_checked else "submit, to upload", command=[*command, "--upload", "--dry-run"])
 
 
 def _check(path: Path, source: Path | None, *, competition: str | None, sample: Path | None) -> None:
@@ -84,6 +118,8 @@ def _check(path: Path, source: Path | None, *, competition: str | None, sample: 
     print("".join(f"{line}\n" for line in done.report.list_faults()), end="")
     if not done.report.is_sound:
         raise typer.Exit(1)
+    if competition is not None:
+        tell_submitted(path, competition, sample, is_checked=True)
 
 
 COMMANDS = (submit,)

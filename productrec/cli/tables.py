@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from productrec.cli.next_steps import repeat, tell_next
 from productrec.cli.options import Overrides, RecipePath, split_overrides
 from productrec.recipe.data import DataSettings
 
@@ -18,6 +19,7 @@ def _describe(field: str, *names: str) -> Any:
 
 
 def ingest(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="Folder, zip or tar of the competition's files.")],
     overrides: Annotated[
         list[str] | None,
@@ -94,9 +96,12 @@ def ingest(
 
         if explain:
             ingest_look.explain_source(source, folder, data=data, contract=contract, sample=sample, must_fit=must_fit)
+            tell_next("ingest, explained", command=repeat(context, without=["--explain"]))
             return
         differences = ingest_look.compare_source(source, folder, data=data, contract=contract, sample=sample)
         ingest_look.report_differences(differences, folder, source)
+        if not differences.is_empty and not (source / "images.parquet").is_file():
+            tell_next("ingest, changed", command=repeat(context, "--replace", without=["--diff"]))
         raise typer.Exit(0 if differences.is_empty else 1)
     from productrec.stages.ingest import report, run_ingest
 
@@ -110,6 +115,7 @@ def ingest(
         must_fit=must_fit,
     )
     report(ingested)
+    tell_next("ingest", table=folder)
 
 
 def audit(
@@ -124,25 +130,33 @@ def audit(
     ] = None,
     first: Annotated[int, typer.Option(min=0, help="How many suspects get it.")] = 100,
     shown: Annotated[int, typer.Option(min=0, max=400, help="Suspects drawn on the sheet.")] = 24,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write audit.html too, a page to mark findings in and download their CSV.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Write over findings that were edited.")] = False,
 ) -> None:
     """List suspected wrong labels and other oddities, as a table to edit and apply."""
-    from productrec.pipeline.targets import audit_targets
-    from productrec.stages.audit import report
+    from productrec.pipeline.targets import audit_targets, list_ingest_command
+    from productrec.stages.audit import CSV_NAME, report
 
     named, overrides = split_overrides(targets)
-    report(
-        audit_targets(
-            named,
-            overrides,
-            out=out,
-            duplicates=duplicates,
-            mark=mark,
-            first=first,
-            shown=shown,
-            replace=replace,
-        )
+    audited = audit_targets(
+        named,
+        overrides,
+        out=out,
+        duplicates=duplicates,
+        mark=mark,
+        first=first,
+        shown=shown,
+        html=html,
+        replace=replace,
     )
+    report(audited)
+    command, findings = list_ingest_command(audited.table), audited.folder / CSV_NAME
+    if audited.counts:
+        tell_next("audit", findings=findings, command=[*command, "--apply", findings])
+    else:
+        tell_next("audit, nothing found", command=[*command, "--diff"])
 
 
 def preview(
@@ -159,6 +173,7 @@ def preview(
 
     written = run_preview(load_recipe(recipe, overrides or []), out, images=images, epochs=epochs)
     say(f"preview: {written}")
+    tell_next("preview", command=["productrec", "train", recipe, *(overrides or [])])
 
 
 COMMANDS = (ingest, audit, preview)

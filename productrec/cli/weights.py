@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from productrec.cli.next_steps import tell_next
+
 app = typer.Typer(
     help="List the pretrained weights that are at hand without a network, or fetch some into a folder.",
     invoke_without_command=True,
@@ -25,6 +27,7 @@ def list_all(
     from productrec.stages.weights import list_weights, report
 
     report(list_weights(folder))
+    tell_next("weights", missing="resnet50")
 
 
 @app.command()
@@ -39,3 +42,4 @@ def fetch(
     file = fetch_weights(name, to)
     size = f"{file.stat().st_size / 1e6:.0f} MB"
     say(f"weights {file} written ({size}): carry {to} along, and give model.weights_folder={to}")
+    tell_next("weights fetch", folder=to)

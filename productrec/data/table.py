@@ -45,7 +45,8 @@ _NUMBERED_BEFORE = ("folders", "csv", "table", "webdataset", "huggingface", "in_
 class ImageTable:
     """Images and classes of one source.
 
-    ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing);
+    ``images`` has the columns of `IMAGE_COLUMNS` (``path`` relative to ``root``, ``status`` ok, broken or missing,
+    ``title`` one title a line, for an image may have several captions: `data.titles` joins and splits them);
     ``classes`` those of `CLASS_COLUMNS`; ``sample`` is the source's sample submission, ``packed`` the folder of the
     packed store that holds its pictures, where it has one; ``numbered``: class ids are numbers
     that were given to names, not the source's own, see `data.class_keys`.
@@ -116,11 +117,12 @@ def check_table(images: pd.DataFrame, classes: pd.DataFrame, where: str) -> None
     heavy = images.loc[images["weight"].notna() & ~images["weight"].between(0.0, 1.0), "image_id"]
     if len(heavy):
         raise DataError(f"{where}: weights must be from 0 to 1; those of {describe_offenders(heavy)} are not.")
-    unlabelled = images[(images["split"] == "train") & images["label"].isna()]
+    unlabelled = images[(images["split"] == "train") & images["label"].isna() & images["title"].isna()]
     # A catalogue without one label is a table too; nothing can be trained on it yet.
     if len(unlabelled) and images["label"].notna().any():
         raise DataError(
-            f"{where}: every training image must have a label; {describe_offenders(unlabelled['image_id'])} have none."
+            f"{where}: every training image must have a label or a title; "
+            f"{describe_offenders(unlabelled['image_id'])} have neither."
         )
     unknown = sorted(set(images["label"].dropna().tolist()) - set(classes["id"].tolist()))
     if unknown:
@@ -139,7 +141,16 @@ def find_findings(images: pd.DataFrame) -> list[str]:
             findings.append(
                 f"{describe_offenders(ids)} of {len(images)} images {what}; they stay in the table as {status!r}."
             )
-    if images["label"].isna().all():
+    is_titled = images["label"].isna() & images["title"].notna()
+    if images["label"].notna().any():
+        titled = images.loc[is_titled & images["split"].isin(["train", "val"]), "image_id"]
+        if len(titled):
+            findings.append(
+                f"{describe_offenders(titled)} images have a title and no label; no class learns from them."
+            )
+    elif is_titled.any():
+        findings.append("no image has a label: images and titles can be learned together, classes cannot.")
+    else:
         findings.append("no image has a label: there is nothing to train on, only a catalogue to look up.")
     usable = images[images["status"] == "ok"]
     trained = usable.loc[usable["split"] == "train", "label"].value_counts()
@@ -165,6 +176,7 @@ def save_table(
     classes: pd.DataFrame,
     *,
     root: Path,
+    source: Path | None = None,
     sample: Path | None,
     inputs: dict[str, str],
     settings: dict[str, Any],
@@ -176,13 +188,16 @@ def save_table(
 ) -> None:
     """Write the table as an artefact; its root is kept as it is and relative to ``folder``, so that either can move.
 
-    ``numbered``: class ids are numbers that were given to names; ``free_class_id``: above every class id the table has
-    ever had.
+    ``source``: what it was read from, kept in the same way; ``numbered``: class ids are numbers that were given to
+    names; ``free_class_id``: above every class id the table has ever had.
     """
     notes: dict[str, Any] = {
         "root": str(root.resolve()),
         "relative_root": os.path.relpath(root.resolve(), folder.resolve()),
     }
+    if source is not None:
+        notes["source"] = str(source.resolve())
+        notes["relative_source"] = os.path.relpath(source.resolve(), folder.resolve())
     if packed is not None:
         notes["packed"] = os.path.relpath(packed.resolve(), folder.resolve())
     if findings:
@@ -208,6 +223,13 @@ def _find_root(folder: Path, notes: dict[str, Any]) -> Path:
         raise ArtifactError(f"{folder}: the image table was written by an older version. Ingest the source again.")
     known = Path(notes["root"])
     return known if known.is_dir() else (folder / str(notes["relative_root"])).resolve()
+
+
+def find_source(folder: Path) -> Path | None:
+    """What a table was read from, where it is still there; None else, and of a table of an earlier version."""
+    notes = _load_manifest(folder).notes
+    known = [Path(notes["source"]), folder / str(notes["relative_source"])] if "source" in notes else []
+    return next((path for path in known if path.exists()), None)
 
 
 def _is_numbered(manifest: Manifest) -> bool:

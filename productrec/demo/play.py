@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -26,6 +27,16 @@ from productrec.recognition.scores import Scores, compute_scores
 from productrec.stages.submit import submit_recipe
 
 
+@dataclass(frozen=True)
+class Played:
+    """A demo: its runs, the CSV, a test image, and the scores of each way to predict on the hidden test labels."""
+
+    runs: list[Path]
+    submission: Path
+    photo: Path
+    scores: dict[str, Scores]
+
+
 def run_demo(
     out: Path,
     *,
@@ -38,7 +49,7 @@ def run_demo(
     overrides: Sequence[str] = (),
     jobs: int | None = 1,
     allow_code: bool = False,
-) -> dict[str, Scores]:
+) -> Played:
     """Draw, ingest, train two models, embed, index, classify with views, ensemble, submit, and score on hidden labels.
 
     Args:
@@ -54,7 +65,7 @@ def run_demo(
         allow_code: whether they may name a loss outside productrec.
 
     Returns:
-        Scores of each way to predict on the hidden test labels.
+        What was played.
 
     Raises:
         ArtifactError: ``out`` holds something else.
@@ -79,9 +90,11 @@ def run_demo(
     scores = score_hidden(recipe, predicted.folder, hidden)
     print_score_rows("hidden labels of the test images", scores.items())
     say(f"submission: {submission.path}")
-    for folder in select_runs(recipe).runs:
+    runs = list(select_runs(recipe).runs)
+    for folder in runs:
         say(f"run: {folder}")
-    return scores
+    photo = out / "competition" / "images" / min(hidden)
+    return Played(runs, submission.path, photo, scores)
 
 
 def score_hidden(recipe: Recipe, ensemble: Path, hidden: dict[str, int]) -> dict[str, Scores]:

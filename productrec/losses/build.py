@@ -52,11 +52,10 @@ def build_metric_loss(
         _refuse(name, "has no pairs", "auto" if mining is None else mining, memory_rows)
         return loss.build(embedding_dim, class_count, class_sizes)
     assert isinstance(loss, PairLoss), "a loss compares images with images or with centres"
-    if mining == "auto":
-        mining = None if loss.mined_by is None else MINING_RULES[loss.mined_by]()
+    rule = choose_mining(loss, mining, embedding_dim)
     if isinstance(loss, RelatedPairLoss):
-        _refuse(name, "weighs a pair by both rows", "auto" if mining is None else mining, memory_rows)
-    module = loss.build(None if mining is None else mining.for_dimensions(embedding_dim), class_count)
+        _refuse(name, "weighs a pair by both rows", "auto" if rule is None else rule, memory_rows)
+    module = loss.build(rule, class_count)
     if not memory_rows:
         return module
     return CrossBatchMemory(
@@ -67,6 +66,13 @@ def build_metric_loss(
         weight=memory_weight,
         momentum=memory_momentum,
     )
+
+
+def choose_mining(loss: PairLoss, mining: MiningChoice, embedding_dim: int) -> MiningRule | None:
+    """The rule that is meant for a loss, for embeddings of so many dimensions."""
+    if mining == "auto":
+        mining = None if loss.mined_by is None else MINING_RULES[loss.mined_by]()
+    return None if mining is None else mining.for_dimensions(embedding_dim)
 
 
 def _refuse(name: str, reason: str, mining: MiningChoice, memory_rows: int) -> None:

@@ -36,6 +36,7 @@ class PairLoss(MetricLoss, PairWeighting):
     kind = "pair"
     few_columns: ClassVar[bool] = False
     needs_unit_norm: ClassVar[bool] = False
+    is_symmetric: ClassVar[bool] = False
     mined_by: ClassVar[str | None] = None
 
     def build(self, mining: Mining | None, class_count: int) -> PairModule:

@@ -10,12 +10,13 @@ from typing import Literal
 class Figure:
     """A figure in [0, 1].
 
-    ``title``: as a table heads it; ``judges``: the head, or the embedding by its neighbours alone, which needs no class
-    that was trained on; ``lower_is_better``: so of an error.
+    ``title``: as a table heads it; ``judges``: the head, the embedding by its neighbours alone, which needs no class
+    that was trained on, or images and titles by one another, which needs none at all; ``lower_is_better``: so of an
+    error.
     """
 
     title: str
-    judges: Literal["head", "embedding"]
+    judges: Literal["head", "embedding", "titles"]
     lower_is_better: bool = False
 
     def orient(self, value: float) -> float:
@@ -30,8 +31,12 @@ VALIDATION_FIGURES = {
     "competition": Figure("mean of the competition's metric and top-1 accuracy", "head"),
     "recall@1": Figure("Recall@1", "embedding"),
     "map@r": Figure("MAP@R", "embedding"),
+    "pair_recall": Figure("mean Recall@1, 5 and 10 between images and titles", "titles"),
+    "image_to_title_recall@1": Figure("Recall@1, image to title", "titles"),
+    "title_to_image_recall@1": Figure("Recall@1, title to image", "titles"),
 }
 HEAD_FIGURES = tuple(name for name, figure in VALIDATION_FIGURES.items() if figure.judges == "head")
+TITLE_FIGURES = tuple(name for name, figure in VALIDATION_FIGURES.items() if figure.judges == "titles")
 RETRIEVAL_FIGURES = tuple(name for name, figure in VALIDATION_FIGURES.items() if figure.judges == "embedding")
 
 

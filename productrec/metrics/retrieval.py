@@ -188,14 +188,14 @@ def compute_retrieval(
         DataError: shapes do not fit, a row is not finite or not of unit length, or a cutoff is below 1.
     """
     where = "retrieval"
-    rows = _check_embeddings(where, queries, query_labels)
+    rows = check_embeddings(where, queries, query_labels)
     own_rows = None
     if gallery is None or gallery_labels is None:
         if gallery is not None or gallery_labels is not None:
             raise DataError(f"{where}: gallery and gallery_labels go together; got one of them. Pass both, or none.")
         searched, searched_labels, own_rows = rows, query_labels, np.arange(len(rows))
     else:
-        searched, searched_labels = _check_embeddings(f"{where}, gallery", gallery, gallery_labels), gallery_labels
+        searched, searched_labels = check_embeddings(f"{where}, gallery", gallery, gallery_labels), gallery_labels
         if searched.shape[1] != rows.shape[1]:
             raise DataError(
                 f"{where}: queries and gallery must be of one width; got {rows.shape[1]} and {searched.shape[1]}. "
@@ -258,7 +258,7 @@ def compute_self_retrieval(
     if is_query is None:
         retrieval = compute_retrieval(embeddings, labels, cutoffs=(1,), tile=tile)
     else:
-        _check_embeddings(where, embeddings, labels)
+        check_embeddings(where, embeddings, labels)
         check_roles(where, is_query, len(embeddings))
         rest = ~is_query
         retrieval = compute_retrieval(
@@ -329,7 +329,8 @@ def check_roles(where: str, is_query: NDArray[np.bool_], count: int) -> None:
         )
 
 
-def _check_embeddings(where: str, embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float32]:
+def check_embeddings(where: str, embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float32]:
+    """The embeddings (N, D) as float32, once they are known to be unit rows with one integer label (N,) each."""
     if embeddings.ndim != 2 or 0 in embeddings.shape or not np.issubdtype(embeddings.dtype, np.floating):
         raise DataError(
             f"{where}: embeddings must be (N, D) floats with at least one row; "

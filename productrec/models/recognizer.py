@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from productrec.models.backbone import Backbone, Normalisation, build_backbone
+from productrec.models.neck import EmbeddingNeck
 from productrec.models.pooling import AveragePooling, GeMPooling
+from productrec.models.text.tower import TextTower
 
 Neck = Literal["batch_norm", "linear"]
 
@@ -21,34 +22,6 @@ class Recognized(NamedTuple):
 
     embeddings: Tensor
     logits: Tensor
-
-
-class EmbeddingNeck(nn.Module):
-    """Linear, batch norm where that is wanted, unit norm: (B, F) features to (B, D) embeddings."""
-
-    def __init__(self, feature_dim: int, embedding_dim: int, *, batch_norm: bool = True) -> None:
-        super().__init__()
-        self.linear = nn.Linear(feature_dim, embedding_dim, bias=False)
-        self.norm = nn.BatchNorm1d(embedding_dim) if batch_norm else nn.Identity()
-
-    def forward(self, features: Tensor) -> Tensor:
-        # In float32: unit norm in bfloat16 would be off by up to half a percent.
-        with torch.autocast(features.device.type, enabled=False):
-            return F.normalize(self.norm(self.linear(features.float())), dim=1)
-
-    def split(self, parts: Tensor) -> Tensor:
-        """The embedding of features that are a sum of parts, as a sum of as many: (B, P, F) to (B, P, D).
-
-        In evaluation the batch norm multiplies and adds; what it adds is no part's own and is given to all alike.
-        """
-        projected = self.linear(parts.float())
-        if isinstance(self.norm, nn.BatchNorm1d):
-            zero = torch.zeros(1, projected.shape[2], device=parts.device)
-            added = self.norm(zero)
-            projected = projected * (self.norm(zero + 1) - added) + added / parts.shape[1]
-        length: Tensor = projected.sum(dim=1, keepdim=True).norm(dim=2, keepdim=True)
-        embeddings: Tensor = projected / length.clamp(min=1e-12)
-        return embeddings
 
 
 class ClassificationHead(nn.Module):
@@ -64,6 +37,13 @@ class ClassificationHead(nn.Module):
         return logits.float()
 
 
+class NoClasses(nn.Module):
+    """A head without classes, of a network that learns from titles alone: (B, F) features to (B, 0) logits."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.new_zeros((len(features), 0), dtype=torch.float32)
+
+
 class Recognizer(nn.Module):
     """uint8 images in, embeddings and logits out; carries its own normalisation, so that no caller can forget it."""
 
@@ -71,13 +51,21 @@ class Recognizer(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, pooling: nn.Module, neck: nn.Module, head: nn.Module, normalisation: Normalisation
+        self,
+        backbone: Backbone,
+        pooling: nn.Module,
+        neck: nn.Module,
+        head: nn.Module,
+        normalisation: Normalisation,
+        text: TextTower | None = None,
     ) -> None:
+        """``text``: the tower that embeds titles in the same space, for recognizers that have one."""
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.neck = neck
         self.head = head
+        self.text = text
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -123,8 +111,9 @@ class Recognizer(nn.Module):
         return maps
 
     def iterate_head_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Named parameters of everything but the backbone."""
-        return ((name, value) for name, value in self.named_parameters() if not name.startswith("backbone."))
+        """Named parameters of everything but the backbone and the text tower."""
+        towers = ("backbone.", "text.")
+        return ((name, value) for name, value in self.named_parameters() if not name.startswith(towers))
 
 
 def build_recognizer(
@@ -141,11 +130,12 @@ def build_recognizer(
     neck: Neck = "batch_norm",
     weights_folder: Path | None = None,
     build_head: Callable[[int], nn.Module] | None = None,
+    text: TextTower | None = None,
 ) -> Recognizer:
     """Build the network in channels-last memory order; weights beyond the backbone's are random.
 
     ``weights_folder`` is where pretrained weights are looked for first. ``build_head`` makes another head than a
-    `ClassificationHead`, of the number of features F.
+    `ClassificationHead`, of the number of features F; without classes there is none. ``text`` is the text tower.
 
     Raises:
         TrainingError: the backbone cannot be built.
@@ -157,9 +147,12 @@ def build_recognizer(
         body,
         GeMPooling(gem_power) if pooling == "gem" else AveragePooling(),
         EmbeddingNeck(body.feature_dim, embedding_dim, batch_norm=neck == "batch_norm"),
-        ClassificationHead(body.feature_dim, class_count, dropout)
-        if build_head is None
-        else build_head(body.feature_dim),
+        _build_head(body.feature_dim, class_count, dropout) if build_head is None else build_head(body.feature_dim),
         normalisation,
+        text,
     )
     return recognizer.to(memory_format=torch.channels_last)
+
+
+def _build_head(feature_dim: int, class_count: int, dropout: float) -> nn.Module:
+    return ClassificationHead(feature_dim, class_count, dropout) if class_count else NoClasses()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from productrec.assembly.embedding_requests import EmbeddingRequest
@@ -15,30 +15,48 @@ from productrec.data.table import load_table
 from productrec.pipeline.predict import predict_runs
 from productrec.pipeline.score_table import print_scores
 from productrec.pipeline.select import Selected, check_is_no_run, keep_recipe
+from productrec.pipeline.titles import has_classes, prepare_searches, report_validation_titles
 from productrec.recipe import Recipe
+from productrec.recognition.scores import Scores
 from productrec.stages.embed import run_embed
 from productrec.stages.evaluate import choose_protocol, list_gallery, report, run_evaluate
 from productrec.stages.match import Matched, run_match
 from productrec.stages.match import report as report_matches
 
 
-def answer_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Path | None:
-    """Answer the test images as the recipe's contract asks, and print what that is worth.
+@dataclass(frozen=True)
+class Answers:
+    """What a prediction came to.
 
-    Returns:
-        What can be submitted; None where there are no test images, or there is nothing to submit.
+    ``folder``: what can be submitted; None where there are no test images, or the contract wants no CSV.
+    ``validation``: of class probabilities, scores by run and by way to predict (head, vote, ..., fused, tta);
+    ``ensembled``: those of several runs as one.
     """
+
+    folder: Path | None
+    validation: dict[str, dict[str, Scores]] = field(default_factory=dict)
+    ensembled: Scores | None = None
+
+
+def answer_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Answers:
+    """Answer the test images as the recipe's contract asks, and print what that is worth."""
+    if selected.recipe.model.text.is_wanted and not has_classes(selected.recipe):
+        prepare_searches(selected)
+        return Answers(None)
     answers = load_contract(selected.recipe.competition).answers
     if answers == "matches":
         matched = match_runs(selected, weights=weights)
         report_matches(matched)
-        return None if matched.matches is None else matched.matches.folder
+        return Answers(None if matched.matches is None else matched.matches.folder)
     if answers == "retrieval":
         evaluate_protocol(selected)
-        return None
+        return Answers(None)
     predicted = predict_runs(selected, weights=weights)
     print_scores(predicted)
-    return predicted.folder / "test" if predicted.test_images else None
+    report_validation_titles(selected)
+    folder = predicted.folder / "test" if predicted.test_images else None
+    ensembled = None if predicted.ensembled is None else predicted.ensembled.validation
+    return Answers(folder, predicted.validation, ensembled)
 
 
 def match_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Matched:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from productrec.assembly.answering import ReadyRun
 from productrec.errors import RecipeError
 from productrec.pipeline.select import load_runs
 from productrec.recipe import Recipe
+
+if TYPE_CHECKING:
+    from productrec.assembly.title_search import Target, TitleSearch
 
 _SUFFIX = ".onnx"
 
@@ -42,12 +46,38 @@ def prepare_asked(
         return prepare_file(path, views=views, index=None if index is None else Path(index))
     if index is not None:
         raise RecipeError(f"--index: goes with an exported file; {path} is asked with the index of its own views.")
+    folder, recipe = _select_run(path, settings, views)
+    return prepare_folder(folder, recipe)
+
+
+def prepare_search(target: str | Path, settings: Sequence[str] = (), *, to: Target) -> TitleSearch:
+    """A run with a text tower, ready to be searched.
+
+    Args:
+        target: run folder of one model.
+        settings: ``key=value`` changes to its recipe.
+        to: whether images of its gallery are looked for, or their titles.
+
+    Raises:
+        ArtifactError: it is not trained, has no text tower, or no index yet.
+        RecipeError: a setting decides nothing here.
+    """
+    path = Path(target)
+    if is_exported(path):
+        raise RecipeError(f"{path}: must be a run folder to be searched; an exported file holds no text tower.")
+    folder, recipe = _select_run(path, settings)
+    from productrec.assembly.title_search import prepare_title_search  # brings torch
+
+    return prepare_title_search(folder, recipe, to)
+
+
+def _select_run(path: Path, settings: Sequence[str], views: str | None = None) -> tuple[Path, Recipe]:
     selected = load_runs([path], settings, views=views, command="photos")
     if len(selected.runs) > 1:
         names = ", ".join(str(folder) for folder in selected.runs)
         raise RecipeError(f"{path}: must be a run of one model; it holds {names}. Name one of them.")
     ((folder, recipe),) = selected.runs.items()
-    return prepare_folder(folder, recipe)
+    return folder, recipe
 
 
 def prepare_folder(folder: Path, recipe: Recipe) -> ReadyRun:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from productrec.assembly.answering import ReadyRun
-from productrec.assembly.run_contract import find_contract
-from productrec.competitions.contract import Contract, load_contract
+from productrec.assembly.run_contract import name_contract
+from productrec.competitions.contract import load_contract
 from productrec.console import warn
 from productrec.ensembling.blend import RULES, Blend, weigh
 from productrec.ensembling.ensemble_file import find_ensemble, get_ensemble_folder
@@ -33,7 +33,7 @@ def classify_photos(
     competition: str | None = None,
     fill_missing: bool = False,
     replace: bool = False,
-) -> None:
+) -> str | None:
     """Classify photos by runs, or exported files, and say what came of it.
 
     Args:
@@ -49,6 +49,9 @@ def classify_photos(
         competition: with ``sample``, the contract; None for the run's own.
         fill_missing: with ``sample``, see `productrec.stages.answer.run_answer`.
         replace: write over a CSV that is there.
+
+    Returns:
+        The contract that the CSV follows, by its name or its file; None without a sample.
 
     Raises:
         ProductrecError: see `productrec.stages.photos.run_photos` and `productrec.stages.answer.run_answer`.
@@ -73,21 +76,22 @@ def classify_photos(
         from productrec.stages import photos as stage
 
         stage.report(stage.run_photos(prepare, photos, out, blend=blend, replace=replace))
-        return
+        return None
     from productrec.stages import answer
 
-    contract = _choose_contract(targets[0], chosen) if competition is None else load_contract(competition)
+    contract = _choose_contract(targets[0], chosen) if competition is None else competition
     done = answer.run_answer(
         prepare,
         photos,
         out,
-        contract=contract,
+        contract=load_contract(contract),
         sample=sample,
         blend=blend,
         fill_missing=fill_missing,
         replace=replace,
     )
     answer.report(done)
+    return contract
 
 
 def _find_blend(selected: Selected, weights: Sequence[float] | None) -> Blend | None:
@@ -105,11 +109,11 @@ def _find_blend(selected: Selected, weights: Sequence[float] | None) -> Blend | 
     return fitted
 
 
-def _choose_contract(target: Path, selected: Selected | None) -> Contract:
+def _choose_contract(target: Path, selected: Selected | None) -> str:
     """The contract of a run, or of the bundle that an exported file lies in."""
     if selected is not None:
-        return find_contract(target, selected.recipe)
+        return name_contract(target, selected.recipe)
     folder = target.absolute().parent.parent
     if not (folder / CONTRACT).is_file():
         raise RecipeError(f"{target}: an exported file knows no contract. Name it with --competition.")
-    return load_contract(str(folder / CONTRACT))
+    return str(folder / CONTRACT)

@@ -41,7 +41,7 @@ def run_recipe(
     ingest_recipe(recipe, replace=replace_table)
     warn_of_seen_classes(recipe)
     train_recipe(recipe, resume=True, jobs=jobs, allow_code=allow_code)
-    answered = answer_runs(select_runs(recipe))
+    answered = answer_runs(select_runs(recipe)).folder
     return None if answered is None else submit_answers(recipe, answered)
 
 

@@ -14,6 +14,7 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.metrics.calibration import Reliability, build_reliability
 from productrec.pipeline.score_table import Predicted
 from productrec.pipeline.select import Selected, check_is_no_run, check_run, keep_recipe, look_through, name_ensemble
+from productrec.pipeline.titles import index_titles
 from productrec.recipe import Recipe
 from productrec.recognition.classifier import get_answer
 from productrec.recognition.classifier_file import load_classifier
@@ -71,6 +72,8 @@ def predict_runs(selected: Selected, *, weights: Sequence[float] | None = None) 
     views = recipes[0].predict.tta
     for folder, recipe in runs.items():
         run_embed(folder, recipe)
+        if recipe.model.text.is_wanted:
+            index_titles(folder, recipe)
         plain = run_recipe_views(folder, recipe, "plain")
         ways = (dict(plain.validation), dict(plain.test))
         if recipe.predict.tta != "plain":

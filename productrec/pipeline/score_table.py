@@ -13,12 +13,13 @@ from productrec.ensembling.choosing import BEST, WAY_TITLES
 from productrec.ensembling.ensemble_file import SavedEnsemble
 from productrec.metrics.calibration import Reliability
 from productrec.metrics.figures import VALIDATION_FIGURES
-from productrec.recognition.classifier import PART_TITLES, PARTS
+from productrec.recognition.classifier import PART_TITLES, list_ways, name_way
 from productrec.recognition.scores import Scores
 from productrec.stages.ensemble import Ensembled
 from productrec.stages.evaluate import report as report_evaluation
 
-TITLES = PART_TITLES | {"tta": "with TTA"}
+OTHER_TITLES = {"tta": "with TTA"}
+TITLES = PART_TITLES | OTHER_TITLES
 _ACCURACY, _ERROR = VALIDATION_FIGURES["top_1_accuracy"], VALIDATION_FIGURES["top_3_error"]
 
 
@@ -55,9 +56,8 @@ def print_scores(predicted: Predicted) -> None:
         say(f"class probabilities: {predicted.folder}")
         return
     say(
-        f"class probabilities of validation images: {predicted.folder}. The image table has no test images; to "
-        "classify a folder of new photos: "
-        f"productrec predict {name_run(predicted.folder)} --images FOLDER --out new.csv"
+        f"class probabilities of validation images: {predicted.folder}. The image table has no test images; a folder "
+        "of new photos is classified with --images FOLDER --out new.csv"
     )
 
 
@@ -114,6 +114,17 @@ def _shorten(names: Sequence[str]) -> list[str]:
     return [str(Path(*one)) for one in parts]
 
 
+def name_ways(scores: Mapping[str, Scores]) -> list[tuple[str, str]]:
+    """The ways to predict of one run in a person's order, each with its title; with its images where not all had it."""
+    most = max((one.images for one in scores.values()), default=0)
+    named = {way: name_way(way) for way in list_ways(way for way in scores if way not in OTHER_TITLES)}
+    named |= {way: title for way, title in OTHER_TITLES.items() if way in scores}
+    return [
+        (way, title if scores[way].images == most else f"{title} ({scores[way].images:,} images)")
+        for way, title in named.items()
+    ]
+
+
 def name_run(predictions: Path) -> Path:
     """The run whose predictions of some views lie in a folder."""
     return predictions.parent.parent
@@ -121,10 +132,9 @@ def name_run(predictions: Path) -> Path:
 
 def _print_ways(title: str, scores: Mapping[str, Mapping[str, Scores]], ensembled: Scores | None) -> None:
     rows = [
-        (TITLES[way] if len(scores) == 1 else f"{name}: {TITLES[way]}", ways[way])
+        (told if len(scores) == 1 else f"{name}: {told}", ways[way])
         for name, ways in scores.items()
-        for way in (*PARTS, "tta")
-        if way in ways
+        for way, told in name_ways(ways)
     ]
     print_score_rows(title, rows + ([("ensembled", ensembled)] if ensembled is not None else []))
 

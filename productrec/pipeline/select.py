@@ -85,8 +85,7 @@ def load_runs(
     selections = []
     for target in targets:
         recipe = load_recipe(target / "recipe.yaml" if target.is_dir() else target, changes)
-        if some_views and recipe.predict.tta == "plain":
-            recipe = look_through(recipe, DEFAULT_VIEWS)
+        recipe = take_views(recipe, some_views=some_views)
         selections.append(select_runs(recipe, target if target.is_dir() else None))
     check_overrides(overrides, command=command, run_folders=all(target.is_dir() for target in targets))
     first = selections[0]
@@ -212,6 +211,11 @@ def build_data_settings(options: Mapping[str, Any], overrides: Sequence[str]) ->
 def look_through(recipe: Recipe, views: str) -> Recipe:
     """The recipe with another preset of views."""
     return recipe.model_copy(update={"predict": recipe.predict.model_copy(update={"tta": views})})
+
+
+def take_views(recipe: Recipe, *, some_views: bool) -> Recipe:
+    """The recipe as it is, or, where several views are wanted and it has the plain one alone, with `DEFAULT_VIEWS`."""
+    return look_through(recipe, DEFAULT_VIEWS) if some_views and recipe.predict.tta == "plain" else recipe
 
 
 def _check_images(recipe: Recipe) -> None:

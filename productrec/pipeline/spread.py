@@ -12,10 +12,10 @@ from productrec.data.table import load_table
 from productrec.errors import RecipeError
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.pipeline.play import train_recipe
-from productrec.pipeline.score_table import TITLES, print_score_rows
+from productrec.pipeline.score_table import OTHER_TITLES, name_ways, print_score_rows
 from productrec.recipe import Recipe
 from productrec.recipe.spread import list_spread, spread_folds, spread_seeds
-from productrec.recognition.classifier import PARTS, get_answer
+from productrec.recognition.classifier import get_answer
 from productrec.stages.embed import run_embed
 from productrec.stages.out_of_fold import OutOfFold, list_fold_requests, run_out_of_fold
 from productrec.training.run.run_folder import load_figures
@@ -93,8 +93,10 @@ def predict_out_of_fold(spread: Recipe, model: str) -> dict[str, OutOfFold]:
 def print_out_of_fold(found: dict[str, OutOfFold]) -> None:
     """Print a line a way to predict, on training images out of fold, and where the probabilities lie."""
     plain = found["plain"].scores
-    rows = [(TITLES[part], plain[part]) for part in PARTS if part in plain]
-    rows += [(f"{TITLES['tta']} ({views})", get_answer(one.scores)) for views, one in found.items() if views != "plain"]
+    rows = [(told, plain[way]) for way, told in name_ways(plain)]
+    rows += [
+        (f"{OTHER_TITLES['tta']} ({views})", get_answer(one.scores)) for views, one in found.items() if views != "plain"
+    ]
     print_score_rows("training images out of fold", rows)
     for one in found.values():
         say(f"class probabilities out of fold: {one.folder}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from productrec.artifacts import load_manifest
 from productrec.assembly.embedding_requests import EmbeddingRequest
 from productrec.assembly.evaluation import Evaluation, Protocol, Wanted, evaluate_material, load_material
-from productrec.data.table import load_table
+from productrec.data.table import find_source, load_table
 from productrec.errors import ArtifactError, RecipeError
 from productrec.pipeline.select import load_runs
 from productrec.recipe import load_recipe
@@ -107,6 +110,7 @@ def audit_targets(
     mark: str | None = None,
     first: int = 0,
     shown: int = 24,
+    html: bool = False,
     replace: bool = False,
 ) -> Audited:
     """Audit an image table, by its folder, or that of some runs together with what they have learned.
@@ -115,7 +119,7 @@ def audit_targets(
         ArtifactError: a target is neither, or runs are of different tables.
         RecipeError: a table is named beside something else.
     """
-    options: dict[str, Any] = {"duplicates": duplicates, "mark": mark, "first": first, "shown": shown}
+    options: dict[str, Any] = {"duplicates": duplicates, "mark": mark, "first": first, "shown": shown, "html": html}
     tables = [target for target in targets if (target / "images.parquet").is_file()]
     if tables:
         if len(targets) > 1:
@@ -135,6 +139,26 @@ def audit_targets(
     return run_audit(
         table, out or name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
     )
+
+
+def list_ingest_command(table: Path) -> list[str]:
+    """The command that makes a table as it was made, by words; ``SOURCE`` where its source is not there any more."""
+    source, manifest = find_source(table), load_manifest(table)
+    command = ["productrec", "ingest", "SOURCE" if source is None else _shorten(source), "--out", str(table)]
+    for key, value in manifest.settings.items():
+        if key == "images":
+            root = Path(value)
+            inside = source is not None and (root == source.resolve() or root.is_relative_to(source.resolve()))
+            command += [] if inside else [f"data.images={_shorten(root)}"]
+        elif key in ("format", "sample"):
+            command += [f"--{key}", str(value)]
+        elif key != "findings":
+            command.append(f"data.{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return command
+
+
+def _shorten(path: Path) -> str:
+    return min(os.path.relpath(path), str(path), key=len)
 
 
 def _read_root(overrides: Sequence[str]) -> Path | None:

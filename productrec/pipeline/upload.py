@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from productrec.competitions.client import CompetitionClient
@@ -22,6 +23,15 @@ _LEDGER = "ledger.csv"
 _COLUMNS = ("file", "when (UTC)", "metric", "validation", "public", "private", "submission", "status", "message")
 
 
+@dataclass(frozen=True)
+class Uploaded:
+    """What became of an upload, and the ledger that knows it; of a dry run, nothing is sent."""
+
+    ledger: Path
+    is_sent: bool
+    is_scored: bool
+
+
 def upload_target(
     source: Path,
     *,
@@ -33,7 +43,7 @@ def upload_target(
     wait_minutes: float = 5.0,
     dry_run: bool = False,
     force: bool = False,
-) -> None:
+) -> Uploaded:
     """Write and check the CSV of a source (or check a finished one), send it, and wait for its score.
 
     Args:
@@ -47,11 +57,14 @@ def upload_target(
         dry_run: do all but the upload.
         force: send a file that was sent already.
 
+    Returns:
+        What became of it.
+
     Raises:
         UploadError: no credentials, no submission left, sent already, or refused.
     """
     is_finished = source.suffix.lower() == ".csv"
-    contract = load_contract(competition or _find_competition(source))
+    contract = load_contract(competition or find_competition(source))
     slug = slug or contract.upload_slug
     if slug is None:
         raise UploadError(
@@ -62,7 +75,7 @@ def upload_target(
     if is_finished:
         if out is not None:
             raise SubmissionError(f"{source}: is a finished CSV; --out must be left out with it. Leave it out.")
-        assert competition is not None  # else `_find_competition` has refused it
+        assert competition is not None  # else `find_competition` has refused it
         check_finished(source, competition=competition, sample=sample)
         path = source
     else:
@@ -77,17 +90,15 @@ def upload_target(
                 f"{slug}: {path} ({path.stat().st_size:,} bytes, SHA-256 {upload.sha256[:8]}) would be uploaded as "
                 f"{message!r}; nothing was sent"
             )
-            return
+            return Uploaded(upload.ledger, is_sent=False, is_scored=False)
         reference = send(client, upload, competition=contract.name, message=message)
         scored = wait_for_score(client, reference, ledger=upload.ledger, minutes=wait_minutes)
     if scored is None:
-        say(
-            f"{slug}: submission {reference} is not scored yet; "
-            f"`productrec submit --history {upload.ledger} --refresh` asks again"
-        )
-        return
+        say(f"{slug}: submission {reference} is not scored yet")
+        return Uploaded(upload.ledger, is_sent=True, is_scored=False)
     entry = next(row for row in load_ledger(upload.ledger) if (row.slug, row.reference) == (slug, str(reference)))
     print_table(f"{slug}, submission {reference}", _COLUMNS, [_build_row(entry)], wrap_last=True)
+    return Uploaded(upload.ledger, is_sent=True, is_scored=True)
 
 
 def check_finished(path: Path, *, competition: str, sample: Path | None) -> None:
@@ -105,12 +116,15 @@ def check_finished(path: Path, *, competition: str, sample: Path | None) -> None
     say(f"submission {path}: {done.report.rows:,} rows fit {done.title}; {done.compared}")
 
 
-def show_history(place: Path, *, refresh: bool = False) -> None:
+def show_history(place: Path, *, refresh: bool = False) -> int:
     """Print a ledger of submissions, and draw validation against leaderboard into a PNG beside it.
 
     Args:
         place: a ledger, or the folder it lies in.
         refresh: ask the service first for scores that have come since.
+
+    Returns:
+        How many submissions have no score yet.
 
     Raises:
         ArtifactError: there is no ledger.
@@ -128,8 +142,9 @@ def show_history(place: Path, *, refresh: bool = False) -> None:
     print_table(f"submissions in {ledger}", _COLUMNS, [_build_row(entry) for entry in entries], wrap_last=True)
     waiting = sum(entry.status in (UPLOADING, PENDING) for entry in entries)
     if waiting:
-        say(f"{waiting} of {len(entries)} have no score yet" + ("" if refresh else "; --refresh asks for it"))
+        say(f"{waiting} of {len(entries)} have no score yet")
     _draw(ledger, entries)
+    return waiting
 
 
 def _draw(ledger: Path, entries: Sequence[LedgerEntry]) -> None:
@@ -157,7 +172,7 @@ def _build_row(entry: LedgerEntry) -> list[str]:
     return [entry.file, when, entry.validation_metric, *told, entry.reference, status, entry.message]
 
 
-def _find_competition(source: Path) -> str:
+def find_competition(source: Path) -> str:
     """The contract that a source's recipe names."""
     if source.suffix.lower() == ".csv" and not source.is_dir():
         if not source.is_file():

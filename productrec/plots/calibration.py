@@ -41,7 +41,7 @@ def draw_calibration(curves: Mapping[str, Reliability]) -> Figure:
             lower.vlines(sure, 0, [one.count for one in curve.bins], color=colour, linewidth=2, alpha=0.8)
         upper.set_ylabel("accuracy %")
         upper.set_ylim(-2, 102)
-        upper.legend(loc="upper left")
+        upper.legend(loc="lower right")
         upper.grid()
         lower.set_xlabel("confidence %")
         lower.set_ylabel("answers")

@@ -79,14 +79,15 @@ def drawing(
     Yields:
         The figure, and its axes by row and column.
     """
-    import matplotlib
     from matplotlib.figure import Figure as NewFigure
 
-    with matplotlib.rc_context(_STYLE):
+    with _styled():
         figure = NewFigure(figsize=(width, height), layout="constrained")
         figure.set_label(clean(title, 200))
         axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, height_ratios=height_ratios)
         yield figure, axes.tolist()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # each layout starts from the one before: the next would move all a little
 
 
 def count_in_whole_numbers(axes: Axes) -> None:
@@ -139,12 +140,19 @@ def to_svg(figure: Figure, *, name: str = "") -> str:
     return build_inline_svg(stream.getvalue().decode(), title=str(figure.get_label()), name=name, ink=INK)
 
 
-def _render(figure: Figure, stream: IO[bytes], kind: str, *, transparent: bool) -> None:
+@contextmanager
+def _styled() -> Iterator[None]:
+    """In the house's style, and silent about letters that matplotlib's font lacks: in an SVG the reader's has them."""
     import matplotlib
 
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
+def _render(figure: Figure, stream: IO[bytes], kind: str, *, transparent: bool) -> None:
     undated: dict[str, None] = (
         {} if kind == "png" else dict.fromkeys({"svg": ("Date",), "pdf": ("CreationDate",)}[kind])
     )
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+    with _styled():
         figure.savefig(stream, format=kind, transparent=transparent, metadata=undated)

@@ -28,13 +28,14 @@ def draw_gains(classes: Sequence[tuple[str, int, int]], *, first: str, second: s
     title = f"Images of each class that only {first} or only {second} has right"
     with drawing(title, width=6.4, height=0.19 * max(3, len(moved)) + 1.0) as (figure, axes):
         axis, places = axes[0][0], list(range(len(moved)))
-        axis.barh(places, [gained for _, gained, _ in moved], color=COLOURS["blue"], label=f"only {clean(second)}")
         axis.barh(places, [-lost for *_, lost in moved], color=COLOURS["vermilion"], label=f"only {clean(first)}")
+        axis.barh(places, [gained for _, gained, _ in moved], color=COLOURS["blue"], label=f"only {clean(second)}")
         axis.axvline(0, color=INK, linewidth=0.7)
         axis.set_yticks(places, [clean(name) for name, *_ in moved])
         axis.set_ylim(max(3, len(moved)) - 0.4, -0.6)
         count_in_whole_numbers(axis)
         axis.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        axis.set_ylabel("class")
         axis.set_xlabel("images that one of the two has right")
         axis.grid(axis="x")
         axis.set_axisbelow(True)

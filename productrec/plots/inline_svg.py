@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 _SVG = "{http://www.w3.org/2000/svg}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 _FONT = re.compile(r"(?:(italic|oblique)\s+)?(?:(\w+)\s+)?([\d.]+px)\s")
+_FONT_PARTS = ("font-style", "font-weight", "font-size")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 _ROOT = {"fill": "currentColor", "stroke-linejoin": "round", "stroke-linecap": "butt", "font-family": "sans-serif"}
 
@@ -52,11 +53,11 @@ def _spread_style(element: ElementTree.Element, ink: str) -> None:
     """An element's style as attributes, its ink as the text's colour and its font as the page's."""
     for part in filter(str.strip, element.attrib.pop("style", "").split(";")):
         key, _, value = (piece.strip() for piece in part.partition(":"))
-        if key == "font" and (found := _FONT.match(value)):
-            slant, weight, size = found.groups()
-            given = {"font-style": slant, "font-weight": weight, "font-size": size}
-            element.attrib |= {key: piece for key, piece in given.items() if piece}
-        elif key != "font":
+        if key == "font":  # all in one, as matplotlib wrote it before 3.11
+            found = _FONT.match(value)
+            given = dict(zip(_FONT_PARTS, found.groups() if found else (), strict=False))
+            element.attrib |= {name: piece for name, piece in given.items() if piece}
+        elif key != "font-family":
             element.set(key, value)
     for key in ("fill", "stroke"):
         if element.get(key) == ink:

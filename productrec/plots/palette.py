@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-# The hues of Okabe and Ito, Color Universal Design, 2008. Their orange, sky blue and reddish purple are too pale on
-# white (below a contrast of 3, the least for graphics of WCAG 2.1), and are darkened until they are not.
+# The hues of Okabe and Ito, Color Universal Design, 2008. Their sky blue and reddish purple are too pale on white
+# (below a contrast of 3, the least for graphics of WCAG 2.1), and are darkened until they are not. So is their orange,
+# but darkened the colour-blind take it for vermilion: a violet stands in its place.
 COLOURS = {
     "blue": "#0072B2",
     "vermilion": "#D55E00",
     "green": "#009E73",
     "purple": "#C4719F",
     "sky": "#2F93C8",
-    "orange": "#B07C00",
+    "violet": "#7048F0",
 }
 CYCLE = tuple(COLOURS.values())
 GREY = "#767676"  # what stands behind: diagonals, what belongs to no group

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import SerializeAsAny, field_serializer, field_validator, model_validator
+from pydantic import SerializeAsAny, field_serializer, field_validator
 
 from productrec.losses.catalogue import list_losses
-from productrec.losses.declared import MetricLoss
+from productrec.losses.declared import MetricLoss, PairLoss
 from productrec.losses.engine.mining import MINING_RULES, MiningRule
 from productrec.losses.own_loss import OwnLoss
 from productrec.settings.choices import read_choice
@@ -15,8 +15,9 @@ from productrec.settings.fields import Count, NonNegative, PositiveFloat, Settin
 from productrec.settings.text import NAME
 
 DEFAULT_LOSS = "multi_similarity"
+DEFAULT_TITLE_LOSS = "max_of_hinges"
 NONE, AUTO = "none", "auto"
-CHOICES = ("loss.metric", "loss.mining")  # settings that are one of several
+CHOICES = ("loss.metric", "loss.mining", "loss.titles.loss", "loss.titles.mining")  # settings that are one of several
 
 
 class MemorySettings(Settings):
@@ -28,6 +29,58 @@ class MemorySettings(Settings):
     momentum: ShareBelowOne = setting(
         0.0, "above 0 the memory holds keys of a momentum encoder with this decay (MoCo); 0.999 is common"
     )
+
+
+class TitleMemorySettings(Settings):
+    """Cross-batch memory of images and of titles."""
+
+    rows: Count = setting(0, "images, and titles, of past batches to compare with; 0: none")
+    start_step: Count = setting(1000, "batches before the first is remembered")
+    weight: PositiveFloat = setting(1.0, "weight of the term against the memory")
+
+
+class TitleLossSettings(Settings):
+    """The loss between images and titles, both ways, where there is a text tower."""
+
+    loss: SerializeAsAny[PairLoss] = setting(
+        DEFAULT_TITLE_LOSS,
+        "a loss over pairs that `productrec losses` lists, with images as anchors and titles as references and back; "
+        "alone, or with settings as {name: max_of_hinges, margin: 0.3}",
+        validate_default=True,
+    )
+    mining: SerializeAsAny[MiningRule] | Literal["auto"] | None = setting(
+        AUTO, "which pairs are weighed, as loss.mining"
+    )
+    weight: NonNegative = setting(1.0, "weight of the term")
+    warm_up_epochs: NonNegative = setting(
+        0.0, "epochs in which a sum of hinges passes over into the loss, for max_of_hinges, which begins hard"
+    )
+    positives: Literal["class", "title"] = setting(
+        "class",
+        "what else than its own title an image matches: class: those of its class, and equal ones; title: equal ones",
+    )
+    memory: TitleMemorySettings = TitleMemorySettings()
+    adversarial_weight: NonNegative = setting(
+        0.0, "weight of a term that makes embeddings of images and titles indistinguishable; 0: none"
+    )
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _choose_loss(cls, value: Any) -> PairLoss:
+        losses = list_losses()
+        chosen = read_choice(value, losses.get, losses, default=DEFAULT_TITLE_LOSS)
+        if not isinstance(chosen, PairLoss):
+            raise ValueError(f"must be a loss over pairs; {chosen.get_name()} learns centres of classes instead")
+        return chosen
+
+    @field_validator("mining", mode="before")
+    @classmethod
+    def _choose_title_mining(cls, value: Any) -> MiningRule | str | None:
+        return _read_mining(value)
+
+    @field_serializer("loss", "mining", mode="wrap")
+    def _dump_title_choice(self, value: Any, handler: Any) -> Any:
+        return NONE if value is None else handler(value)
 
 
 class LossSettings(Settings):
@@ -51,6 +104,7 @@ class LossSettings(Settings):
     label_smoothing: ShareBelowOne = setting(
         0.1, "share of the classification term's target that all classes have evenly"
     )
+    titles: TitleLossSettings = TitleLossSettings()
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -67,25 +121,26 @@ class LossSettings(Settings):
     @field_validator("mining", mode="before")
     @classmethod
     def _choose_mining(cls, value: Any) -> MiningRule | str | None:
-        if value in (NONE, None):
-            return None
-        if value == AUTO:
-            return AUTO
-        return read_choice(value, MINING_RULES.get, [*MINING_RULES, NONE, AUTO], default="multi_similarity")
+        return _read_mining(value)
 
     @field_serializer("metric", "mining", mode="wrap")
     def _dump_choice(self, value: Any, handler: Any) -> Any:
         return NONE if value is None else handler(value)
 
-    @model_validator(mode="after")
-    def _check_something_is_learned(self) -> LossSettings:
-        if self.classification_weight == 0 and (self.metric is None or self.metric_weight == 0):
-            raise ValueError(
-                "a loss must be left; both terms are off. Give metric_weight or classification_weight above 0"
-            )
-        return self
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a term looks at classes."""
+        return self.classification_weight > 0 or (self.metric is not None and self.metric_weight > 0)
 
     @property
     def compares_pairs(self) -> bool:
         """Whether the metric term compares images with images."""
         return self.metric is not None and self.metric.kind == "pair"
+
+
+def _read_mining(value: Any) -> MiningRule | str | None:
+    if value in (NONE, None):
+        return None
+    if value == AUTO:
+        return AUTO
+    return read_choice(value, MINING_RULES.get, [*MINING_RULES, NONE, AUTO], default="multi_similarity")

@@ -20,6 +20,10 @@ class MatchSettings(Settings):
         "what is tried, each kept where it surely gains: at_least_two, every image lists its nearest other, however "
         "far away; both_ways, it lists those that list it",
     )
+    titles: Literal["auto", "none"] = setting(
+        "auto",
+        "whether titles are matched too: auto, where validation and test images have titles and it surely gains; none",
+    )
     threshold: Annotated[float, Field(ge=-1, le=1)] | None = setting(
         None, "similarity from which on images match; none: fitted for the mean F1 on validation images"
     )

@@ -7,6 +7,34 @@ from typing import Literal
 
 from productrec.settings.fields import Positive, PositiveFloat, Settings, ShareBelowOne, setting
 
+NO_TOWER = "none"
+
+
+class TextSettings(Settings):
+    """The text tower, which puts titles into the space of the images' embeddings."""
+
+    tower: str = setting(
+        NO_TOWER,
+        "what reads titles: none; gru or transformer, which learn from the titles at hand alone; minilm, whose weights "
+        "are a package's; or the name or folder of a Hugging Face text encoder",
+    )
+    reads: Literal["title", "description", "both"] = setting(
+        "title", "the words of an image: its own title, its class's description, or both"
+    )
+    vocabulary: Positive = setting(8192, "pieces of words that the tokeniser of a gru or transformer learns, at most")
+    max_tokens: Positive = setting(48, "pieces of a title that are read; what follows is left out")
+    width: Positive = setting(256, "numbers a piece is held in, of a gru or transformer")
+    layers: Positive = setting(2, "blocks of a transformer")
+    heads: Positive = setting(4, "attention heads of a transformer's block")
+    dropout: ShareBelowOne = setting(0.1, "dropout in a gru or transformer")
+    freeze: bool = setting(False, "leave a pretrained encoder as it is and learn only what brings it into the space")
+    rate_factor: PositiveFloat = setting(1.0, "learning rate of a pretrained encoder, times that of the backbone")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is a tower."""
+        return self.tower != NO_TOWER
+
 
 class ModelSettings(Settings):
     """The backbone and the two heads on it."""
@@ -31,3 +59,4 @@ class ModelSettings(Settings):
     )
     drop_path: ShareBelowOne = setting(0.0, "stochastic depth rate, where the backbone has it")
     dropout: ShareBelowOne = setting(0.0, "dropout before the classification head")
+    text: TextSettings = TextSettings()

@@ -13,6 +13,7 @@ from productrec.settings.choices import Choice, check_name, read_choice
 from productrec.settings.fields import Fraction, NonNegative, Positive, Settings, setting
 
 NONE = "none"
+VOTERS = ("titles", "text", "joined")  # neighbours that lie beside those of images, under these names
 BlendWay = Literal["auto", "best", "mean", "geometric", "rank", "greedy", "coordinates", "mixture", "stacking"]
 PRIORS = (NONE, "uniform", "estimated")
 
@@ -64,6 +65,12 @@ class PredictSettings(Settings):
         ("head", "vote", "prototypes"),
         "what speaks in the answer: the head, the vote of neighbours, the class prototypes",
         min_length=1,
+    )
+    titles: Literal["auto", "none"] = setting(
+        "auto",
+        "whether neighbours by title vote too, for images that have a title: auto, where gallery and validation images "
+        "have titles and it surely gains; none",
+        commands=("train", "predict"),
     )
     reranking: tuple[SerializeAsAny[Choice], ...] = setting(
         (),
@@ -141,6 +148,8 @@ class PredictSettings(Settings):
     def _check_own(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
             name_own(name)
+            if name in VOTERS:
+                raise ValueError(f"a file of views must not be named {', '.join(VOTERS)}; got {name!r}. Rename it")
         return value
 
     @field_validator("tta", "gallery_tta")

@@ -75,6 +75,16 @@ class Recipe(Settings):
         return value
 
     @model_validator(mode="after")
+    def _check_something_is_learned(self) -> Recipe:
+        has_titles = self.model.text.is_wanted and self.loss.titles.weight > 0
+        if not self.loss.needs_labels and not has_titles:
+            raise ValueError(
+                "a loss must be left; all terms are off. Give loss.metric_weight or loss.classification_weight above "
+                "0, or a text tower (model.text.tower)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_mixing(self) -> Recipe:
         mixed = self.train.cut_mix + self.train.mix_up
         if mixed and not self.loss.classification_weight:
@@ -216,6 +226,7 @@ def save_recipe(recipe: Recipe) -> str:
 def list_settings() -> Iterator[SettingInfo]:
     """Every setting of a recipe, those of each metric loss and mining rule among them."""
     choices: dict[str, Mapping[str, type[Settings]]] = {"loss.metric": list_losses(), "loss.mining": MINING_RULES}
+    # The same losses and rules stand behind loss.titles; they are told once.
     for info in walk_settings(Recipe):
         yield info
         for name, choice in choices.get(info.key, {}).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from productrec.errors import DataError
 from productrec.metrics.intervals import compute_intervals
 from productrec.metrics.matches import count_group_sizes, score_matches
 from productrec.recognition.fitting import INSTEAD_FROM, KEPT_FROM
-from productrec.recognition.matching import MatchRule, Neighbourhood, fit_threshold, list_matches
+from productrec.recognition.matching import MatchRule, Neighbourhood, find_near, fit_threshold, list_matches
+from productrec.recognition.titled_matching import PairScale, TitledNeighbourhood, fit_pairs
 
 STEPS: dict[str, dict[str, Any]] = {"at_least_two": {"at_least": 2}, "both_ways": {"both_ways": True}}
 PLAIN = "plain"  # the embeddings as they are
+TITLES = "titles"  # the step by which titles join
 _FOLDS = 5
 
 
@@ -25,13 +27,15 @@ class LabelledPool:
 
     ``near``: the nearest others of each by the name of how embeddings were changed, `PLAIN` among them; ``labels``:
     (M,) classes; ``is_judged``: (M,) bool, those whose lists count, the others being there to be mistaken for theirs;
-    ``weight``: how often each listed image of another class counts, see `score_matches`.
+    ``weight``: how often each listed image of another class counts, see `score_matches`; ``titled``: candidates by
+    image and by title, by the same names as ``near``; empty where there are no titles.
     """
 
     near: Mapping[str, Neighbourhood]
     labels: np.ndarray
     is_judged: np.ndarray
     weight: float = 1.0
+    titled: Mapping[str, TitledNeighbourhood] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class ChosenMatching:
 def choose_matching(
     pool: LabelledPool, *, steps: Sequence[str] = tuple(STEPS), most: int = 50, seed: int = 0, draws: int = 1000
 ) -> ChosenMatching:
-    """Fit a threshold, and try steps one after the other: those of ``steps``, then each changed embedding.
+    """Fit a threshold, and try steps one after the other: titles, those of ``steps``, then each changed embedding.
 
     A step stays where it gains in at least `KEPT_FROM` of the paired bootstraps over classes, of judged lists that were
     made by thresholds of other classes; the best of several changed embeddings in at least `INSTEAD_FROM`. Then all of
@@ -121,8 +125,8 @@ class _Work:
         """Embeddings, rule and the steps that were tried, by the judged images ``rows`` alone."""
         name, rule, told = PLAIN, MatchRule(0.0, most=self.most), list[MatchStep]()
         before = self.cross(name, rule, rows)
-        for step in steps:
-            tried = replace(rule, **STEPS[step])
+        for step in (*([TITLES] if self.pool.titled else []), *steps):
+            tried = replace(rule, **(STEPS[step] if step != TITLES else {"titles": PairScale()}))
             after = self.cross(name, tried, rows)
             chance = self.compare(after, before, rows)
             told.append(MatchStep(step, float(after.mean()), chance, chance >= KEPT_FROM))
@@ -152,12 +156,17 @@ class _Work:
         return [dealt[codes] == fold for fold in range(count)]
 
     def fit(self, name: str, rule: MatchRule, rows: np.ndarray) -> MatchRule:
-        near, labels = self.pool.near[name], self.pool.labels
+        labels = self.pool.labels
         if not len(rows):  # the only class is in the other fold
             return replace(rule, threshold=1.0)
+        if rule.titles is not None:
+            own = self.pool.titled[name].take(rows)
+            scale = fit_pairs(own, labels[own.rows] == labels[rows, None], weight=self.pool.weight)
+            rule = replace(rule, titles=scale)
+        near = self.find(name, rule, rows)
         fitted = fit_threshold(
-            near.similarities[rows],
-            labels[near.rows[rows]] == labels[rows, None],
+            near.similarities,
+            labels[near.rows] == labels[rows, None],
             count_group_sizes(labels)[rows],
             at_least=rule.at_least,
             most=self.most,
@@ -166,9 +175,14 @@ class _Work:
         return replace(rule, threshold=fitted.threshold)
 
     def score(self, name: str, rule: MatchRule, rows: np.ndarray) -> np.ndarray:
-        lists = list_matches(self.pool.near[name], rule)
+        lists = list_matches(self.find(name, rule), rule)
         f1: np.ndarray = score_matches(lists, self.pool.labels, weight=self.pool.weight)[rows]
         return f1
+
+    def find(self, name: str, rule: MatchRule, rows: slice | np.ndarray = slice(None)) -> Neighbourhood:
+        near, titled = self.pool.near[name], self.pool.titled.get(name)
+        seen = Neighbourhood(near.rows[rows], near.similarities[rows])
+        return find_near(seen, None if titled is None else titled.take(rows), rule)
 
     def compare(self, after: np.ndarray, before: np.ndarray, rows: np.ndarray) -> float:
         """The share of bootstraps over classes in which F1 is more than before; a tie counts half."""

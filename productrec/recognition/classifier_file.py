@@ -41,6 +41,12 @@ class SavedClassifier:
     reranked: KeptReranking | None = None
     distractors: np.ndarray | None = None
 
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Names of the further voters that are asked."""
+        ways = [self.classifier, *([] if self.reranked is None else [self.reranked.classifier])]
+        return tuple(dict.fromkeys(voter.name for way in ways for voter in way.further))
+
     def tell(self) -> str:
         """How it answers, in words."""
         return self.classifier.tell() if self.reranked is None else self.reranked.tell()

@@ -11,9 +11,11 @@ import numpy as np
 from productrec.metrics.answers import Answers, join, summarise
 from productrec.metrics.competition import CompetitionMetric
 from productrec.recognition.classifier import BLENDED, Classifier, Evidence, compute_parts, fuse
+from productrec.recognition.fitting_voters import fit_alone, fit_beside, try_votes
 from productrec.recognition.objective import Objective, compute_chance
 from productrec.recognition.scores import Scores, score_answers
 from productrec.recognition.vote import Vote, compute_softmax, compute_vote
+from productrec.recognition.ways import Ways, list_votes
 from productrec.recognition.weights import FITS, split_folds
 
 KEPT_FROM = 0.8  # share of paired bootstraps in which a step must gain
@@ -29,8 +31,9 @@ _CATEGORY_SHARES = (0.1, 0.25, 0.5)
 class Step:
     """A step that was tried.
 
-    ``answers``: to the queries, each by what was fitted on others; ``chance``: share of paired bootstraps in which
-    it was better than what stood before, None for one that nothing stood before; ``is_kept``: whether it stands.
+    ``answers``: to the queries, of a further voter alone to those that have it, each by what was fitted on others;
+    ``chance``: share of paired bootstraps in which it was better than what stood before, None for one that nothing
+    stood before; ``is_kept``: whether it stands.
     """
 
     name: str
@@ -53,25 +56,6 @@ class Fitted:
     answers: Answers
 
 
-@dataclass(frozen=True)
-class _Ways:
-    """The settings of a single part that were tried, and what each answers to all queries."""
-
-    settings: list[Any]
-    answers: list[Answers]
-
-    def choose(self, rows: np.ndarray, objective: Objective) -> int:
-        """Number of the best by some queries: the smallest errors, then the smallest log-loss."""
-        seen = [answers.take(rows) for answers in self.answers]
-        return min(
-            range(len(seen)), key=lambda one: (objective.judge(seen[one]), float(seen[one].log_loss.mean()), one)
-        )
-
-    def calibrate(self, rows: np.ndarray) -> int:
-        """Number of the one with the smallest log-loss."""
-        return min(range(len(self.answers)), key=lambda one: float(self.answers[one].log_loss[rows].mean()))
-
-
 def fit_classifier(
     evidence: Evidence,
     labels: np.ndarray,
@@ -90,7 +74,8 @@ def fit_classifier(
     makes the queries' own classes most likely: with few queries the part that looks best often is not (measured; see
     benchmarks/RESULTS.md). Another blend of `weights.FITS`, or a part alone, takes its place where it gains in at
     least `INSTEAD_FROM` of the paired bootstraps; a category's share in the vote is added where that gains in
-    `KEPT_FROM` of them. What stands is fitted once more on all queries.
+    `KEPT_FROM` of them. Then each further voter of the evidence joins what stands where that gains as surely; queries
+    that lack it are answered as if it were not there. What stands is fitted once more on all queries.
 
     Args:
         evidence: of Q queries.
@@ -148,23 +133,29 @@ def fit_classifier(
         steps.append(Step("category", answers, chance, chance >= KEPT_FROM))
         if steps[-1].is_kept:
             standing, stands = fit, answers
+    for name, voter in evidence.voters.items():
+        if not voter.has.any():
+            continue
+        tried = try_votes(name, evidence, labels, k_grid, power_grid)
+        alone = cross(fit_alone(name, evidence, tried, objective, standing))
+        steps.append(Step(name, alone.take(np.flatnonzero(voter.has)), None, is_kept=False))
+        fit = _remember(fit_beside(name, evidence, labels, tried, objective, standing, parts))
+        answers = cross(fit)
+        chance = compute_chance(objective, answers, stands, seed=seed)
+        is_kept = chance >= KEPT_FROM and any(one.name == name for one in fit(everyone).further)
+        steps.append(Step(f"with {name}", answers, chance, is_kept))
+        if is_kept:
+            standing, stands = fit, answers
     return Fitted(standing(everyone), steps, stands)
 
 
 def _try_parts(
     evidence: Evidence, labels: np.ndarray, k_grid: Sequence[int], power_grid: Sequence[float]
-) -> dict[str, _Ways]:
+) -> dict[str, Ways]:
     """Every setting of each part alone, and what it answers to every query."""
     class_count = evidence.logits.shape[1]
     most = evidence.classes.shape[1]
-    votes = [
-        Vote(k, "power", power)
-        for k in dict.fromkeys(min(k, most) for k in k_grid)
-        for power in dict.fromkeys(power_grid)
-    ]
-    wide = max((vote.k for vote in votes), default=most)
-    votes += [Vote(wide, "softmax", 10.0), Vote(wide, "softmax", 30.0), Vote(wide, "rank", 1.0)]
-    votes += [Vote(wide, "power", 16.0, "max"), Vote(min(5, most), "power", 4.0, "mean")]
+    votes = list_votes(k_grid, power_grid, most)
 
     def vote(how: Vote) -> np.ndarray:
         return compute_vote(evidence.classes, evidence.similarities, class_count, how)
@@ -181,10 +172,10 @@ def _try_parts(
         ("vote", votes, vote),
         ("prototypes", _PROTOTYPE_SCALES, scale_prototypes),
     ]
-    return {name: _Ways(list(ways), [summarise(compute(way), labels) for way in ways]) for name, ways, compute in tried}
+    return {name: Ways(list(ways), [summarise(compute(way), labels) for way in ways]) for name, ways, compute in tried}
 
 
-def _settle(ways: Mapping[str, _Ways], rows: np.ndarray, objective: Objective) -> Classifier:
+def _settle(ways: Mapping[str, Ways], rows: np.ndarray, objective: Objective) -> Classifier:
     """Each part alone as it is best by some queries: the vote by the objective, scales by log-loss."""
     return Classifier(
         vote=ways["vote"].settings[ways["vote"].choose(rows, objective)],
@@ -264,6 +255,7 @@ def score_fitted(
     """Scores of every part on the queries of a fit: of those that are fitted, by answers of what others told."""
     parts = compute_parts(evidence, fitted.classifier)._asdict()
     answers = {name: summarise(part, labels) for name, part in parts.items()}
-    answers |= {step.name: step.answers for step in fitted.steps if step.name in BLENDED}
+    alone = {*BLENDED, *evidence.voters}
+    answers |= {step.name: step.answers for step in fitted.steps if step.name in alone}
     answers["fused"] = fitted.answers
     return {name: score_answers(one, metric=metric) for name, one in answers.items()}

@@ -21,7 +21,7 @@ def fuse_grown(evidence: Evidence, classifier: Classifier, *, grown_count: int, 
     all weights are; what they give to grown classes these keep, since the head has nothing to say of them, and what is
     left is shared out among the head's classes as the classifier says:
     ``p(grown) = q(grown)``, ``p(known) = (1 - sum of q over the grown) * fused(known)``. A class that was taken out has
-    probability 0.
+    probability 0. Further voters know nothing of grown classes and are not asked.
 
     Args:
         evidence: of Q queries; its classes are positions among the C of the head, then the grown ones, and so are the
@@ -36,6 +36,7 @@ def fuse_grown(evidence: Evidence, classifier: Classifier, *, grown_count: int, 
     """
     class_count = evidence.logits.shape[1]
     known = _take_known(evidence, class_count)
+    classifier = classifier.ask(())
     if not grown_count and not is_removed.any():
         return compute_parts(known, classifier).fused
     gone = np.append(is_removed, np.zeros(grown_count, dtype=bool))
@@ -58,7 +59,7 @@ def _take_known(evidence: Evidence, class_count: int) -> Evidence:
     """The evidence as if the grown classes were none."""
     classes = np.where(evidence.classes < class_count, evidence.classes, -1)
     prototypes = None if evidence.prototypes is None else evidence.prototypes[:, :class_count]
-    return replace(evidence, classes=classes, prototypes=prototypes)
+    return replace(evidence, classes=classes, prototypes=prototypes, voters={})
 
 
 def _ask_neighbours(evidence: Evidence, classifier: Classifier, gone: np.ndarray) -> np.ndarray:

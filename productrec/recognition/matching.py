@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from productrec.metrics.matches import MatchLists
+from productrec.recognition.titled_matching import PairScale, TitledNeighbourhood
 
 _DIGITS = 12  # sums of F1 that differ by less are equal
 
@@ -16,14 +18,16 @@ _DIGITS = 12  # sums of F1 that differ by less are equal
 class MatchRule:
     """From when on two images match.
 
-    ``threshold``: similarity at least; ``at_least``: images in a list at least, the image itself and its nearest ones,
-    however far away; ``both_ways``: an image also lists those that list it; ``most``: images in a list at most.
+    ``threshold``: similarity at least, or, where ``titles`` rate pairs of images, probability at least; ``at_least``:
+    images in a list at least, the image itself and its nearest ones, however far away; ``both_ways``: an image also
+    lists those that list it; ``most``: images in a list at most.
     """
 
     threshold: float
     at_least: int = 1
     both_ways: bool = False
     most: int = 50
+    titles: PairScale | None = None
 
 
 class Neighbourhood(NamedTuple):
@@ -38,6 +42,17 @@ class FittedThreshold(NamedTuple):
 
     threshold: float
     f1: float
+
+
+def find_near(near: Neighbourhood, titled: TitledNeighbourhood | None, rule: MatchRule) -> Neighbourhood:
+    """The nearest others of each image as a rule sees them: by image, or by the probability of image and title."""
+    return near if rule.titles is None or titled is None else Neighbourhood(*rule.titles.rate(titled, rule.most))
+
+
+def build_rule(values: Mapping[str, Any]) -> MatchRule:
+    """A rule from its plain values, also from before titles joined."""
+    titles = values.get("titles")
+    return MatchRule(**{**values, "titles": None if titles is None else PairScale(**titles)})
 
 
 def list_matches(near: Neighbourhood, rule: MatchRule) -> MatchLists:

@@ -123,7 +123,12 @@ def hide_classes(evidence: Evidence, hidden: np.ndarray) -> Evidence:
     if prototypes is not None:
         prototypes = np.where(hidden, np.float32(-1.0), prototypes)
     return replace(
-        evidence, logits=logits, classes=classes, similarities=similarities.astype(np.float32), prototypes=prototypes
+        evidence,
+        logits=logits,
+        classes=classes,
+        similarities=similarities.astype(np.float32),
+        prototypes=prototypes,
+        voters={name: voter.without(hidden) for name, voter in evidence.voters.items()},
     )
 
 

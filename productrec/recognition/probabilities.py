@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from productrec.artifacts import check_files, load_manifest, write_artifact, write_json
+from productrec.artifacts import MANIFEST_NAME, check_files, load_manifest, write_artifact, write_json
 from productrec.errors import ArtifactError, describe_offenders
 
 KIND = "class probabilities"
@@ -124,6 +124,12 @@ def load_probabilities(folder: Path) -> ClassProbabilities:
         rows=manifest.notes.get("rows"),
         doubted=_read_doubted(folder / "doubted.json"),
     )
+
+
+def find_table_folder(probabilities: ClassProbabilities, otherwise: Path) -> Path | None:
+    """The image table that some predictions were made from, or another; None where neither is on this machine."""
+    known = [] if probabilities.table is None else [probabilities.table]
+    return next((folder for folder in (*known, otherwise) if (folder / MANIFEST_NAME).exists()), None)
 
 
 def _read_doubted(path: Path) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,10 @@ class KeptReranking:
     method: Reranking
     classifier: Classifier
     depth: int
+
+    def ask(self, names: Container[str]) -> KeptReranking:
+        """The same with those of its classifier's further voters that are named; see `Classifier.ask`."""
+        return replace(self, classifier=self.classifier.ask(names))
 
     def describe(self) -> dict[str, Any]:
         """As plain values."""

@@ -18,6 +18,8 @@ _STYLE, _SCRIPT = "page.css", "page.js"
 KEYS = (
     ("j", "to the next item"),
     ("k", "to the item before"),
+    ("n", "to the next item"),
+    ("p", "to the item before"),
     ("/", "to the filter"),
     ("Esc", "out of the filter, or close this list"),
     ("?", "show this list"),
@@ -66,7 +68,7 @@ def render_page(
         thumbnails: pictures that sections name by their number, see `Thumbnails`.
         styles: further style sheets in ``templates/``, after the page's own.
         scripts: further scripts in ``templates/``, after the page's own, which offers them ``window.page``.
-        keys: further keys and what they do, for the list of keys.
+        keys: further keys and what they do, for the list of keys; one of `KEYS` gets another meaning.
 
     Returns:
         The page, as text.
@@ -85,7 +87,7 @@ def render_page(
         scripts=texts,
         digests=[_compute_policy_digest(text) for text in texts],
         thumbnails=[] if thumbnails is None else thumbnails.dump(),
-        keys=(*keys, *KEYS),
+        keys=list({**dict(keys), **dict(KEYS), **dict(keys)}.items()),
         version=__version__,
     )
 

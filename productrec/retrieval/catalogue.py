@@ -166,8 +166,10 @@ class Catalogue:
         self._state = load_state(self.folder, self.grown_folder, before)
         return self._state is not before
 
-    def search(self, queries: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: EmbeddingSet, k: int, *, across: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` most similar rows of each query; all that can be found, where those are fewer.
+
+        ``across``: queries may be of another modality, which the same network embedded into one space.
 
         Returns:
             Rows (Q, K) int64 and similarities (Q, K) float32, descending; K may be 0, once all was removed.
@@ -179,7 +181,8 @@ class Catalogue:
         base = state.index.searcher
         side_px = state.index.notes.get("side_px")
         check_queries(queries, weights_digest=self.weights_digest, dim=base.dim, side_px=side_px, where="index")
-        check_modality(queries, state.index.notes, "index")
+        if not across:
+            check_modality(queries, state.index.notes, "index")
         wanted = np.ascontiguousarray(queries.embeddings, dtype=np.float32)
         found = base.search(wanted, min(k, state.base_count), alive=state.base_alive)
         if not state.grown_count:

@@ -16,6 +16,8 @@ from productrec.errors import ArtifactError, describe_offenders
 from productrec.retrieval.stored_rows import Stored, encode_rows, read_rows
 
 KIND = "embedding set"
+TEXT = "text"  # the modality of titles, and the tower that reads them
+JOINED = "joined"  # image and title, one behind the other
 IMAGE = "image"  # the modality of pictures, and the tower that sees them; older artefacts say neither
 _CHECKED_AT_A_TIME = 65_536
 

@@ -31,6 +31,7 @@ from productrec.retrieval.searcher import Effort, Searcher
 from productrec.runtime import measure_free_memory
 
 INDEX_KIND = "index"
+NO_CLASS = -1  # label of a row of a gallery without classes, whose key is empty
 _ROWS, _DIGESTS, _STRUCTURE, _PLACES = "index.faiss", "index.blocks", "structure.faiss", "places.npy"
 _NAMES, _NAME_ENDS = "names.bin", "name_ends.npy"
 
@@ -238,8 +239,10 @@ def check_queries(queries: EmbeddingSet, *, weights_digest: str, dim: int, side_
     check_embeddings(queries.embeddings, queries.ids, "queries")
 
 
-def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarray, np.ndarray]:
+def search_index(index: Index, queries: EmbeddingSet, k: int, *, across: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` most similar gallery rows of each query (all of them, where the gallery is smaller).
+
+    ``across``: queries may be of another modality, which the same network embedded into one space.
 
     Returns:
         Rows (Q, K) int64 and similarities (Q, K) float32, descending.
@@ -251,7 +254,8 @@ def search_index(index: Index, queries: EmbeddingSet, k: int) -> tuple[np.ndarra
     searcher = index.searcher
     side_px = index.notes.get("side_px")
     check_queries(queries, weights_digest=index.weights_digest, dim=searcher.dim, side_px=side_px, where="index")
-    check_modality(queries, index.notes, "index")
+    if not across:
+        check_modality(queries, index.notes, "index")
     similarities, rows = searcher.search(queries.embeddings, min(k, len(index.labels)))
     if (rows < 0).any():
         raise ArtifactError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,33 @@ def save_neighbours(
 ) -> None:
     """Search and write the neighbour set."""
     rows, similarities = search_index(index, queries, k)
+    write_neighbours(
+        folder,
+        ids=queries.ids,
+        rows=rows,
+        similarities=similarities,
+        labels=index.labels[rows],
+        inputs=inputs,
+        settings=settings,
+    )
+
+
+def write_neighbours(
+    folder: Path,
+    *,
+    ids: Sequence[str],
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    labels: np.ndarray,
+    inputs: dict[str, str],
+    settings: dict[str, Any],
+) -> None:
+    """Write what a search found; arguments as in `Neighbours` and `write_artifact`."""
     with write_artifact(folder, kind=NEIGHBOURS_KIND, inputs=inputs, settings=settings) as temporary:
         np.save(temporary / "rows.npy", rows)
         np.save(temporary / "similarities.npy", similarities)
-        np.save(temporary / "labels.npy", index.labels[rows])
-        write_json(temporary / "ids.json", queries.ids)
+        np.save(temporary / "labels.npy", labels)
+        write_json(temporary / "ids.json", list(ids))
 
 
 def count_neighbours_bytes(queries: int, k: int) -> int:

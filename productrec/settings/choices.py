@@ -19,6 +19,8 @@ from productrec.settings.text import NAME, describe_problem, suggest_name
 class Choice(Settings):
     """One of several; made with settings that do not suit it raises a `RecipeError`."""
 
+    is_choice = True
+
     def __init__(self, **settings: Any) -> None:
         try:
             super().__init__(**settings)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from productrec.settings.kinds import describe_kind
+
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -21,12 +23,14 @@ Command = Literal["ingest", "train", "predict", "photos", "audit", "submit", "pl
 class Settings(BaseModel):
     """A section of settings: unknown keys are refused and nothing changes after reading.
 
-    ``decides`` and ``commands`` hold for every field of the section that says nothing else of itself, see `setting`.
+    ``decides`` and ``commands`` hold for every field of the section that says nothing else of itself, see `setting`;
+    ``is_choice``: it is one of several by name, so that what stands in a recipe is one setting, not a section.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
     decides: ClassVar[Outcome] = "run"
     commands: ClassVar[tuple[Command, ...]] = ("train",)
+    is_choice: ClassVar[bool] = False
 
 
 def setting(
@@ -64,7 +68,10 @@ def dump_changed(section: Settings, outcome: Outcome) -> dict[str, Any]:
 
 
 class SettingInfo(NamedTuple):
-    """A setting: its dotted key, default as text, meaning, and what it decides, see `setting`."""
+    """A setting: its dotted key, default as text, meaning, and what it decides, see `setting`.
+
+    ``kind``: the values that it takes, in words.
+    """
 
     key: str
     default: str
@@ -72,13 +79,14 @@ class SettingInfo(NamedTuple):
     decides: Outcome
     commands: tuple[Command, ...]
     judges: bool
+    kind: str
 
 
 def walk_settings(section: type[Settings], prefix: str = "") -> Iterator[SettingInfo]:
     """Every setting of a section and of those within it, in their order."""
     for name, field in section.model_fields.items():
         nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, Settings):
+        if isinstance(nested, type) and issubclass(nested, Settings) and not nested.is_choice:
             yield from walk_settings(nested, f"{prefix}{name}.")
             continue
         marks: dict[str, Any] = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -90,4 +98,5 @@ def walk_settings(section: type[Settings], prefix: str = "") -> Iterator[Setting
             marks.get("decides") or section.decides,
             section.commands if marks.get("commands") is None else marks["commands"],
             bool(marks.get("judges")),
+            describe_kind(field.annotation, field.metadata),
         )

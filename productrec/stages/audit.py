@@ -23,6 +23,7 @@ from productrec.errors import ArtifactError, DataError, RecipeError
 from productrec.recognition.classifier import Evidence
 from productrec.recognition.suspects import JUDGE, judge_labels
 from productrec.recognition.twins import LEAST_MIXING, find_twins
+from productrec.reporting.audit_page import write_audit_page
 from productrec.retrieval.choice import describe_built
 from productrec.retrieval.embedding_set import EmbeddingSet, join_embedding_sets, load_embedding_set
 from productrec.retrieval.large_search import RECALL, find_close_pairs, search_large
@@ -32,6 +33,7 @@ KIND = "findings"
 CSV_NAME = "findings.csv"
 SHEET_NAME = "suspects.jpg"
 TWINS_NAME = "twins.jpg"
+PAGE_NAME = "audit.html"
 _NEIGHBOURS = 20
 _CLOSE = 0.97  # similarity of embeddings from which pixels are compared
 _MOST_CLOSE_PAIRS = 5  # compared, times the images
@@ -48,11 +50,17 @@ class Judge:
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit wrote: its folder, how many findings of each kind, and whether there was nothing to do."""
+    """What an audit wrote.
 
+    ``table``: the audited one; ``folder``: of the findings; ``counts``: of each kind; ``skipped``: they were there
+    already; ``page``: the page to mark them in, where one was asked for.
+    """
+
+    table: Path
     folder: Path
     counts: dict[str, int]
     skipped: bool
+    page: Path | None = None
 
 
 def run_audit(
@@ -65,9 +73,10 @@ def run_audit(
     mark: str | None = None,
     first: int = 0,
     shown: int = 24,
+    html: bool = False,
     replace: bool = False,
 ) -> Audited:
-    """Write ``findings.parquet``, ``findings.csv`` and a sheet of the first suspects.
+    """Write ``findings.parquet``, ``findings.csv``, a sheet of the first suspects, and a page to mark findings in.
 
     Before any training: classes that are tiny or dominate, outlying sizes and aspects, near-duplicates of different
     labels. With runs: every image whose label its neighbours and the head do not believe, the least believed first. A
@@ -83,6 +92,7 @@ def run_audit(
         mark: an action that the first suspects get beforehand; None leaves all actions to a person.
         first: how many suspects get it.
         shown: suspects on the sheet.
+        html: write the page, also of findings that were there already.
         replace: also write over findings that were edited.
 
     Raises:
@@ -101,7 +111,9 @@ def run_audit(
         _check_unedited(out)
         if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
             counts = load_manifest(out, kind=KIND).notes["counts"]
-            return Audited(out, {str(kind): int(count) for kind, count in counts.items()}, skipped=True)
+            page = _write_page(out, table, table_folder) if html else None
+            found = {str(kind): int(count) for kind, count in counts.items()}
+            return Audited(table_folder, out, found, skipped=True, page=page)
     rows, doubles = _find_suspects(table, sets)
     if mark is not None:
         for finding in rows[:first]:
@@ -120,20 +132,22 @@ def run_audit(
             draw_suspects(temporary / SHEET_NAME, suspects, shown, table)
         if doubles and shown:
             draw_twins(temporary / TWINS_NAME, doubles[:shown], table)
-    return Audited(out, counts, skipped=False)
+    page = _write_page(out, table, table_folder) if html else None
+    return Audited(table_folder, out, counts, skipped=False, page=page)
+
+
+def _write_page(out: Path, table: ImageTable, table_folder: Path) -> Path:
+    """The page of an audit's findings; no part of the artefact, since it is made anew out of it."""
+    write_audit_page(out / PAGE_NAME, pd.read_parquet(out / "findings.parquet"), table, table_folder=table_folder)
+    return out / PAGE_NAME
 
 
 def report(audited: Audited) -> None:
-    """Tell a person what was found, and what to do with it."""
+    """Tell a person what was found."""
     counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in audited.counts.items())
     say(f"findings {audited.folder} {'unchanged' if audited.skipped else 'written'}: {counts or 'none'}")
-    if audited.counts:
-        path = audited.folder / CSV_NAME
-        say(
-            f"write drop, relabel, weight or (of two classes) merge into the column action of {path}, and ingest the "
-            f"source again with "
-            f"--apply {path}"
-        )
+    if audited.page is not None:
+        say(f"page {audited.page}: open it in a browser, mark what is wrong, and download the findings as CSV")
 
 
 def _check_unedited(out: Path) -> None:

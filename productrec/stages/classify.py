@@ -59,7 +59,9 @@ def run_classify(run: Path, recipe: Recipe, *, views: str) -> Classified:
     class_ids = sorted(trained.match_classes(table))
     saved = load_classifier(run / "classifier" / views)
     known = {
-        split: load_evidence(run, table, views, split, class_ids, saved.prototypes, saved.categories, saved.distractors)
+        split: load_evidence(
+            run, table, views, split, class_ids, saved.prototypes, saved.categories, saved.distractors, saved.voters
+        )
         for split in ("val", "test")
     }
     scores = {name: Scores(**values) for name, values in saved.fitted.get("scores", {}).items()}
@@ -86,9 +88,12 @@ def _score(
     answers: dict[str, list[Answers]] = {}
     for start in range(0, len(labels), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        for name, part in answer(images, rows[block]).parts.items():
-            answers.setdefault(name, []).append(summarise(part, positions[block]))
-    return {name: score_answers(join(seen), metric=contract.scored_by) for name, seen in answers.items()}
+        answered = answer(images, rows[block])
+        for name, part in answered.parts.items():
+            said = np.flatnonzero(~answered.lacks[name]) if name in answered.lacks else slice(None)
+            answers.setdefault(name, []).append(summarise(part[said], positions[block][said]))
+    joined = {name: join(seen) for name, seen in answers.items()}
+    return {name: score_answers(one, metric=contract.scored_by) for name, one in joined.items() if len(one.ranks)}
 
 
 def _score_known(
@@ -130,6 +135,7 @@ def _write(
     folders = {final: run / "predictions" / views / split}
     if recipe.predict.keep_parts:
         others = [part for part in PARTS if part not in (final, RERANKED)]
+        others += [voter.name for voter in saved.classifier.further if known and voter.name in known.voters]
         folders |= {part: run / "predictions" / views / "parts" / part / split for part in others}
     written: dict[str, np.ndarray] = {}
     doubted: list[str] | None = None if saved.unknown is None else []
@@ -145,7 +151,7 @@ def _write(
                 class_ids=class_ids,
                 names=table.get_class_names(class_ids),
                 fallback=fallback,
-                made={"run": str(run), **settings, "validation": asdict(scores[part]) if scores else None},
+                made={"run": str(run), **settings, "validation": asdict(scores[part]) if part in scores else None},
                 inputs=inputs,
                 settings=settings,
                 keys=get_class_keys(table, class_ids),

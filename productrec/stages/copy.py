@@ -18,7 +18,7 @@ from productrec.retrieval.remote_catalogue import RemoteCatalogue
 
 def run_copy_out(
     source: Path, recipe: Recipe | None, address: str, *, kind: MilvusKind = "flat", views: str | None = None
-) -> None:
+) -> list[str]:
     """Copy the indexes of a run, or the index in a folder, to a server.
 
     Args:
@@ -27,6 +27,9 @@ def run_copy_out(
         address: of the server, and perhaps of the one index that is copied.
         kind: of the server's index.
         views: of the gallery, where only one of the run's indexes is meant.
+
+    Returns:
+        The addresses of the copies.
 
     Raises:
         ArtifactError: there is no index, or what arrived differs.
@@ -41,14 +44,16 @@ def run_copy_out(
     if place.name is not None and len(folders) > 1:
         names = " or ".join(folder.name for folder in folders)
         raise RecipeError(f"{address}: must be the name of one index; {source} has several. Add --views {names}.")
-    recall = 0.97 if recipe is None else recipe.predict.index_recall
+    recall, targets = 0.97 if recipe is None else recipe.predict.index_recall, []
     for folder in folders:
         name = place.name or (name_remote(source.parent, source.name) if is_index else name_remote(source, folder.name))
         target = place._replace(name=name)
         catalogue = Catalogue(folder)
         with show_progress(f"copying {folder.name}", 2 * len(catalogue)) as bar:
             remote, contents = copy_to_server(catalogue, target, kind=kind, recall=recall, on_rows=bar.advance)
+        targets.append(str(target))
         say(f"index {folder} copied to {target}: {contents.describe()}, the same on both sides{_tell_recall(remote)}")
+    return targets
 
 
 def _tell_recall(remote: RemoteCatalogue) -> str:

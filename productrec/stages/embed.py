@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,8 @@ def run_embed(
     _tell_changes(run, checkpoint, table, class_ids)
     if requests is None:
         requests = list_requests(recipe, table)
+    if not class_ids:  # of a network that learned from titles alone
+        requests = [replace(request, keep_logits=False) for request in requests]
     resources = claim_resources(recipe, run, ranks)
     loaded: list[Recognizer] = []
     for request in dict.fromkeys(requests):

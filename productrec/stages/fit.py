@@ -23,6 +23,7 @@ from productrec.assembly.evidence import (
 )
 from productrec.assembly.out_of_fold import find_out_of_fold
 from productrec.assembly.reranked import Gallery, get_rerankings, list_candidates
+from productrec.assembly.voters import list_voters
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.console import say, warn
@@ -67,7 +68,7 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
     distractors = load_distractors(run, recipe, table, views)
     apart = None if distractors is None else np.asarray(distractors.embeddings, dtype=np.float32)
     validation, unlike = (
-        load_evidence(run, table, views, split, class_ids, prototypes, categories, apart)
+        load_evidence(run, table, views, split, class_ids, prototypes, categories, apart, list_voters(recipe))
         for split in ("val", DISTRACTORS)
     )
     classifier, fitted, unknown, reranked = UNFITTED, dict[str, Any](), None, None
@@ -91,16 +92,20 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         inputs |= {f"val {name}": print_ for name, print_ in validation.inputs.items()}
     folder = run / "classifier" / views
     beside = find_out_of_fold(run, recipe, views)
+    if recipe.predict.titles != "auto":
+        settings["titles"] = recipe.predict.titles
     if beside is not None:
         inputs["out of fold"] = beside.fingerprint
     if is_fresh(folder, kind=KIND, inputs=inputs, settings=settings):
         return
     reason = _find_reason(trained, None if validation is None else get_labels(table, validation.ids), class_ids)
     if beside is not None:
-        classifier, unknown = beside.classifier, beside.unknown
+        asked_voters = list_voters(recipe)
+        classifier, unknown = beside.classifier.ask(asked_voters), beside.unknown
         kept = ("on", "images", "folds", "steps", "calibration")
         fitted = {name: beside.fitted[name] for name in kept if name in beside.fitted}
-        reranked = beside.reranked if beside.reranked and beside.reranked.method in methods else None
+        if beside.reranked and beside.reranked.method in methods:
+            reranked = beside.reranked.ask(asked_voters)
     elif reason or validation is None:
         classifier = _restrict(UNFITTED, recipe)
         warn(f"{run.name}: {reason}; fusing by default: {classifier.tell()}")
@@ -121,7 +126,8 @@ def run_fit(run: Path, recipe: Recipe, *, views: str) -> None:
         fitted = {"on": "val", "images": len(labels), "steps": steps}
         fitted["scores"] = {name: asdict(one) for name, one in scores.items()}
         fitted["calibration"] = calibrate(tried.answers or done.answers, evidence, labels).describe()
-    say(f"{run.name}, {views} views: {(reranked or classifier).tell()}{_tell_steps(fitted.get('steps', []))}")
+    told = f"{(reranked or classifier).tell()}{(reranked.classifier if reranked else classifier).tell_further()}"
+    say(f"{run.name}, {views} views: {told}{_tell_steps(fitted.get('steps', []))}")
     save_classifier(
         folder,
         classifier,

@@ -88,6 +88,7 @@ def run_ingest(
         SubmissionError: the sample cannot be read, or does not fit and must.
     """
     check_replaceable(out, kind=KIND)
+    given = source
     source, format_name = unpack_source(source, out, data)
     contract = contract or load_contract("plain")
     contents = read_contents(source, format_name, out, data=data, contract=contract, sample=sample)
@@ -145,6 +146,7 @@ def run_ingest(
         images,
         classes,
         root=root,
+        source=given,
         sample=contents.sample,
         inputs=inputs,
         settings=settings,
@@ -228,7 +230,7 @@ def _explain_other(out: Path, root: Path, earlier: ImageTable | None, contents: 
 
 
 def _load_summary(folder: Path, *, skipped: bool, contents: SourceContents, changes: Sequence[str] = ()) -> Ingested:
-    images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "status"])
+    images = pd.read_parquet(folder / "images.parquet", columns=["image_id", "split", "label", "title", "status"])
     order = {split: place for place, split in enumerate((*SPLITS, DISTRACTORS))}
     by_split = dict(sorted(images["split"].value_counts().items(), key=lambda item: order[str(item[0])]))
     warnings = list(contents.warnings)

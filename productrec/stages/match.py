@@ -17,6 +17,7 @@ from productrec.assembly.matching import (
     load_embedded,
     search_others,
 )
+from productrec.assembly.voters import get_titles
 from productrec.competitions.contract import load_contract
 from productrec.console import print_table, say, warn
 from productrec.data.table import ImageTable, load_table
@@ -31,9 +32,11 @@ from productrec.recognition.choosing_matches import (
     choose_matching,
     compute_group_interval,
 )
-from productrec.recognition.matching import MatchRule, list_matches
+from productrec.recognition.matching import MatchRule, build_rule, find_near, list_matches
 from productrec.recognition.saved_matches import KIND, SavedMatches, load_matches, save_matches
+from productrec.recognition.titled_matching import find_titled
 from productrec.retrieval.reranking.declared import Expansion
+from productrec.retrieval.title_neighbours import has_title
 
 TITLES = {"at_least_two": "at least two", "both_ways": "both ways"}
 
@@ -78,16 +81,18 @@ def run_match(runs: Mapping[Path, Recipe], folder: Path, *, weights: Sequence[fl
     asked = seen.get("test" if has_test else "val")
     pool_images = recipe.match.pool_images or (0 if asked is None else len(asked.ids))
     if recipe.match.threshold is None:
-        fitted = _fit(table, recipe, seen, expansions, pool_images=pool_images, most=most)
+        titles = _get_titles(table, seen) if recipe.match.titles == "auto" else None
+        fitted = _fit(table, recipe, seen, expansions, titles, pool_images=pool_images, most=most)
     else:
         fitted = _take_given(recipe, expansions, most)
     if not has_test:
         return Matched(None, fitted)
-    rule = MatchRule(**fitted["rule"])
-    test = seen["test"]
+    rule, test = build_rule(fitted["rule"]), seen["test"]
     method = expansions.get(fitted["embeddings"])
     embeddings = test.embeddings if method is None else method.prepare(test.embeddings, None).gallery
-    lists = list_matches(search_others(embeddings, most), rule)
+    near = search_others(embeddings, most)
+    titled = None if rule.titles is None else find_titled(embeddings, get_titles(table, test.ids), *near)
+    lists = list_matches(find_near(near, titled, rule), rule)
     fitted["test"] = _score_test(table, test.ids, lists)
     ids = test.ids + _find_unread(table, test.ids)
     alone = np.arange(len(test.ids), len(ids))
@@ -119,7 +124,9 @@ def report(matched: Matched) -> None:
             f"other classes, as among {fitted['pool_images']:,} images"
         )
     rule = fitted["rule"]
-    said = [f"similarity of at least {rule['threshold']:.4f}"]
+    has_titles = rule.get("titles") is not None
+    what = "probability by image and title of" if has_titles else "similarity of"
+    said = [f"{what} at least {rule['threshold']:.4f}"]
     said += [TITLES["at_least_two"]] if rule["at_least"] > 1 else []
     said += [TITLES["both_ways"]] if rule["both_ways"] else []
     said += [fitted["embeddings"]] if fitted["embeddings"] != PLAIN else []
@@ -145,6 +152,7 @@ def _fit(
     recipe: Recipe,
     seen: Mapping[str, Embedded],
     expansions: Mapping[str, Expansion],
+    titles: Mapping[str, str | None] | None,
     *,
     pool_images: int,
     most: int,
@@ -161,6 +169,7 @@ def _fit(
         pool_images=pool_images,
         most=most,
         seed=recipe.seed,
+        titles=titles,
     )
     judged = set(pool.labels[pool.is_judged].tolist())
     trained = set(table.select(["train"])["label"].dropna().astype(int).tolist())
@@ -199,6 +208,15 @@ def _get_labels(table: ImageTable, splits: Sequence[str]) -> dict[str, int]:
     rows = table.select(splits)
     rows = rows[rows["label"].notna()]
     return dict(zip(rows["image_id"].tolist(), rows["label"].astype(int).tolist(), strict=True))
+
+
+def _get_titles(table: ImageTable, seen: Mapping[str, Embedded]) -> dict[str, str | None] | None:
+    """Titles of all images by id; None unless validation images and test images, where there are any, have some."""
+    named = {split: dict(zip(one.ids, get_titles(table, one.ids), strict=True)) for split, one in seen.items()}
+    needed = [named[split] for split in ("val", "test") if split in named]
+    if not all(any(map(has_title, titles.values())) for titles in needed):
+        return None
+    return {image_id: title for titles in named.values() for image_id, title in titles.items()}
 
 
 def _score_test(table: ImageTable, ids: Sequence[str], lists: MatchLists) -> dict[str, Any] | None:

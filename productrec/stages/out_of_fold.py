@@ -28,6 +28,7 @@ from productrec.assembly.out_of_fold import (
 )
 from productrec.assembly.reranked import Gallery, answer_block, get_rerankings, list_candidates, prepare_reranker
 from productrec.assembly.table_state import digest_rows
+from productrec.assembly.voters import keep_title_neighbours
 from productrec.class_order import ClassOrder
 from productrec.competitions.contract import load_contract
 from productrec.data.class_keys import get_class_keys
@@ -40,6 +41,7 @@ from productrec.recognition.classifier_file import KIND, load_classifier, save_c
 from productrec.recognition.fitting import fit_classifier, score_fitted
 from productrec.recognition.probabilities import write_probabilities
 from productrec.recognition.scores import Scores
+from productrec.retrieval.embedding_set import load_embedding_set
 from productrec.training.run.checkpoint import load_checkpoint
 
 _BLOCK_ROWS = 4096
@@ -83,6 +85,8 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         for class_id in load_checkpoint(run / "checkpoints" / own.predict.checkpoint).match_classes(table)
     }
     class_ids = sorted(known)
+    for number, (run, own) in runs.items():
+        _search_titles(number, run, own, table, views)
     found = [load_fold(fold, run, own, table, views, class_ids) for fold, (run, own) in runs.items()]
     inputs = {name: fingerprint for fold in found for name, fingerprint in fold.inputs.items()}
     inputs |= {"table": table.fingerprint, "index": "none: each fold has its own gallery"}
@@ -170,6 +174,13 @@ def run_out_of_fold(folds: Path, model: str, runs: Mapping[int, tuple[Path, Reci
         reranked=tried.kept,
     )
     return OutOfFold(predictions, scores)
+
+
+def _search_titles(fold: int, run: Path, recipe: Recipe, table: ImageTable, views: str) -> None:
+    """Write the neighbours by title of a fold's images among all others."""
+    ids = load_embedding_set(run / "embeddings" / views / name_fold(fold)).ids
+    rest = load_rest(fold, run, recipe, views).ids
+    keep_title_neighbours(run, recipe, table, name_fold(fold), ids, rest, get_labels(table, rest))
 
 
 def _load_galleries(

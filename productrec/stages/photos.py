@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from productrec.assembly.photo_files import list_files
 from productrec.console import say, show_progress, warn
 from productrec.data.images import FileImages
 from productrec.data.inspection import inspect_images
-from productrec.delimited import guard_cell
+from productrec.delimited import write_for_people
 from productrec.ensembling.blend import Blend
 from productrec.errors import ArtifactError, DataError, describe_offenders
 from productrec.runtime import count_cores
@@ -88,11 +87,9 @@ def run_photos(
             bar.advance(len(rows))
     # A file name that is no UTF-8 is written as a person can read it.
     with write_file(out) as path, path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for name in files:
-            answer = ("",) * (len(COLUMNS) - 2) if name in reasons else lines[name]
-            writer.writerow([guard_cell(cell) for cell in (name, *answer, reasons.get(name, ""))])
+        nothing = ("",) * (len(COLUMNS) - 2)
+        cells = ((name, *(nothing if name in reasons else lines[name]), reasons.get(name, "")) for name in files)
+        write_for_people(file, COLUMNS, cells)
     ways = [f"{one.run}: {one.way}" for one in runs.runs]
     return Photographed(out, len(files) - len(reasons), reasons, ways)
 

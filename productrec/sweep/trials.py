@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import gc
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 
 from productrec.artifacts import write_file, write_text
 from productrec.console import get_console, say
+from productrec.delimited import write_for_people
 from productrec.errors import Interrupted, RecipeError, TrainingError, describe_error
 from productrec.metrics.figures import VALIDATION_FIGURES
 from productrec.recipe import Recipe, change_recipe, save_recipe
@@ -185,16 +185,17 @@ def settle(job: Job, study: Study) -> SweepResult:
             changes = best.settings | {"name": f"{job.recipe.name}-best", "data.table": job.recipe.table}
             write_text(job.folder / "best.yaml", save_recipe(change_recipe(job.recipe, changes, "best")))
         with write_file(job.folder / "trials.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["trial", "state", job.figure, "epochs", "minutes", *job.space, "reason"])
-            for row in rows:
-                settings = [_write(row.settings[key]) for key in job.space]
-                known = [row.number, row.state, row.value, row.epochs, f"{row.minutes:.2f}"]
-                writer.writerow([*known, *settings, row.reason])
+            columns = ["trial", "state", job.figure, "epochs", "minutes", *job.space, "reason"]
+            write_for_people(file, columns, [_build_row(row, job.space) for row in rows])
         for row in rows:
             if row.state in ENDED and row is not best:
                 shutil.rmtree(job.get_run(row.number) / "checkpoints", ignore_errors=True)
         return SweepResult(job.folder, rows, best)
+
+
+def _build_row(row: TrialRow, keys: Iterable[str]) -> list[Any]:
+    known = [row.number, row.state, row.value, row.epochs, f"{row.minutes:.2f}"]
+    return [*known, *(_write(row.settings[key]) for key in keys), row.reason]
 
 
 def _write(value: Any) -> Any:

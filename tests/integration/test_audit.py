@@ -96,6 +96,20 @@ def test_a_run_of_all_images_judges_each_by_the_others(finished, productrec):
     assert not (finished / "data/tiny.audit/suspects.jpg").exists()
 
 
+def test_a_page_is_written_beside_findings_that_were_there_already_and_is_no_part_of_them(finished, productrec):
+    folder = finished / "data/tiny.audit"
+    assert productrec("audit", "runs/tiny", "--no-duplicates").code == 0
+    assert not (folder / "audit.html").exists()
+    audited = productrec("audit", "runs/tiny", "--no-duplicates", "--html")
+    assert "unchanged" in audited.err and "--apply findings.csv" in audited.err, audited.err
+    page = (folder / "audit.html").read_text(encoding="utf-8")
+    suspect = next(row for row in read_findings(folder) if row["kind"] == "wrong_label")
+    assert f'data-id="{suspect["image_id"]}"' in page and "Audit of tiny" in page
+    assert "unchanged" in productrec("audit", "runs/tiny", "--no-duplicates").err
+    (finished / "data/tiny.audit/findings.csv").write_text("image_id,action\n")
+    assert "was edited" in productrec("audit", "runs/tiny", "--no-duplicates", "--html").err
+
+
 def test_what_cannot_be_audited_is_told_in_a_line(finished, productrec):
     for arguments, code, said in (
         (["data/tiny", "runs/tiny"], 2, "must be named alone"),

@@ -78,7 +78,7 @@ def test_what_is_trained_side_by_side_is_what_is_trained_in_turn_also_after_a_st
     assert list_digests("beside") == list_digests("turn")
     started = [json.loads((place / f"runs/{run}/a/started.json").read_text()) for run in ("turn", "beside")]
     assert started[0] == started[1]  # the number of jobs decides nothing
-    *said, first, second = beside.err.splitlines()
+    *said, first, second, _ = beside.err.splitlines()
     assert all(re.match("[ab]: ", line) for line in said), beside.err
     assert {line[:10] for line in said} >= {"a: trainin", "b: trainin", "a: epoch 3", "b: epoch 3"}
     assert first.startswith("run runs/beside/a finished in") and second.startswith("run runs/beside/b finished in")

@@ -215,3 +215,36 @@ def test_class_names_are_no_formulas_in_the_files_for_spreadsheets(place, produc
     done = productrec("ingest", "set", "--validation-fraction", "0", "--apply", "edited.csv")
     assert done.code == 0, done.err
     assert read_table(place / "data/set")[0].loc["=1+1/0.jpg", "status"] == "dropped"
+
+
+# ---------------------------------------------------------------- titles without labels
+
+
+def test_titles_without_labels_are_a_table_with_held_out_pairs(place, productrec):
+    names = [f"{number}.jpg" for number in range(10)]
+    draw(place / "shop" / "images", *names)
+    write(place / "shop", "train.csv", "id,title", *(f"{name},Title {number}" for number, name in enumerate(names)))
+    told = productrec("ingest", "shop", "--explain")
+    assert told.code == 0, told.err
+    assert "titles from title" in told.err and "file images/0.jpg, title Title 0" in told.err
+    done = productrec("ingest", "shop", "--validation-fraction", "0.3")
+    assert "7 train, 3 val; 0 classes; images 10 ok" in done.err
+    assert "images and titles can be learned together" in done.err
+    images, _ = read_table(Path("data/shop"))
+    assert images["label"].isna().all()
+    assert images["title"].tolist() == [f"Title {number}" for number in range(10)]
+
+
+def test_captions_in_karpathys_splits_are_titles_one_a_line(place, productrec):
+    names = [f"{number}.jpg" for number in range(4)]
+    draw(place / "set" / "flickr30k-images", *names)
+    entries = [
+        {"filename": name, "split": split, "sentences": [{"raw": f"A {name}."}, {"raw": "One\nmore."}]}
+        for name, split in zip(names, ("train", "train", "val", "test"), strict=True)
+    ]
+    (place / "set" / "dataset_flickr30k.json").write_text(json.dumps({"images": entries}))
+    done = productrec("ingest", "set")
+    assert "2 train, 1 val, 1 test; 0 classes; images 4 ok" in done.err
+    images, _ = read_table(Path("data/set"))
+    assert images.at["3.jpg", "title"] == "A 3.jpg.\nOne more."
+    assert images.at["3.jpg", "path"] == "flickr30k-images/3.jpg"

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from productrec.delimited import find_separator, guard_cell, read_delimited, squash_name, unguard_cell
+from productrec.delimited import (
+    find_separator,
+    guard_cell,
+    read_delimited,
+    squash_name,
+    unguard_cell,
+    write_for_people,
+)
 from productrec.errors import DataError, SubmissionError
+
+WIDE = "\uff1d\uff0b\uff0d\uff20"  # the same signs in the wide letters of East Asian scripts
 
 
 @pytest.mark.parametrize(
@@ -47,13 +56,41 @@ def test_names_of_columns_are_compared_without_case_and_marks() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "'=x", "''=x", "'x", "x", "", "=", "x=1", "-1.jpg"]
+    "text",
+    [
+        "=1+1",
+        "+x",
+        "-x",
+        "@x",
+        "\tx",
+        "\rx",
+        "'=x",
+        "''=x",
+        "'x",
+        "x",
+        "",
+        "=",
+        "x=1",
+        "-1.jpg",
+        "\n=x",
+        f"{WIDE[0]}1",
+        f"'{WIDE[2]}1",
+    ],
 )
 def test_a_guarded_cell_is_no_formula_and_comes_back_to_the_letter(text: str, tmp_path: Path) -> None:
     guarded = guard_cell(text)
-    assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r", "\n", *WIDE))
     assert unguard_cell(guarded) == text
     with (tmp_path / "x.csv").open("w", newline="") as file:
         csv.writer(file).writerow(["id", guarded])
     with (tmp_path / "x.csv").open(newline="") as file:
         assert unguard_cell(next(csv.reader(file))[1]) == text
+
+
+def test_a_csv_for_people_guards_texts_and_leaves_numbers(tmp_path: Path) -> None:
+    ids = ["=cmd|' /C calc'!A0", "'=x", 'plain,\n"quoted"', "-1.jpg"]
+    path = tmp_path / "x.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        write_for_people(file, ["id", "@value"], [(image_id, -0.5) for image_id in ids] + [("", None)])
+    assert path.read_text().splitlines()[:2] == ["id,'@value", "'=cmd|' /C calc'!A0,-0.5"]
+    assert [unguard_cell(cell) for cell in read_delimited(path).get_column("id")] == [*ids, ""]

@@ -169,8 +169,8 @@ def test_a_loss_with_nothing_to_learn_from_is_refused(write) -> None:
         "loss: {metric_weight: 0, classification_weight: 0}",
     ):
         message = refuse(write(text))
-        assert "a loss must be left; both terms are off" in message
-        assert "metric_weight or classification_weight above 0" in message
+        assert "a loss must be left; all terms are off" in message
+        assert "loss.classification_weight above 0" in message
     assert load_recipe(write("loss: {metric: none}")).loss.metric is None
     assert load_recipe(write("loss: {classification_weight: 0}")).loss.metric_weight == 0.5
 

@@ -75,5 +75,6 @@ def find_label_conflicts(report: DuplicateReport) -> list[Finding]:
             for image_id in cluster.image_ids:
                 others = ", ".join(other for other in cluster.image_ids if other != image_id)
                 detail = f"near-duplicate of {others}; together they carry the labels {labels}"
-                findings.append({"image_id": image_id, "kind": "label_conflict", "detail": detail})
+                finding = {"image_id": image_id, "kind": "label_conflict", "detail": detail}
+                findings.append(finding | {"cluster": cluster.image_ids[0]})
     return findings

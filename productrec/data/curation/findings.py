@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 
 from productrec.data.sources.rows import parse_whole_number
 from productrec.data.table import build_frame
-from productrec.delimited import guard_cell, unguard_cell
+from productrec.delimited import unguard_cell, write_for_people
 from productrec.errors import DataError, describe_offenders
 
 FINDING_COLUMNS = {
@@ -27,6 +28,7 @@ FINDING_COLUMNS = {
     "score": "Float64",
     "detail": "str",
     "path": "str",
+    "cluster": "str",  # of near-duplicates, by the id of its first image
 }
 ACTIONS = ("drop", "relabel", "weight", "merge")
 _NEEDED = ("image_id", "action")
@@ -39,17 +41,20 @@ def build_findings(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def write_findings(path: Path, findings: pd.DataFrame) -> None:
     """Write findings as the CSV that a person edits: no text in it is a formula to a spreadsheet."""
-    _guard(findings).to_csv(path, index=False)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        _write(file, findings)
 
 
 def format_findings(findings: pd.DataFrame, columns: Sequence[str] = tuple(FINDING_COLUMNS)) -> str:
     """Some columns of what `write_findings` writes, as text with a line a finding, the names before them."""
-    return str(_guard(findings).to_csv(None, index=False, columns=list(columns), lineterminator="\n"))
+    file = io.StringIO(newline="")
+    _write(file, findings[list(columns)])
+    return file.getvalue()
 
 
-def _guard(findings: pd.DataFrame) -> pd.DataFrame:
-    texts = [name for name, kind in FINDING_COLUMNS.items() if kind == "str"]
-    return findings.assign(**{name: findings[name].map(guard_cell, na_action="ignore") for name in texts})
+def _write(file: TextIO, findings: pd.DataFrame) -> None:
+    rows = findings.astype(object).where(findings.notna(), None).to_numpy().tolist()
+    write_for_people(file, list(findings.columns), rows)
 
 
 def read_findings(path: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Hold-outs: which training images of a source without val become its val; by image, by group or by class."""
+"""Hold-outs: which training images of a source without val become its val; by image, group, class or title."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ HoldOut = Literal["images", "classes"]
 def hold_out_validation(images: pd.DataFrame, fraction: float, seed: int, *, by: HoldOut) -> pd.DataFrame:
     """Move ``fraction`` of the training images to val: of each class's images, or of the classes.
 
-    Where images stand in groups (listings, near-duplicates), these stay whole.
+    Where images stand in groups (listings, near-duplicates), these stay whole. Of images that have a title and no
+    label, see `hold_out_titled`.
 
     Raises:
         DataError: whole classes are to be held out, and there are fewer than two.
     """
+    is_train = images["split"] == "train"
+    if (is_train & images["label"].isna() & images["title"].notna()).any():
+        images = hold_out_titled(images, fraction, seed)
+        if not (is_train & images["label"].notna()).any():
+            return images
     if by == "classes":
         return hold_out_classes(images, fraction, seed)
     hold_out = hold_out_groups if images["group"].notna().any() else hold_out_images
@@ -78,6 +84,28 @@ def hold_out_classes(images: pd.DataFrame, fraction: float, seed: int) -> pd.Dat
     is_held = split_by_class(train["label"].to_numpy(dtype=np.int64), fraction, seed)
     changed = images.copy()
     changed.loc[train.index[is_held], "split"] = "val"
+    return changed
+
+
+def hold_out_titled(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
+    """Move ``fraction`` of the training images that have a title and no label to val, by a draw on seed and ids alone.
+
+    Images of one group, and images of equal titles, are moved together or not at all, so that what is looked for in val
+    was not seen in training; where a group is larger than what is still to be moved, others go in its stead.
+    """
+    is_titled = (images["split"] == "train") & images["label"].isna() & images["title"].notna()
+    rows = images[is_titled].sort_values("image_id")
+    _, groups, sizes = np.unique(
+        join_groups(get_groups(rows), rows["title"].to_numpy(dtype=object)), return_inverse=True, return_counts=True
+    )
+    left = int(len(rows) * fraction + 0.5)
+    is_held = np.zeros(len(sizes), bool)
+    for group in np.random.default_rng(seed).permutation(len(sizes)):
+        if sizes[group] <= left:
+            is_held[group] = True
+            left -= sizes[group]
+    changed = images.copy()
+    changed.loc[rows.index[is_held[groups]], "split"] = "val"
     return changed
 
 

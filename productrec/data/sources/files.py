@@ -22,6 +22,7 @@ IMAGE_FOLDERS = (
         for split in ("val", "valid", "validation", "train", "test")
         for ending in ("", "_images", "2017", "2014")
     ),
+    *("flickr30k-images", "flickr30k_images", "flicker8k_dataset"),
     ".",
 )
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")

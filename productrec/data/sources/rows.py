@@ -10,6 +10,7 @@ import pandas as pd
 
 from productrec.data.sources.files import strip_image_suffix
 from productrec.data.table import CLASS_COLUMNS, IMAGE_COLUMNS, build_frame
+from productrec.data.titles import join_titles
 from productrec.errors import DataError, describe_offenders
 
 _CARRIED = ("image_id", "label", "split", "url", "title", "path", "box", "group", "role", "weight")
@@ -44,7 +45,7 @@ class SourceRows:
         label: int | None,
         *,
         url: str | None = None,
-        title: str | None = None,
+        title: str | Sequence[str] | None = None,
         path: str | None = None,
         box: str | None = None,
         group: str | None = None,
@@ -53,14 +54,14 @@ class SourceRows:
     ) -> None:
         """Append one image.
 
-        ``box``: the part of its picture; ``group``: its listing; ``role``: query or gallery; ``weight``: from 0 to 1,
-        how often it is trained on.
+        ``title``: of the image, or several, see `data.titles`; ``box``: the part of its picture; ``group``: its
+        listing; ``role``: query or gallery; ``weight``: from 0 to 1, how often it is trained on.
         """
         self.image_id.append(image_id)
         self.split.append(split)
         self.label.append(label)
         self.url.append(url)
-        self.title.append(title)
+        self.title.append(None if title is None else join_titles([title] if isinstance(title, str) else title))
         self.path.append(path)
         self.box.append(box)
         self.group.append(group)

@@ -28,7 +28,7 @@ class Unpacked(NamedTuple):
 class UnpackedImage(NamedTuple):
     """A row of the table beside unpacked images; ``path`` is relative to their folder, and no file's where it has none.
 
-    ``label`` is a class's name or its number as a text.
+    ``label`` is a class's name or its number as a text; ``title`` may be several, see `data.titles`.
     """
 
     image_id: str

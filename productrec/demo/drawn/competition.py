@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,6 +25,7 @@ from productrec.demo.drawn.catalogue import Sku, design_catalogue
 from productrec.demo.drawn.marks import Pixels
 from productrec.demo.drawn.package import make_package
 from productrec.demo.drawn.photograph import cut_out, take_photograph
+from productrec.demo.drawn.titles import write_title
 from productrec.errors import DataError
 from productrec.runtime import count_cores
 
@@ -34,7 +35,7 @@ _UNEVENNESS = 0.4  # a SKU has at most this share more or fewer training images 
 _SIBLING_MISTAKES = 0.7  # whoever labels wrongly mostly takes a product for its sibling
 _NEIGHBOURS = 20  # packages of other makers that stand around in the photographs
 # One stream of random numbers for each purpose, so that asking for more of one thing leaves the others as they were.
-_CATALOGUE, _PLAN, _CLUTTER, _PHOTOGRAPHS = range(4)
+_CATALOGUE, _PLAN, _CLUTTER, _PHOTOGRAPHS, _TITLES = range(5)
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def draw_competition(
     max_side_px: int = 160,
     difficulty: float = 0.5,
     wrong_label_fraction: float = 0.02,
+    titles: bool = False,
     seed: int = 0,
     workers: int | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -96,6 +98,7 @@ def draw_competition(
         max_side_px: longer side of every image, 32 to 2048.
         difficulty: 0 to 1; how alike siblings are, and how far pose, clutter, light, blur and noise go.
         wrong_label_fraction: share of training images with a wrong label, 0 to 0.5; a SKU keeps one right one at least.
+        titles: whether most images have a title, as shops would write it, see `titles`; images are the same.
         seed: 0 or more.
         workers: threads; the cores available when not given.
         on_progress: called now and then with the number of images finished since the last call.
@@ -130,7 +133,8 @@ def draw_competition(
         try:
             (temporary / "images").mkdir(parents=True)
             (temporary / "hidden").mkdir()
-            _write_files(temporary, catalogue, shots)
+            titled = _write_titles(catalogue, shots, difficulty, seed) if titles else {}
+            _write_files(temporary, catalogue, shots, titled)
             _take_photographs(
                 temporary / "images",
                 catalogue,
@@ -215,7 +219,17 @@ def _plan_shots(
     return shots
 
 
-def _write_files(folder: Path, catalogue: Sequence[Sku], shots: Sequence[_Shot]) -> None:
+def _write_titles(catalogue: Sequence[Sku], shots: Sequence[_Shot], difficulty: float, seed: int) -> dict[str, str]:
+    """Titles by image id, of the products as they are, whatever label they are given."""
+    written = {}
+    for shot in shots:
+        rng = _make_rng(seed, _TITLES, shot.index)
+        if (title := write_title(catalogue[shot.sku], difficulty=difficulty, rng=rng)) is not None:
+            written[shot.image_id] = title
+    return written
+
+
+def _write_files(folder: Path, catalogue: Sequence[Sku], shots: Sequence[_Shot], titles: Mapping[str, str]) -> None:
     by_id = sorted(shots, key=lambda shot: shot.image_id)  # so that the order tells nothing of the class
     for split in _SPLITS:
         images: list[dict[str, Any]] = []
@@ -224,6 +238,8 @@ def _write_files(folder: Path, catalogue: Sequence[Sku], shots: Sequence[_Shot])
                 images.append({"id": shot.image_id, "url": f"http://127.0.0.1:8765/{shot.image_id}"})
                 if split != "test":
                     images[-1]["class"] = shot.label
+                if shot.image_id in titles:
+                    images[-1]["title"] = titles[shot.image_id]
         _write_text(folder / f"{split}.json", json.dumps({"images": images}, indent=0) + "\n")
     tree: dict[str, dict[str, list[str]]] = {}
     for class_id, sku in enumerate(catalogue):

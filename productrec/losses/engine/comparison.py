@@ -142,13 +142,19 @@ def fit_comparison(comparison: Comparison, loss: PairWeighting, mining: Mining |
 
 
 def _check_unit_norm(name: str, rows: Tensor) -> None:
-    lengths = rows.float().norm(dim=1)
-    bad = ((lengths - 1.0).abs() > _UNIT_TOLERANCE).nonzero().flatten().tolist()  # NaN is told elsewhere, by its rows
+    bad = find_not_unit(rows)
     if bad:
         raise TrainingError(
             f"{name}: embeddings must have unit norm; {len(bad)} of {len(rows)} rows have not, the first, row "
-            f"{bad[0]}, is {float(lengths[bad[0]]):.4g} long. Bring them there with torch.nn.functional.normalize."
+            f"{bad[0]}, is {float(rows[bad[0]].float().norm()):.4g} long. Bring them there with "
+            "torch.nn.functional.normalize."
         )
+
+
+def find_not_unit(rows: Tensor) -> list[int]:
+    """Which rows of (N, D) have another length than 1, by more than half precision rounds; NaN is none of them."""
+    lengths = rows.float().norm(dim=1)
+    return [int(row) for row in ((lengths - 1.0).abs() > _UNIT_TOLERANCE).nonzero().flatten()]
 
 
 def refuse_not_finite(comparison: Comparison) -> None:

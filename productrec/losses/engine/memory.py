@@ -12,6 +12,7 @@ from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.diagnostics import PairDiagnostics
 from productrec.losses.engine.module import MetricModule
 from productrec.losses.engine.pair_module import PairModule
+from productrec.losses.engine.ring import RingPlaces
 
 
 class CrossBatchMemory(MetricModule):
@@ -64,10 +65,8 @@ class CrossBatchMemory(MetricModule):
         self.weight = weight
         self.register_buffer("embeddings", torch.zeros(rows, embedding_dim))
         self.register_buffer("labels", torch.zeros(rows, dtype=torch.int64))
-        # Plain numbers: on an accelerator reading them from tensors would wait for the device in every step.
-        self._steps, self._next, self._filled = 0, 0, 0
-        self._before: tuple[Tensor, Tensor, Tensor] | None = None  # slots of the newest batch, and what stood there
-        self._counted = (0, 0, 0)
+        self._steps = self._steps_before = 0
+        self._places = RingPlaces(rows)
 
     def forward(self, embeddings: Tensor, labels: Tensor, keys: Tensor | None = None) -> Tensor:
         """Scalar loss of embeddings (N, D) and labels (N,).
@@ -87,13 +86,14 @@ class CrossBatchMemory(MetricModule):
             raise TrainingError(
                 f"memory: with momentum {self.momentum} it must {'be given' if self.momentum else 'not be given'} keys."
             )
-        self._counted, self._before = (self._steps, self._next, self._filled), None
+        self._steps_before = self._steps
+        self._places.begin()
         self._steps += 1
         if self._steps <= self.start_step:
             return loss
         slots = self._remember((embeddings if keys is None else keys).detach(), labels)
         own_rows = slots if keys is None else None
-        known = slice(0, self._filled)
+        known = slice(0, self._places.filled)
         comparison = Comparison(embeddings, labels, self.embeddings[known], self.labels[known], own_rows)
         against = self.loss.compare(comparison)
         return loss + self.weight * against
@@ -104,11 +104,8 @@ class CrossBatchMemory(MetricModule):
 
     def forget_last(self) -> None:
         """Put back what the newest batch was written over: its step is not taken."""
-        self._steps, self._next, self._filled = self._counted
-        if self._before is not None:
-            slots, embeddings, labels = self._before
-            self.embeddings[slots], self.labels[slots] = embeddings, labels
-            self._before = None
+        self._steps = self._steps_before
+        self._places.undo(self.embeddings, self.labels)
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
         """Look at the pairs of a batch (N, D) with labels (N,), without the memory."""
@@ -121,22 +118,16 @@ class CrossBatchMemory(MetricModule):
                 f"memory: a batch must be at most {rows} embeddings of {self.embeddings.shape[1]} dimensions; "
                 f"got {tuple(embeddings.shape)}. Raise loss.memory.rows above the batch size."
             )
-        slots = (torch.arange(count, device=embeddings.device) + self._next) % rows
-        self._before = (slots, self.embeddings[slots], self.labels[slots])
-        self.embeddings[slots] = embeddings.to(self.embeddings.dtype)
-        self.labels[slots] = labels.to(self.labels.dtype)
-        self._next = (self._next + count) % rows
-        self._filled = min(rows, self._filled + count)
-        return slots
+        return self._places.write([(self.embeddings, embeddings), (self.labels, labels)])
 
     def get_extra_state(self) -> dict[str, int]:
         """The counters, for the state dict."""
-        return {"steps": self._steps, "next": self._next, "filled": self._filled}
+        return {"steps": self._steps, "next": self._places.next, "filled": self._places.filled}
 
     def set_extra_state(self, state: Any) -> None:
         """Take up the counters of a state dict."""
-        self._steps, self._next, self._filled = state["steps"], state["next"], state["filled"]
-        self._counted, self._before = (self._steps, self._next, self._filled), None
+        self._steps = self._steps_before = state["steps"]
+        self._places.set(state["next"], state["filled"])
 
     def extra_repr(self) -> str:
         """The settings, as ``print(module)`` shows them."""

@@ -23,9 +23,9 @@ class PairModule(MetricModule):
         """Scalar loss of embeddings (N, D) and labels (N,) among themselves."""
         return self.compare(Comparison(embeddings, labels))
 
-    def compare(self, comparison: Comparison) -> Tensor:
-        """Scalar loss of a comparison."""
-        return compute_pair_loss(comparison, self.loss, mining=self.mining)
+    def compare(self, comparison: Comparison, *, both_ways: bool = False) -> Tensor:
+        """Scalar loss of a comparison, in one direction or in both added up, see `compute_pair_loss`."""
+        return compute_pair_loss(comparison, self.loss, mining=self.mining, both_ways=both_ways)
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
         """See `MetricModule.diagnose`."""

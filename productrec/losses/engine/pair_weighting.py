@@ -47,7 +47,7 @@ def compute_pair_loss(
         loss: how pairs are weighed.
         mining: which pairs are weighed at all; None for every one.
         both_ways: add the loss of the references against the anchors (image to text and text to image, VSE++), a mean
-            over the references.
+            over the references. Where all similarities are one block, they are computed once for both ways.
         block_rows: anchors at a time; None chooses.
 
     Returns:
@@ -59,15 +59,42 @@ def compute_pair_loss(
             the CPU, an embedding is not finite.
     """
     if both_ways:
-        ways = (comparison, comparison.swap())
-        there, back = (compute_pair_loss(way, loss, mining=mining, block_rows=block_rows) for way in ways)
-        return there + back
+        return _compute_both_ways(comparison, loss, mining, block_rows)
     with leave_autocast(comparison.embeddings.device.type):
         comparison = fit_comparison(comparison, loss, mining)
         value: Tensor = _PairLossFunction.apply(
             comparison.embeddings, comparison.references, comparison.thresholds, comparison, loss, mining, block_rows
         )
     return value
+
+
+def _compute_both_ways(
+    comparison: Comparison, loss: PairWeighting, mining: Mining | None, block_rows: int | None
+) -> Tensor:
+    swapped = comparison.swap()
+    if loss.is_symmetric and mining is None:  # the same sum, as a mean over the references
+        there = compute_pair_loss(comparison, loss, block_rows=block_rows)
+        return there * (1 + len(comparison.labels) / len(swapped.labels))
+    ways = (comparison, swapped)
+    with leave_autocast(comparison.embeddings.device.type):
+        # What a loss finds in the whole batch (thresholds) has a gradient of its own.
+        if all(_is_one_block(way, block_rows) and fit_comparison(way, loss, mining) is way for way in ways):
+            walks = [PairWalk(way, loss, mining, block_rows) for way in ways]
+            value: Tensor = _BothWaysFunction.apply(comparison.embeddings, comparison.references, comparison, walks)
+            return value
+    there, back = (compute_pair_loss(way, loss, mining=mining, block_rows=block_rows) for way in ways)
+    return there + back
+
+
+def _is_one_block(comparison: Comparison, block_rows: int | None) -> bool:
+    count, compared = len(comparison.labels), len(comparison.compared_labels)
+    return count <= _choose_block_rows(compared, comparison.embeddings.device, block_rows)
+
+
+def _choose_block_rows(compared: int, device: torch.device, block_rows: int | None) -> int:
+    """Anchors at a time, for so many references."""
+    entries = _BLOCK_ENTRIES if device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
+    return block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared))
 
 
 def compute_pair_weights(comparison: Comparison, loss: PairWeighting, *, mining: Mining | None = None) -> Tensor:
@@ -135,6 +162,36 @@ class _PairLossFunction(torch.autograd.Function):
         return (*hand_over_gradients(ctx, outer), None, None, None, None)
 
 
+class _BothWaysFunction(torch.autograd.Function):
+    """Both ways of a comparison whose similarities are one block: one product of them, and two for the gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, embeddings: Tensor, references: Tensor, comparison: Comparison, walks: list[PairWalk]
+    ) -> Tensor:
+        """``embeddings`` and ``references`` are the comparison's: autograd sees arguments alone."""
+        anchors, compared = walks[0].anchors, walks[0].references
+        similarities = anchors @ compared.T
+        total, weights = anchors.new_zeros(()), similarities
+        for walk, seen in zip(walks, (similarities, similarities.T), strict=True):
+            losses, weighed, scales, _ = walk.weigh(0, len(walk.anchors), seen)
+            divisor = walk.get_divisor()
+            total += losses.sum() / divisor
+            weighed.mul_(1 / divisor if scales is None else scales / divisor)
+            weights = weighed if walk is walks[0] else weights.add_(weighed.T)
+        wants_anchors, wants_references = ctx.needs_input_grad[:2]
+        gradient = weights @ compared if wants_anchors else None
+        reference_gradient = weights.T @ anchors if wants_references else None
+        if total.device.type == "cpu" and not math.isfinite(total.item()):
+            refuse_not_finite(comparison)
+        keep_gradients(ctx, total, (gradient, reference_gradient), (embeddings, references))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return (*hand_over_gradients(ctx, outer), None, None)
+
+
 class BlockWeights(NamedTuple):
     """A block of b anchors: their ``losses`` (b,), the ``weights`` (b, M) of their pairs, and what these are short of.
 
@@ -162,8 +219,7 @@ class PairWalk:
         self.references = self.anchors if references is None else references.detach().to(dtype).contiguous()
         self._thresholds = None if comparison.thresholds is None else comparison.thresholds.detach().to(dtype)
         count, compared = len(self.anchors), len(self.references)
-        entries = _BLOCK_ENTRIES if self.anchors.device.type == "cpu" else _ACCELERATOR_BLOCK_ENTRIES
-        rows = min(count, block_rows or max(_LEAST_BLOCK_ROWS, entries // max(1, compared)))
+        rows = min(count, _choose_block_rows(compared, self.anchors.device, block_rows))
         self.blocks = [(start, min(start + rows, count)) for start in range(0, count, rows)]
         self._scratch = self.anchors.new_empty(rows * compared + 1)
         self._pairs = find_pairs(comparison, rows, few_columns=loss.few_columns)
@@ -173,9 +229,9 @@ class PairWalk:
         self._taken: tuple[Tensor, Tensor] | None = None  # what the scratch still holds
         self._summaries = None if self._related is None else self._summarise(self._related)
 
-    def weigh(self, start: int, stop: int) -> BlockWeights:
-        """What the loss says of a block of anchors; the weights live in a scratch."""
-        near, similarities = self._taken or self.take(start, stop)
+    def weigh(self, start: int, stop: int, known: Tensor | None = None) -> BlockWeights:
+        """What the loss says of a block of anchors; the weights live in a scratch. ``known``: as for `take`."""
+        near, similarities = self._taken or self.take(start, stop, known=known)
         self._taken = None
         weighed = self._weigh(start, stop, near, similarities)
         if weighed.negatives.data_ptr() != similarities.data_ptr():
@@ -186,11 +242,17 @@ class PairWalk:
             self._counted = counted if self._counted is None else self._counted + counted
         return BlockWeights(weighed.losses, similarities, weighed.scales, weighed.thresholds)
 
-    def take(self, start: int, stop: int, *, mined: bool = True) -> tuple[Tensor, Tensor]:
-        """Similarities of a block's positives (b, P) and negatives (b, M), in a scratch, after mining or before it."""
+    def take(self, start: int, stop: int, *, mined: bool = True, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Similarities of a block's positives (b, P) and negatives (b, M), in a scratch, after mining or before it.
+
+        ``known``: (b, M), the similarities, where somebody has them.
+        """
         self._taken = None
         similarities = self._scratch[: (stop - start) * len(self.references)].view(stop - start, -1)
-        torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
+        if known is None:
+            torch.mm(self.anchors[start:stop], self.references.T, out=similarities)
+        else:
+            similarities.copy_(known)
         near = self._pairs.take(start, stop, self._scratch)
         if mined and self._mining is not None:
             self._mining.drop(near, similarities)

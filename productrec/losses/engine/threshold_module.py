@@ -30,9 +30,10 @@ class ThresholdPairModule(PairModule):
         super().__init__(loss, mining)
         self.thresholds = nn.Parameter(torch.full((count,), float(start)))
 
-    def compare(self, comparison: Comparison) -> Tensor:
+    def compare(self, comparison: Comparison, *, both_ways: bool = False) -> Tensor:
         """See `PairModule.compare`; labels are class positions, 0 to C - 1."""
-        return super().compare(self._add_thresholds(comparison))
+        there = super().compare(self._add_thresholds(comparison))
+        return there + self.compare(comparison.swap()) if both_ways else there
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics:
         """See `MetricModule.diagnose`."""

@@ -36,11 +36,13 @@ class PairWeighting:
 
     It says so by `weigh`, with derivatives written by hand, or by `compute`, its formula, which is then differentiated
     inside the block. ``few_columns``: it goes through the positives one by one and is handed as few columns of them as
-    there can be; ``needs_unit_norm``: embeddings of another length are refused (on the CPU).
+    there can be; ``needs_unit_norm``: embeddings of another length are refused (on the CPU); ``is_symmetric``: it is a
+    mean over anchors of a sum over pairs, each by its own similarity alone, so that both ways of a comparison are one.
     """
 
     few_columns: ClassVar[bool] = False
     needs_unit_norm: ClassVar[bool] = False
+    is_symmetric: ClassVar[bool] = False
 
     def compute(self, positives: Tensor, negatives: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The losses (b,) of b anchors, and their counts (b,) where it is a mean over counted pairs or triplets.

@@ -20,6 +20,7 @@ class Contrastive(PairLoss):
 
     formula = "sum_p [positive_margin - p]+ + sum_n [n - negative_margin]+"
     source = "Hadsell et al., CVPR 2006"
+    is_symmetric = True
 
     positive_margin: float = setting(1.0, "positives below this similarity are pulled")
     negative_margin: float = setting(0.5, "negatives above this similarity are pushed")

@@ -24,6 +24,7 @@ class EuclideanContrastive(PairLoss):
     formula = "sum_p [d_p - positive_margin]+^power + sum_n [negative_margin - d_n]+^power, d = sqrt(2 - 2 s)"
     source = "Hadsell et al., CVPR 2006"
     needs_unit_norm = True
+    is_symmetric = True
 
     positive_margin: NonNegative = setting(0.0, "positives beyond this distance are pulled")
     negative_margin: PositiveFloat = setting(1.0, "negatives within this distance are pushed; at most 2")

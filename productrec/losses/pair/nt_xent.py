@@ -5,25 +5,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from productrec.losses.declared import PairLoss
-from productrec.losses.engine.weighing import Weighed
+from productrec.losses.engine.weighing import Mining, Weighed
 from productrec.settings.fields import PositiveFloat, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from productrec.losses.engine.pair_module import PairModule
+
 _TINY = 1e-30
+# CLIP's: logits are at most a hundred times a similarity.
+_MOST_SCALE = 100.0
 
 
 class NTXent(PairLoss):
     r"""Normalised temperature-scaled cross-entropy (InfoNCE), the mean over positive pairs (Chen et al., ICML 2020).
 
     .. math:: \sum_p -\log \frac{e^{p / \tau}}{e^{p / \tau} + \sum_n e^{n / \tau}}
+
+    The temperature may be learned, by its logarithm and never below 0.01, as in CLIP (Radford et al., ICML 2021).
     """
 
     formula = "mean over positives of -log e^(p/t) / (e^(p/t) + sum_n e^(n/t))"
     source = "Chen et al., ICML 2020"
 
     temperature: PositiveFloat = setting(0.07, "similarities are divided by it")
+    learn_temperature: bool = setting(False, "the temperature is learned, from its setting on, and stays at least 0.01")
+
+    def build(self, mining: Mining | None, class_count: int) -> PairModule:
+        """See `PairLoss.build`."""
+        from productrec.losses.engine.affine_module import AffinePairModule
+
+        if not self.learn_temperature:
+            return super().build(mining, class_count)
+        of_logits = self.model_copy(update={"temperature": 1.0})
+        return AffinePairModule(of_logits, 1 / self.temperature, None, mining, most_scale=_MOST_SCALE)
 
     def compute(self, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
         """See `PairWeighting.compute`."""

@@ -15,21 +15,25 @@ if TYPE_CHECKING:
 
 
 class PairLogistic(PairLoss):
-    r"""Logistic loss on an affine of the similarity (Zhai et al., ICCV 2023, "sigmoid loss"), which its module learns.
+    r"""Logistic loss on an affine of the similarity (Zhai et al., ICCV 2023, SigLIP), which its module learns.
 
     .. math:: \sum_p \log(1 + e^{-(a p + b)}) + \sum_n \log(1 + e^{a n + b})
     """
 
     formula = "sum_p log(1 + e^(-(a p + b))) + sum_n log(1 + e^(a n + b)), learned a and b"
     source = "Zhai et al., ICCV 2023"
+    is_symmetric = True
 
     scale: PositiveFloat = setting(10.0, "a, the factor of similarities, at the start")
     bias: float = setting(-10.0, "b, added to scaled similarities, at the start; below 0, as most pairs are negatives")
+    learned: bool = setting(True, "scale and bias are learned, as in the paper; else they stay as they are")
 
     def build(self, mining: Mining | None, class_count: int) -> PairModule:
         """See `PairLoss.build`."""
         from productrec.losses.engine.affine_module import AffinePairModule
 
+        if not self.learned:
+            return super().build(mining, class_count)
         return AffinePairModule(self.model_copy(update={"scale": 1.0, "bias": 0.0}), self.scale, self.bias, mining)
 
     def compute(self, positives: Tensor, negatives: Tensor) -> Tensor:

@@ -13,6 +13,10 @@ from productrec.errors import TrainingError
 
 _HUB_SECONDS = 5.0
 _OWNER = "timm/"
+_MEND = (
+    "`productrec weights` lists what is at hand, and says how to carry weights here; or connect, or name a mirror in "
+    "HF_ENDPOINT, or give model.pretrained the path of a local file, or false for random weights."
+)
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -56,10 +60,15 @@ def stay_offline() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reach_hub(backbone: str) -> Iterator[None]:
+def reach_hub(name: str, *, where: str = "model.pretrained", mend: str = _MEND) -> Iterator[None]:
     """Let the block fetch from the hub, where that answers within seconds.
 
     Without this a hub that is out of reach is tried again and again for a minute.
+
+    Args:
+        name: of the network whose weights are wanted.
+        where: what an error begins with.
+        mend: what an error advises.
 
     Raises:
         TrainingError: it cannot be reached.
@@ -67,9 +76,7 @@ def reach_hub(backbone: str) -> Iterator[None]:
     if constants.HF_HUB_OFFLINE or not _is_reachable():
         why = "HF_HUB_OFFLINE forbids to ask" if constants.HF_HUB_OFFLINE else "nothing answers at"
         raise TrainingError(
-            f"model.pretrained: the weights of {backbone} are not on this machine, and {why} {constants.ENDPOINT}. "
-            "`productrec weights` lists what is at hand, and says how to carry weights here; or connect, or name a "
-            "mirror in HF_ENDPOINT, or give model.pretrained the path of a local file, or false for random weights."
+            f"{where}: the weights of {name} are not on this machine, and {why} {constants.ENDPOINT}. {mend}"
         )
     yield
 

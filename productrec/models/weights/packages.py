@@ -73,13 +73,15 @@ def locate_package(package: WeightsPackage) -> Path | None:
     return Path(folders[0]) if folders else None
 
 
-def check_package(package: WeightsPackage, folder: Path) -> Path:
+def check_package(package: WeightsPackage, folder: Path, *, mend: str | None = None) -> Path:
     """The weights file of a package in ``folder``, once it is known to be the one that was tested.
+
+    ``mend`` is what an error advises; None for what suits a backbone's.
 
     Raises:
         TrainingError: the package has another version, or its file is missing or changed.
     """
-    mend = (
+    mend = mend or (
         f"Install it anew: `uv pip install --reinstall {package.distribution}=={package.version}`; or give "
         "model.pretrained the path of a local file."
     )

@@ -21,11 +21,12 @@ window.page = (() => {
   watch();
   addEventListener("beforeprint", () => all("img[data-thumbnail]").forEach(show));
 
-  // Filter: every word must be in an element's class or id.
+  // Filter: every word must be in an element's class or id, and a maker's own condition must hold.
   const filter = find("filter");
   const filtered = find("filtered");
   const fold = (text) => text.normalize("NFKC").toLowerCase();
   let entries = null;
+  let holds = () => true;
   const list = () => {
     entries ??= all("main [data-class], main [data-id]").map((element) => ({
       element, text: fold(`${element.dataset.class ?? ""} ${element.dataset.id ?? ""}`),
@@ -36,7 +37,7 @@ window.page = (() => {
     const words = fold(filter.value).split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const entry of list()) {
-      const fits = words.every((word) => entry.text.includes(word));
+      const fits = words.every((word) => entry.text.includes(word)) && holds(entry.element);
       entry.element.hidden = !fits;
       shown += fits ? 1 : 0;
     }
@@ -44,7 +45,7 @@ window.page = (() => {
       const own = all("[data-class], [data-id]", section);
       section.querySelector(".none-fits").hidden = !own.length || own.some((element) => !element.hidden);
     }
-    filtered.textContent = words.length ? `${shown} of ${list().length} shown` : "";
+    filtered.textContent = shown < list().length || words.length ? `${shown} of ${list().length} shown` : "";
   };
   let waiting = 0;
   filter.addEventListener("input", () => {
@@ -52,12 +53,19 @@ window.page = (() => {
     waiting = setTimeout(apply, 120);
   });
 
+  // What is scrolled to stays clear of the bar, where that stays at the top.
+  const bar = filter.closest(".bar");
+  new ResizeObserver(() => {
+    const height = getComputedStyle(bar).position === "sticky" ? bar.offsetHeight : 0;
+    document.documentElement.style.scrollPaddingTop = `${height + 8}px`;
+  }).observe(bar);
+
   // Keys: items are stops; letters do nothing while a person writes, or where they are switched off.
   const keys = new Map();
   const dialog = find("keys");
   const listItems = () => all("main .item").filter((item) => !item.closest("[hidden]"));
   const currentItem = () => document.activeElement?.closest?.(".item") ?? null;
-  const isAt = (item) => item.getBoundingClientRect().bottom > filter.closest(".bar").getBoundingClientRect().bottom;
+  const isAt = (item) => item.getBoundingClientRect().bottom > bar.getBoundingClientRect().bottom;
   const goTo = (item) => {
     item.focus({ preventScroll: true });
     item.scrollIntoView({ block: "start", behavior: "instant" });
@@ -71,6 +79,8 @@ window.page = (() => {
   };
   keys.set("j", () => move(1));
   keys.set("k", () => move(-1));
+  keys.set("n", () => move(1));
+  keys.set("p", () => move(-1));
   keys.set("/", () => { filter.focus(); filter.select(); });
   keys.set("?", () => dialog.showModal());
   all("main .item").forEach((item) => { if (!item.hasAttribute("tabindex")) item.tabIndex = -1; });
@@ -86,5 +96,5 @@ window.page = (() => {
   find("show-keys").addEventListener("click", () => dialog.showModal());
   find("hide-keys").addEventListener("click", () => dialog.close());
 
-  return { find, all, watch, listItems, currentItem, move, goTo, filter: apply, addKey: (key, action) => keys.set(key, action) };
+  return { find, all, watch, listItems, currentItem, move, goTo, isWriting, applyFilter: apply, setCondition: (condition) => { holds = condition; apply(); }, addKey: (key, action) => keys.set(key, action) };
 })();

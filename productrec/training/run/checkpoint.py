@@ -19,6 +19,7 @@ from productrec.data.table import ImageTable
 from productrec.errors import ArtifactError
 
 KIND = "checkpoint"
+TEXT_NAME = "text.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Checkpoint:
         Raises:
             ArtifactError: a class is not in the table, or an older checkpoint's table has changed.
         """
-        if self.class_keys:
+        if self.class_keys or not self.class_ids:
             return match_classes(self.class_keys, table, where=str(self.folder))
         if self.table != table.fingerprint:
             raise ArtifactError(
@@ -68,6 +69,23 @@ class Checkpoint:
             raise ArtifactError(
                 f"{self.folder}: the weights do not fit the model of their recipe ({reason})."
             ) from None
+
+    def load_text(self) -> dict[str, str | None]:
+        """Its text tower's ``tokeniser``, as JSON, and the ``config`` of a pretrained encoder, None of another.
+
+        Raises:
+            ArtifactError: it has no text tower, or the file is damaged.
+        """
+        path = self.folder / TEXT_NAME
+        if not path.exists():
+            raise ArtifactError(
+                f"{self.folder}: has no text tower, so it knows no titles. Train with one: model.text.tower=gru."
+            )
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            return {"tokeniser": str(held["tokeniser"]), "config": held["config"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"{path}: cannot be read as a text tower ({error!r}). Train anew.") from None
 
     def load_centres(self) -> tuple[Tensor, Tensor | None]:
         """The learned centres (C, K, D) of its metric loss, float32, in the order of ``class_ids``.
@@ -125,9 +143,10 @@ def save_checkpoint(
     figures: dict[str, float],
     state: dict[str, Any] | None,
     centres: Mapping[str, Tensor] | None = None,
+    text: dict[str, str | None] | None = None,
     keep_earlier: Path | None = None,
 ) -> None:
-    """Write a checkpoint; ``state`` is for one to resume from.
+    """Write a checkpoint; ``state`` is for one to resume from, ``text`` is as `Checkpoint.load_text` gives it.
 
     ``centres``: of a loss that learns them, ``centres`` (C, K, D) and, where some were merged, ``sizes`` (C, K).
 
@@ -146,6 +165,8 @@ def save_checkpoint(
             kept = {name: value.detach().cpu().contiguous() for name, value in centres.items()}
             _save_tensors(kept, temporary / "centres.safetensors")
         write_json(temporary / "classes.json", {"ids": class_ids, "keys": class_keys, "names": class_names})
+        if text is not None:
+            write_json(temporary / TEXT_NAME, text)
         if state is not None:
             _save_state(state, temporary / "state.pt")
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from productrec.data.dataset import TrainingBatch
+from productrec.data.title_batches import RowTitles
 from productrec.errors import Interrupted
 from productrec.runtime import StopRequest
 from productrec.training.run.endings import Ending, explain_broken
@@ -42,7 +43,7 @@ def run_training(session: Session, stop: StopRequest) -> Ending:
             if batch.broken and trainer.ranks.size == 1:
                 raise explain_broken(batch)
             with session.clock.measure("step"):
-                losses = take_step(trainer, batch, plan)
+                losses = take_step(trainer, batch, plan, session.titles)
             session.finish_step(batch, losses)
             agreed = _agree(session, stop, other=bool(batch.broken))
             if agreed.other:  # after the step, which the other ranks could not do alone; it is not saved
@@ -72,14 +73,15 @@ def run_training(session: Session, stop: StopRequest) -> Ending:
     return Ending.FINISHED
 
 
-def take_step(trainer: Trainer, batch: TrainingBatch, plan: Plan) -> dict[str, Tensor]:
-    """One step, and what it gives.
+def take_step(trainer: Trainer, batch: TrainingBatch, plan: Plan, titles: RowTitles | None = None) -> dict[str, Tensor]:
+    """One step, and what it gives; ``titles`` are those of the rows that batches are made of.
 
     Raises:
         TrainingError: the batch does not fit the device's memory; the message names what does.
     """
     try:
-        return trainer.run_step(batch.images, batch.labels)
+        picked = None if titles is None else titles.pick(batch.rows, trainer.progress.epoch)
+        return trainer.run_step(batch.images, batch.labels, picked)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

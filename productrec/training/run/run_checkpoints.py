@@ -22,7 +22,8 @@ class RunCheckpoints:
     """Where a run's checkpoints go, and what each says of the model besides its weights.
 
     ``class_ids``, ``class_keys``, ``class_names``: (C,) in the order of the logits; ``recipe``: every setting;
-    ``table_fingerprint``: of the image table that is trained on.
+    ``table_fingerprint``: of the image table that is trained on; ``text``: of its text tower, see
+    `Checkpoint.load_text`; None without one.
     """
 
     run_folder: Path
@@ -31,6 +32,7 @@ class RunCheckpoints:
     class_names: list[str]
     recipe: dict[str, Any]
     table_fingerprint: str
+    text: dict[str, str | None] | None = None
 
     @property
     def folder(self) -> Path:
@@ -68,6 +70,7 @@ class RunCheckpoints:
                 figures=figures,
                 state=state,
                 centres=trainer.objective.get_centres(),
+                text=self.text,
                 keep_earlier=self.folder / BEFORE if name == LAST else None,
             )
 

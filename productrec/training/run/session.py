@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from productrec.console import say
 from productrec.data.dataset import TrainingBatch
+from productrec.data.title_batches import RowTitles
 from productrec.errors import DataError, Interrupted, TrainingError
 from productrec.runtime import StopRequest
 from productrec.training.run.batches import Batches
@@ -46,8 +47,9 @@ class Session:
     All ranks call every method together, and in the same order: they talk to each other in most of them.
 
     ``batches``: what is trained on; ``image_ids``: (N,) of its rows; ``validation``: None where there are no images for
-    it; ``near_classes``, ``merging``: None where the recipe wants none; ``should_stop``: asked after every epoch, with
-    its figures, whether to end there, as if patience had run out; ``figures``: those of the newest finished epoch.
+    it; ``titles``: of its rows, where there is a text tower; ``near_classes``, ``merging``: None where the recipe wants
+    none; ``should_stop``: asked after every epoch, with its figures, whether to end there, as if patience had run out;
+    ``figures``: those of the newest finished epoch.
     """
 
     trainer: Trainer
@@ -57,6 +59,7 @@ class Session:
     reporter: Reporter
     image_ids: list[str]
     validation: Validation | None = None
+    titles: RowTitles | None = None
     near_classes: NearClassSearch | None = None
     merging: CentreMerging | None = None
     should_stop: Callable[[int, dict[str, float]], bool] = lambda epoch, figures: False

@@ -20,6 +20,7 @@ from productrec.models.inference import ViewRecognizer
 from productrec.runtime import StopRequest
 from productrec.training.ranks.group import Ranks
 from productrec.training.ranks.resources import Resources
+from productrec.training.run.title_validation import TitleValidation
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Validation:
     is_query: np.ndarray | None
     resources: Resources
     metric: CompetitionMetric | None = None
+    titles: TitleValidation | None = None
 
     def measure(self, network: nn.Module, stop: StopRequest | None = None) -> dict[str, float]:
         """Figures of a network; all ranks call it together.
@@ -50,6 +52,7 @@ class Validation:
             ranks=self.resources.ranks,
             stop=stop,
             metric=self.metric,
+            titles=self.titles,
         )
 
 
@@ -65,6 +68,7 @@ def validate_network(
     ranks: Ranks | None = None,
     stop: StopRequest | None = None,
     metric: CompetitionMetric | None = None,
+    titles: TitleValidation | None = None,
 ) -> dict[str, float]:
     """Figures of the head, and of the embedding among the validation images.
 
@@ -79,12 +83,13 @@ def validate_network(
         ranks: that share the images, see `slice_of_rank`; all get the same figures.
         stop: looked at between batches; several ranks, which must go on together, do not look.
         metric: the competition's own; None for none.
+        titles: of the images, for a network with a text tower; None for none.
 
     Returns:
         ``top_1_accuracy``, ``top_3_error``, ``recall@1`` and ``map@r``, fractions, of the images that can be read; the
         first two only where the network knows a class of theirs, the last two only where one has another to find.
         With the first two, where there is a metric: it by its key, and ``competition``, the mean of it (1 less an
-        error) and the top-1 accuracy.
+        error) and the top-1 accuracy. With titles, see `TitleValidation`.
 
     Raises:
         Interrupted: a stop is wanted.
@@ -93,13 +98,16 @@ def validate_network(
     if ranks.size == 1 and stop is not None:
         loader = _stop_between(loader, stop)
     own = slice_of_rank(len(labels), ranks)
-    mine = recognise_images(network, loader, device=device, dtype=dtype, labels=labels[own], class_ids=class_ids)
+    judged = labels[own] if len(class_ids) else None
+    mine = recognise_images(network, loader, device=device, dtype=dtype, labels=judged, class_ids=class_ids)
     seen = gather_images(mine, len(labels), ranks)
     known = labels[seen.rows]
     figures = {}
     if np.isin(labels, class_ids).any():  # else, as in SOP, the head cannot be judged
         figures = _judge_head(seen.answers, metric)
     roles = None if is_query is None else is_query[seen.rows]
+    if titles is not None:
+        figures |= titles.measure(network, seen.embeddings, seen.rows, device=device, dtype=dtype)
     if not can_retrieve(known, roles):
         return figures
     return figures | compute_self_retrieval(seen.embeddings, known, is_query=roles)

@@ -1,4 +1,4 @@
-"""The joint objective: weighted sum of the metric term and the classification term, each also reported apart."""
+"""The joint objective: weighted sum of the metric, title and classification terms, each also reported apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 
 from productrec.losses.classification.cross_entropy import compute_classification_loss
+from productrec.losses.cross_modal.objective import CrossModalObjective
 from productrec.losses.engine.diagnostics import PairDiagnostics
 from productrec.losses.engine.module import MetricModule
 from productrec.models.recognizer import Recognized
@@ -26,15 +27,24 @@ class JointLoss(nn.Module):
         label_smoothing: float,
         jigsaw: Jigsaw | None = None,
         classify: Callable[..., Tensor] = compute_classification_loss,
+        titles: CrossModalObjective | None = None,
+        titles_weight: float = 1.0,
     ) -> None:
-        """``classify``: the classification term, called as `compute_classification_loss` is."""
+        """``classify``: the classification term, called as `compute_classification_loss` is; ``titles``: title term."""
         super().__init__()
         self.metric = metric if metric_weight > 0 else None
+        self.titles = titles if titles_weight > 0 else None
         self.jigsaw = jigsaw
+        self._titles_weight = titles_weight
         self._classify = classify
         self._metric_weight = metric_weight
         self._classification_weight = classification_weight
         self._label_smoothing = label_smoothing
+
+    @property
+    def looks_at_pairs(self) -> bool:
+        """Whether a term needs the embeddings of a whole batch."""
+        return self.metric is not None or self.titles is not None
 
     @property
     def key_momentum(self) -> float:
@@ -63,6 +73,19 @@ class JointLoss(nn.Module):
         metric: Tensor = self.metric(embeddings, labels, *(() if keys is None else (keys,)))
         return self._metric_weight * metric, {"metric": metric.detach()}
 
+    def compare_titles(self, images: Tensor, titles: Tensor, groups: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The title term: weighted, and its parts as they are; zero and none where there is none.
+
+        Args:
+            images: (P, D) embeddings of images that have a title.
+            titles: (P, D) embeddings of their titles.
+            groups: (P,) equal for what belongs together.
+        """
+        if self.titles is None or not len(images):
+            return images.new_zeros(()), {}
+        computed = self.titles(images, titles, groups, groups)
+        return self._titles_weight * computed.total, {f"titles_{name}": value for name, value in computed.terms.items()}
+
     def classify(
         self, logits: Tensor, labels: Tensor, mixture: Mixture | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -78,10 +101,10 @@ class JointLoss(nn.Module):
 
     def list_statistics(self) -> list[Tensor]:
         """Buffers that a forward pass may move, but for a memory's, which `forget_last` puts right."""
-        if self.metric is None:
-            return list(self.buffers())
-        others = {id(buffer) for buffer in self.metric.buffers()}
-        return [*self.metric.list_statistics(), *(buffer for buffer in self.buffers() if id(buffer) not in others)]
+        with_memory = [part for part in (self.metric, self.titles) if part is not None]
+        theirs = {id(buffer) for part in with_memory for buffer in part.buffers()}
+        own = [buffer for buffer in self.buffers() if id(buffer) not in theirs]
+        return [buffer for part in with_memory for buffer in part.list_statistics()] + own
 
     @property
     def needs_positives(self) -> bool:
@@ -90,8 +113,9 @@ class JointLoss(nn.Module):
 
     def forget_last(self) -> None:
         """Undo what the last batch left in a memory, where there is one: its step is not taken."""
-        if self.metric is not None:
-            self.metric.forget_last()
+        for part in (self.metric, self.titles):
+            if part is not None:
+                part.forget_last()
 
     def diagnose(self, embeddings: Tensor, labels: Tensor) -> PairDiagnostics | None:
         """The pairs of a batch (M, D) with labels (M,), where there is a metric term."""

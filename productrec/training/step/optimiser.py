@@ -30,8 +30,10 @@ def build_optimizer(
     centre_rate_factor: float,
     weight_decay: float,
     layer_decay: float = 1.0,
+    encoder: _Named = (),
+    encoder_rate_factor: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """An optimiser over five groups: backbone and heads, each with and without decay, and centres.
+    """An optimiser over groups: backbone, heads and text encoder, each with and without decay, and centres.
 
     Norms, biases and other vectors are not decayed, nor what timm's ``no_weight_decay`` of the backbone lists (position
     embeddings, class tokens), nor centres, whose length means nothing. Each group keeps its rate as ``peak_lr``, for
@@ -51,6 +53,8 @@ def build_optimizer(
         layer_decay: in (0, 1]; each earlier stage of the backbone has its rate times this once more. Stages are those
             of timm's coarse ``group_matcher``: of a transformer its blocks, and the stem is the first. What it leaves
             over, such as a final norm, belongs to the last.
+        encoder: named parameters of a pretrained text encoder.
+        encoder_rate_factor: rate of these, times that of the backbone.
 
     Raises:
         RecipeError: no such optimiser (the nearest names are given), it cannot be built here or wants second-order
@@ -67,6 +71,7 @@ def build_optimizer(
     for stage, members in sorted(by_stage.items()):
         groups += _split_by_decay(members, learning_rate * layer_decay ** (last - stage), weight_decay, spared)
     groups += _split_by_decay(heads, learning_rate * head_rate_factor, weight_decay, ())
+    groups += _split_by_decay(encoder, learning_rate * encoder_rate_factor, weight_decay, ())
     groups.append({"params": list(centres), "lr": learning_rate * centre_rate_factor, "weight_decay": 0.0})
     groups = [group for group in groups if group["params"]]
     for group in groups:

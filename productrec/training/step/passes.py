@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from productrec.data.title_batches import TitleBatch
 from productrec.models.recognizer import Recognized, Recognizer
 from productrec.runtime import autocast
 from productrec.training.ranks.group import Ranks
@@ -57,6 +58,7 @@ class Passes:
         mixture: Mixture | None,
         step: int,
         scale: Callable[[Tensor], Tensor],
+        titles: TitleBatch | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Leave the gradients of a batch's loss with the parameters.
 
@@ -66,24 +68,26 @@ class Passes:
             mixture: of a mixed batch.
             step: decides how images are destroyed.
             scale: what a loss is multiplied with before its gradient is taken.
+            titles: of the images, on the device; None without a text tower. A mixed batch has no title term.
 
         Returns:
             The loss and its terms, detached.
         """
         self.met_metric = False
         if self.chunk_size and self.chunk_size < len(images):
-            return self._run_in_chunks(images, labels, mixture, scale)
+            return self._run_in_chunks(images, labels, mixture, scale, titles)
         keys = None if mixture is not None else self._compute_keys(images)
         jigsaw = self._objective.jigsaw if mixture is None else None
         if jigsaw is None:
             with self._cast():
                 recognized = self._network(images)
-            loss, terms = self._compute(recognized, labels, mixture, keys)
+            loss, terms = self._compute(recognized, labels, mixture, keys, titles)
         else:
             destroyed, origins = jigsaw.destroy(images, step, self._ranks.rank)
             with self._cast():
                 recognized, maps = self._recognise_both(images, destroyed)
-            loss, terms = self._compute(recognized, labels, None, keys, class_labels=torch.cat([labels, labels]))
+            both = torch.cat([labels, labels])
+            loss, terms = self._compute(recognized, labels, None, keys, titles, class_labels=both)
             puzzle, puzzle_terms = jigsaw(maps, origins)
             loss, terms = loss + puzzle, terms | puzzle_terms
         if loss.requires_grad:
@@ -91,7 +95,12 @@ class Passes:
         return loss.detach(), terms
 
     def _run_in_chunks(
-        self, images: Tensor, labels: Tensor, mixture: Mixture | None, scale: Callable[[Tensor], Tensor]
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mixture: Mixture | None,
+        scale: Callable[[Tensor], Tensor],
+        titles: TitleBatch | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         network = self._recognizer
         statistics = list(network.backbone.buffers())
@@ -100,7 +109,7 @@ class Passes:
         )
         chunks = Chunks(self.chunk_size, self._extract, statistics, self._cast, self._device, learns=learns)
         heads = {"neck": network.neck, "head": network.head}
-        if mixture is not None or self._objective.metric is None:
+        if mixture is not None or not self._objective.looks_at_pairs:
             return chunks.backward_apart(
                 images, labels, mixture, **heads, classify=self._objective.classify, scale=scale
             )
@@ -109,7 +118,7 @@ class Passes:
             images,
             labels,
             **heads,
-            compare=lambda embeddings: self._compare(Recognized(embeddings, embeddings[:0]), labels, keys),
+            compare=lambda embeddings: self._compare(Recognized(embeddings, embeddings[:0]), labels, keys, titles),
             classify=self._objective.classify,
             splits_logits=not isinstance(network.head, ShardedHead),  # which takes all ranks' features at once
             scale=scale,
@@ -121,29 +130,44 @@ class Passes:
         labels: Tensor,
         mixture: Mixture | None,
         keys: Tensor | None,
+        titles: TitleBatch | None,
         class_labels: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """``class_labels``: of the logits, where they are of more images than the embeddings, which have ``labels``."""
         known = labels if class_labels is None else class_labels
-        if mixture is not None or self._objective.metric is None:
+        if mixture is not None or not self._objective.looks_at_pairs:
             if self._is_bad(recognized):
                 return recognized.logits.new_full((), torch.nan), {}
             return self._compute_apart(recognized, known, mixture)
-        compared = self._compare(recognized, labels, keys)
+        compared = self._compare(recognized, labels, keys, titles)
         if compared is None:
             return recognized.logits.new_full((), torch.nan), {}
         classification, class_terms = self._objective.classify(recognized.logits, known)
         return compared[0] + classification, compared[1] | class_terms
 
     def _compare(
-        self, recognized: Recognized, labels: Tensor, keys: Tensor | None
+        self, recognized: Recognized, labels: Tensor, keys: Tensor | None, titles: TitleBatch | None
     ) -> tuple[Tensor, dict[str, Tensor]] | None:
-        """The metric term; None where something is not finite. Pairs are those of the whole batch, on any rank."""
+        """The terms over pairs; None where something is not finite. Pairs are those of the whole batch, on any rank."""
         if self._is_bad(recognized):
             return None
         everyone, every_label = self._ranks.gather_rows(recognized.embeddings), self._ranks.gather_rows(labels)
         self.newest, self.met_metric = (everyone.detach(), every_label), True
-        return self._objective.compare(everyone, every_label, None if keys is None else self._ranks.gather_rows(keys))
+        every_key = None if keys is None else self._ranks.gather_rows(keys)
+        loss, terms = self._objective.compare(everyone, every_label, every_key)
+        if titles is None or self._recognizer.text is None:
+            return loss, terms
+        title_loss, title_terms = self._compare_titles(everyone, titles)
+        return loss + title_loss, terms | title_terms
+
+    def _compare_titles(self, images: Tensor, titles: TitleBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The title term of all ranks' images (N, D) and this rank's titles."""
+        assert self._recognizer.text is not None
+        with self._cast():
+            embedded = self._recognizer.text(titles.ids, titles.lengths)
+        every_title = self._ranks.gather_rows(embedded)
+        present, groups = self._ranks.gather_rows(titles.present), self._ranks.gather_rows(titles.groups)
+        return self._objective.compare_titles(images[present], every_title[present], groups[present])
 
     def _is_bad(self, recognized: Recognized) -> bool:
         """Whether something is not finite, on any rank; looked for where losses would refuse it, on a CPU."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from productrec.data.title_batches import TitleBatch
 from productrec.errors import ArtifactError
 from productrec.losses.engine.diagnostics import PairDiagnostics
 from productrec.models.recognizer import Recognizer
@@ -133,8 +134,10 @@ class Trainer:
         set_backbone_frozen(self.recognizer, is_frozen)  # after train(), which would wake what is frozen
         set_norms_frozen(self.recognizer, is_frozen or freeze_norms)
 
-    def run_step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def run_step(self, images: Tensor, labels: Tensor, titles: TitleBatch | None = None) -> dict[str, Tensor]:
         """One forward, backward and update; returns the loss and its terms as tensors that nobody waited for.
+
+        ``titles`` are those of the images (B, S, S, 3), where there is a text tower.
 
         Where a loss or a gradient is not finite, weights, statistics of norms, averages and memory stay as they were,
         on all ranks, and ``progress`` counts the step as skipped.
@@ -147,7 +150,9 @@ class Trainer:
         set_rate(self.optimizer, self._schedule(self.progress.step))
         torch._foreach_copy_(self._kept, self._buffers)
 
-        loss, terms = self.passes.run(images, labels, mixture, self.progress.step, self.scaler.scale)
+        if titles is not None:
+            titles = titles.to(self.device)
+        loss, terms = self.passes.run(images, labels, mixture, self.progress.step, self.scaler.scale, titles)
         self.ranks.average_gradients(self._shared)
         self.ranks.average_statistics(self.recognizer)
 

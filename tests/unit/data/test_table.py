@@ -67,9 +67,15 @@ def test_many_repeated_ids_are_counted_and_the_first_few_named() -> None:
 
 
 def test_a_training_image_without_label_is_refused() -> None:
-    with pytest.raises(DataError, match=r"every training image must have a label; 1 \(x\) have none"):
+    with pytest.raises(DataError, match=r"every training image must have a label or a title; 1 \(x\) have neither"):
         check_table(*frames(*GOOD, ("x", "train", None)), "here")
     check_table(*frames(*GOOD, ("x", "val", None)), "here")
+    images, classes = frames(*GOOD, ("x", "train", None))
+    images.loc[images["image_id"] == "x", "title"] = "Oat milk"
+    check_table(images, classes, "here")
+    assert find_findings(images)[0] == "1 (x) images have a title and no label; no class learns from them."
+    images["label"] = pd.Series([None] * len(images), dtype="Int64")
+    assert find_findings(images)[0].startswith("no image has a label: images and titles can be learned together")
 
 
 def test_a_label_that_is_no_class_is_refused() -> None:

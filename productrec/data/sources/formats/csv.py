@@ -64,11 +64,11 @@ def read_csv(source: Path, options: ReadOptions) -> SourceRows:
         labels = table.get_column(columns.labels) if columns.labels else [""] * len(table.rows)
         fields = (table.get_column(columns.ids), labels, *_read_extras(table, columns))
         labelled += [(split, *entry) for entry in zip(*fields, strict=True)]
-    unlabelled = [image_id for _, image_id, label, *_ in labelled if not label]
-    if 0 < len(unlabelled) < len(labelled):
+    unlabelled = [image_id for _, image_id, label, title, _ in labelled if not label and not (title or "").strip()]
+    if unlabelled and any(label for _, _, label, *_ in labelled):
         raise DataError(
-            f"{source}: every row of train.csv and val.csv must have a label; "
-            f"{describe_offenders(unlabelled)} have none."
+            f"{source}: every row of train.csv and val.csv must have a label or a title; "
+            f"{describe_offenders(unlabelled)} have neither."
         )
     numbers, rows.numbered = number_labels([label for _, _, label, *_ in labelled if label])
     rows.class_names = {number: name for name, number in numbers.items()}

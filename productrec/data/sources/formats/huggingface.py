@@ -23,11 +23,12 @@ from productrec.data.sources.unpacked import (
     match_split,
     save_images,
 )
+from productrec.data.titles import join_titles
 from productrec.errors import DataError, describe_offenders
 
 _DICT, _INFO, _STATE = "dataset_dict.json", "dataset_info.json", "state.json"
 _IDS = ("image_id", "id")
-_TITLES = (*TITLE_COLUMNS, "caption")
+_TITLES = (*TITLE_COLUMNS, "caption", "captions")
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)  # as the library allows; a folder's name as well
 _BATCH = 64
 _FOLDER_FILES = 10_000
@@ -52,7 +53,7 @@ def export_dataset(source: Path, folder: Path) -> Unpacked:
 
     Images are the column of the type Image; classes the column with a usual name, else the one of the type ClassLabel;
     ids are ``image_id`` or ``id``, else split and row (``train-000123``). A row without an image stays in the table.
-    Labels of test are not used.
+    Labels of test are not used. A title may be a list of several, as captions often are.
 
     Args:
         source: folder that ``save_to_disk`` wrote.
@@ -140,7 +141,8 @@ def _export_split(part: Path, name: str, root: Path, budget: Budget, source: Pat
         if columns.class_names is not None and label is not None:
             label = _get_class_name(columns.class_names, label, where)
         title = None if columns.title is None else row[columns.title]
-        title = None if title is None else str(title).strip() or None
+        titles = title if isinstance(title, list) else [title]
+        title = join_titles(str(one) for one in titles if one is not None)
         images.append(UnpackedImage(image_id, split, format_label(label, where), path, title))
     return images
 

@@ -12,14 +12,15 @@ from productrec.data.table import SPLITS
 from productrec.errors import DataError, describe_offenders
 
 NAMES = ("images.csv", "images.parquet")
-_EXTRAS = ("path", "title", "url", "box", "group", "role")
-_KNOWN = ("image_id", "split", "label", "weight", *_EXTRAS)
+_EXTRAS = ("path", "url", "box", "group", "role")
+_KNOWN = ("image_id", "split", "label", "weight", "title", *_EXTRAS)
 
 
 def read_table(source: Path, options: ReadOptions) -> SourceRows:
     """Read ``images.csv`` or ``images.parquet``: ``image_id`` is needed, ``split`` is train where it is not given.
 
-    Labels that are all whole numbers are class ids; others are names, numbered in sorted order.
+    Labels that are all whole numbers are class ids; others are names, numbered in sorted order. Each line of a title is
+    a title of its own, as the image table has it.
 
     Raises:
         DataError: it cannot be read, a column is unknown or missing, or a split is none.
@@ -53,9 +54,12 @@ def read_table(source: Path, options: ReadOptions) -> SourceRows:
         if image_id is None:
             raise DataError(f"{path}: every row must have an image_id; row {row + 1} has none.")
         extras = {name: texts[name][row] for name in _EXTRAS if name in texts}
+        titles = (texts["title"][row] or "").splitlines() if "title" in texts else None
         label = labels[row]
         weight = _read_weight(weights[row], path, image_id)
-        rows.add(image_id, splits[row], None if label is None else numbers[label], **extras, weight=weight)
+        rows.add(
+            image_id, splits[row], None if label is None else numbers[label], title=titles, **extras, weight=weight
+        )
     return rows
 
 

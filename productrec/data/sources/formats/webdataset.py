@@ -22,6 +22,7 @@ from productrec.data.sources.unpacked import (
     match_split,
     save_images,
 )
+from productrec.data.titles import join_titles
 from productrec.errors import DataError
 
 _SUFFIXES = tuple(suffix for suffix in SUFFIXES if suffix != ".zip")
@@ -123,7 +124,7 @@ def _read_notes(fields: dict[str, Path], where: str) -> tuple[str | None, str | 
     title = _choose(notes, _TITLES)
     if title is None and "txt" in fields:
         title = _read_text(fields["txt"], where)
-    return format_label(label, where), None if title is None else str(title).strip() or None
+    return format_label(label, where), None if title is None else join_titles([str(title)])
 
 
 def _choose(notes: dict[str, Any], names: tuple[str, ...]) -> Any:

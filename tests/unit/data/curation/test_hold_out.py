@@ -129,3 +129,53 @@ def test_the_way_that_is_asked_for_holds_out_and_groups_stay_whole(by: str) -> N
     table["group"] = pd.Series([f"g{row // 2}" for row in range(80)], dtype="str")
     expected = hold_out_classes if by == "classes" else hold_out_groups
     assert hold_out_validation(table, 0.25, 4, by=by).equals(expected(table, 0.25, 4))
+
+
+# ---------------------------------------------------------------- titles without a label
+
+
+def titled(*titles: str | None, labels: list[int | None] | None = None, groups: list[str | None] | None = None):
+    ids = [f"{number:04d}" for number in range(len(titles))]
+    return build_frame(
+        IMAGE_COLUMNS,
+        {
+            "image_id": ids,
+            "split": ["train"] * len(ids),
+            "label": labels or [None] * len(ids),
+            "title": list(titles),
+            "group": groups or [None] * len(ids),
+            "status": ["ok"] * len(ids),
+        },
+    )
+
+
+@pytest.mark.parametrize("by", ["images", "classes"])
+def test_a_share_of_unlabelled_titles_is_held_out_by_seed_and_ids(by):
+    images = titled(*(f"title {number}" for number in range(100)))
+    after = hold_out_validation(images, 0.15, 0, by=by)
+    assert after["split"].value_counts().to_dict() == {"train": 85, "val": 15}
+    again = hold_out_validation(images.iloc[::-1], 0.15, 0, by=by)
+    assert again.sort_values("image_id")["split"].tolist() == after["split"].tolist()
+    assert hold_out_validation(images, 0.15, 1, by=by)["split"].tolist() != after["split"].tolist()
+    assert (images["split"] == "train").all()
+
+
+def test_equal_titles_and_groups_are_held_out_together():
+    groups = ["g" if number in (3, 4) else None for number in range(60)]
+    images = titled(*(f"title {number // 3}" for number in range(60)), groups=groups)
+    seen = set()
+    for seed in range(20):
+        after = hold_out_validation(images, 0.3, seed, by="images")
+        assert (after["split"] == "val").sum() == 18
+        assert after.groupby("title")["split"].nunique().max() == 1
+        seen.add(after["split"].iloc[3])
+    assert seen == {"train", "val"}
+
+
+def test_rows_without_label_and_title_stay_and_labelled_ones_are_held_out_by_class():
+    labels = [1] * 10 + [None] * 10
+    images = titled(*(f"title {number}" for number in range(15)), *([None] * 5), labels=labels)
+    after = hold_out_validation(images, 0.2, 0, by="images")
+    held = after["split"] == "val"
+    assert held[:10].sum() == 2 and held[10:15].sum() == 1 and not held[15:].any()
+    assert (hold_out_validation(titled(None, None), 0.5, 0, by="images")["split"] == "train").all()

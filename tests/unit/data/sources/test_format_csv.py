@@ -119,7 +119,15 @@ def test_a_byte_order_mark_quotes_and_windows_lines_are_read(tmp_path: Path) -> 
 
 def test_a_row_without_label_is_refused(tmp_path: Path) -> None:
     write(tmp_path, train="id,label\na,1\nb,\nc\n")
-    assert "every row of train.csv and val.csv must have a label; 2 (b, c) have none" in refuse(tmp_path)
+    assert "every row of train.csv and val.csv must have a label or a title; 2 (b, c) have neither" in refuse(tmp_path)
+
+
+def test_a_title_is_one_line_and_may_stand_without_a_label(tmp_path: Path) -> None:
+    rows = read(write(tmp_path, train='id,title,label\na,"Oat\r\nmilk  1 l ",7\nb,Jar,\nc," ",7\n'))
+    assert rows.title == ["Oat milk  1 l", "Jar", None]
+    assert rows.label == [7, None, 7]
+    write(tmp_path, train='id,title,label\na,Oat,7\nb," \n",\n')
+    assert "1 (b) have neither" in refuse(tmp_path)
 
 
 def test_extra_fields_do_no_harm(tmp_path: Path) -> None:

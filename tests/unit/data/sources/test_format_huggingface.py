@@ -239,9 +239,26 @@ def test_several_classes_or_images_must_be_told_apart(tmp_path: Path) -> None:
         export_dataset(save(named.rename_column("image", "photo"), tmp_path / "three"), tmp_path / "out")
 
 
+def test_several_captions_are_titles_one_a_line(tmp_path: Path) -> None:
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Sequence(datasets.Value("string"))})
+    captions = [["A dog.", "Ein Hund\nim Gras.", None], []]
+    table = datasets.Dataset.from_dict({"image": [picture()] * 2, "caption": captions}, features=features)
+    images, names = read(save(table, tmp_path / "set"), tmp_path / "out")
+    assert images["title"].tolist()[0] == "A dog.\nEin Hund im Gras."
+    assert images["title"].isna().tolist() == [False, True]
+    assert names == {}
+
+
+def test_a_line_break_within_a_title_is_a_space(tmp_path: Path) -> None:
+    source = save(build(image=[picture()], label=[0], title=["Oat\nmilk"]), tmp_path / "set")
+    assert read(source, tmp_path / "out")[0]["title"].tolist() == ["Oat milk"]
+
+
 def test_labels_and_ids_are_checked_by_the_table(tmp_path: Path) -> None:
     source = save(build(image=[picture()] * 2, label=[0, None]), tmp_path / "set")
-    with pytest.raises(DataError, match=r"every training image must have a label; 1 \(train-000001\) have none"):
+    with pytest.raises(
+        DataError, match=r"every training image must have a label or a title; 1 \(train-000001\) have neither"
+    ):
         read(source, tmp_path / "out")
     same = build(image=[picture()], label=[0], id=["1"])
     source = save(datasets.DatasetDict(train=same, test=same), tmp_path / "same")

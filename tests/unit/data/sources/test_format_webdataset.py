@@ -175,7 +175,7 @@ def test_a_key_in_two_shards_is_refused(tmp_path: Path) -> None:
 def test_a_training_sample_without_a_label_is_refused(tmp_path: Path) -> None:
     entries = [("a.png", picture()), ("a.cls", "mug"), ("b.png", picture()), ("b.cls", "\n")]
     write_shard(tmp_path / "set" / "train-0.tar", entries)
-    with pytest.raises(DataError, match=r"every training image must have a label; 1 \(b\) have none"):
+    with pytest.raises(DataError, match=r"every training image must have a label or a title; 1 \(b\) have neither"):
         read(tmp_path / "set", tmp_path / "out")
 
 

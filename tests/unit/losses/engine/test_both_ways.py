@@ -10,12 +10,19 @@ from productrec.losses.engine.comparison import Comparison
 from productrec.losses.engine.mining import HardestMining
 from productrec.losses.engine.pair_weighting import compute_pair_loss
 from productrec.losses.engine.weighing import Mining, PairWeighting
+from productrec.losses.pair.contrastive import Contrastive
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.losses.pair.nt_xent import NTXent
+from productrec.losses.pair.quadruplet import Quadruplet
 from productrec.losses.pair.sum_of_hinges import SumOfHinges
 
 # Margins so wide that an image as its own positive would have a loss.
-LOSSES = {"max": MaxOfHinges(margin=1.2), "sum": SumOfHinges(margin=1.2), "nt_xent": NTXent(temperature=0.2)}
+LOSSES = {
+    "max": MaxOfHinges(margin=1.2),
+    "sum": SumOfHinges(margin=1.2),
+    "nt_xent": NTXent(temperature=0.2),
+    "contrastive": Contrastive(positive_margin=1.2, negative_margin=0.1),  # both ways are one
+}
 
 
 def draw(rows: int, seed: int) -> Tensor:
@@ -41,20 +48,21 @@ def test_image_to_text_and_text_to_image_by_hand() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("mining", [None, HardestMining()])
-@pytest.mark.parametrize("count", [9, 200])
-def test_equals_two_calls(loss: PairWeighting, mining: Mining | None, count: int) -> None:
+@pytest.mark.parametrize(("count", "block_rows"), [(9, None), (200, None), (200, 37)])
+def test_equals_two_calls(loss: PairWeighting, mining: Mining | None, count: int, block_rows: int | None) -> None:
     images, texts = draw(count, 0), draw(count + 3, 1)
     of_images, of_texts = torch.arange(count) // 3, torch.arange(count + 3) // 3
 
     def both(left: Tensor, right: Tensor) -> Tensor:
-        return compute_pair_loss(Comparison(left, of_images, right, of_texts), loss, mining=mining, both_ways=True)
+        batch = Comparison(left, of_images, right, of_texts)
+        return compute_pair_loss(batch, loss, mining=mining, both_ways=True, block_rows=block_rows)
 
     def apart(left: Tensor, right: Tensor) -> Tensor:
         there = compute_pair_loss(Comparison(left, of_images, right, of_texts), loss, mining=mining)
         return there + compute_pair_loss(Comparison(right, of_texts, left, of_images), loss, mining=mining)
 
     leaves = [images.requires_grad_(), texts.requires_grad_()]
-    assert both(*leaves).item() == apart(*leaves).item()
+    torch.testing.assert_close(both(*leaves), apart(*leaves), rtol=1e-12, atol=0)
     for mine, expected in zip(
         torch.autograd.grad(both(*leaves), leaves), torch.autograd.grad(apart(*leaves), leaves), strict=True
     ):
@@ -102,3 +110,34 @@ def test_what_has_no_other_way_is_refused() -> None:
     twice = Comparison(rows, labels, rows, labels, torch.tensor([0, 0, 2, 3, 4, -1]))
     with pytest.raises(TrainingError, match="two have the same"):
         twice.swap()
+
+
+def test_a_loss_that_finds_thresholds_in_the_batch_has_both_ways_too() -> None:
+    images, texts, labels = draw(9, 0).requires_grad_(), draw(9, 1).requires_grad_(), torch.arange(9) // 3
+    batch = Comparison(images, labels, texts, labels)
+    both = compute_pair_loss(batch, Quadruplet(), both_ways=True)
+    apart = compute_pair_loss(batch, Quadruplet()) + compute_pair_loss(batch.swap(), Quadruplet())
+    for mine, expected in zip(
+        torch.autograd.grad(both, [images, texts]), torch.autograd.grad(apart, [images, texts]), strict=True
+    ):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_what_is_not_finite_in_either_is_told() -> None:
+    rows, labels = draw(6, 0), torch.arange(6) // 2
+    spoilt = rows.clone()
+    spoilt[4, 1] = torch.nan
+    for batch, name in (
+        (Comparison(spoilt, labels, rows, labels), "embeddings"),
+        (Comparison(rows, labels, spoilt, labels), "references"),
+    ):
+        with pytest.raises(TrainingError, match=rf"{name} must be finite; got NaN or infinity in 1 of 6 rows \(4\)"):
+            compute_pair_loss(batch, NTXent(), both_ways=True)
+
+
+def test_a_second_derivative_of_both_ways_is_refused() -> None:
+    rows, labels = draw(6, 0).requires_grad_(), torch.arange(6) // 2
+    value = compute_pair_loss(Comparison(rows, labels, draw(6, 1), labels), NTXent(), both_ways=True)
+    (slope,) = torch.autograd.grad(value, rows, create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        slope.sum().backward()

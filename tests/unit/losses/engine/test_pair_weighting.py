@@ -32,6 +32,7 @@ from productrec.losses.pair.margin import Margin
 from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.losses.pair.multi_similarity import MultiSimilarity
 from productrec.losses.pair.n_pair import NPair
+from productrec.losses.pair.norm_of_hinges import NormOfHinges
 from productrec.losses.pair.nt_xent import NTXent
 from productrec.losses.pair.original_lifted_structure import OriginalLiftedStructure
 from productrec.losses.pair.pair_logistic import PairLogistic
@@ -141,6 +142,10 @@ def max_of_hinges(p: list[float], n: list[float]) -> tuple[float, int]:
     return sum(max(0, max(n, default=-math.inf) - a + 0.2) for a in p), 1
 
 
+def norm_of_hinges(p: list[float], n: list[float]) -> tuple[float, int]:
+    return sum(sum(max(0, b - a + 0.2) ** 2.5 for b in n) ** 0.4 for a in p), 1
+
+
 def smooth_ap(p: list[float], n: list[float]) -> tuple[float, int]:
     def above(others: list[float], s: float) -> float:
         return sum(1 / (1 + math.exp((s - other) / 0.1)) for other in others)
@@ -188,6 +193,7 @@ CASES = {
     "lifted": Case(LiftedStructure(scale=2.0, margin=0.4), lifted),
     "sum_of_hinges": Case(SumOfHinges(margin=0.2), sum_of_hinges),
     "max_of_hinges": Case(MaxOfHinges(margin=0.2), max_of_hinges),
+    "norm_of_hinges": Case(NormOfHinges(margin=0.2, temperature=0.4), norm_of_hinges),
     "smooth_ap": Case(SmoothAP(temperature=0.1), smooth_ap),
     "euclidean_contrastive": Case(
         EuclideanContrastive(positive_margin=0.1, negative_margin=1.2), euclidean_contrastive

@@ -109,7 +109,7 @@ def test_an_optimiser_that_does_not_fit_is_part_of_the_trial(monkeypatch):
 def test_other_errors_pass(monkeypatch):
     trainer = build()
 
-    def fail(self, images, labels):
+    def fail(self, images, labels, titles=None):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(Trainer, "run_step", fail)

@@ -1,0 +1,1 @@
+"""Losses between images and titles, in both directions."""

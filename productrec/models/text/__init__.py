@@ -1,0 +1,1 @@
+"""Text: titles cut into subwords, and towers that make them embeddings beside those of images."""

@@ -1,0 +1,131 @@
+"""Images and titles together: trained in one space, searched by words and photos, with classes and without."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.integration.conftest import TINY, write_recipe
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 60, 220), "yellow": (230, 220, 40)}
+TEXT = ["model.text.tower=gru", "model.text.width=16", "model.text.vocabulary=300"]
+ALONE = ["loss.metric=none", "loss.classification_weight=0"]
+
+
+def draw_shop(root, *, labelled: bool, per_colour: int = 8):
+    """Photos of one colour with titles that name it; every fourth has no title where there are labels."""
+    root.mkdir()
+    (root / "images").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for colour, rgb in COLOURS.items():
+        for number in range(per_colour):
+            name = f"{colour}{number}.png"
+            noise = rng.integers(-20, 20, (24, 24, 3))
+            Image.fromarray((np.array(rgb) + noise).clip(0, 255).astype(np.uint8)).save(root / "images" / name)
+            title = f"{colour} mug number {number}"
+            if labelled:
+                rows.append({"id": name, "label": colour, "title": "" if number % 4 == 3 else title})
+            else:
+                rows.append({"id": name, "title": title})
+    with (root / "train.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+@pytest.fixture
+def named(productrec, place):
+    """A run of images and titles without classes, in a folder to work in."""
+    recipe = write_recipe(place, draw_shop(place / "shop", labelled=False), competition="plain")
+    ran = productrec("run", recipe, *TINY, *TEXT, *ALONE, "train.epochs=4", "train.learning_rate=0.003")
+    assert ran.code == 0, ran.err
+    return place
+
+
+class TestWithoutClasses:
+    def test_the_run_learns_and_is_judged_by_titles(self, named, productrec):
+        figures = json.loads((named / "runs/tiny/metrics.jsonl").read_text().splitlines()[-1])
+        assert 0 <= figures["pair_recall"] <= 1
+        assert figures["train_titles_pairs"] > 0
+        assert "top_1_accuracy" not in figures
+
+    def test_words_find_images(self, named, productrec):
+        asked = productrec(
+            "query", "runs/tiny", "--text", "a red mug", "--text", "blue mug", "--nearest", "4", "--json"
+        )
+        assert asked.code == 0, asked.err
+        answers = [json.loads(line) for line in asked.out.splitlines()]
+        assert [answer["query"] for answer in answers] == ["a red mug", "blue mug"]
+        for answer in answers:
+            similarities = [hit["similarity"] for hit in answer["found"]]
+            assert len(similarities) == 4
+            assert similarities == sorted(similarities, reverse=True)
+            assert all(hit["title"].split()[0] in COLOURS for hit in answer["found"])
+
+    def test_a_photo_finds_titles(self, named, productrec):
+        photo = named / "shop" / "images" / "green1.png"
+        asked = productrec("query", "runs/tiny", photo, "--to", "titles", "--json", "--nearest", "3")
+        assert asked.code == 0, asked.err
+        (answer,) = [json.loads(line) for line in asked.out.splitlines()]
+        assert len(answer["found"]) == 3
+
+    def test_a_second_run_of_everything_leaves_all_as_it_is(self, named, productrec):
+        before = {path: path.stat().st_mtime_ns for path in (named / "runs").rglob("*.npy")}
+        again = productrec(
+            "run", named / "tiny.yaml", *TINY, *TEXT, *ALONE, "train.epochs=4", "train.learning_rate=0.003"
+        )
+        assert again.code == 0, again.err
+        assert {path: path.stat().st_mtime_ns for path in (named / "runs").rglob("*.npy")} == before
+
+
+class TestWithClasses:
+    @pytest.fixture
+    def sold(self, productrec, place):
+        recipe = write_recipe(place, draw_shop(place / "shop", labelled=True), competition="plain")
+        ran = productrec("run", recipe, *TINY, *TEXT)
+        assert ran.code == 0, ran.err
+        return place
+
+    def test_all_terms_are_learned_and_judged(self, sold):
+        figures = json.loads((sold / "runs/tiny/metrics.jsonl").read_text().splitlines()[-1])
+        assert {"train_metric", "train_titles_pairs", "train_classification"} <= figures.keys()
+        assert {"top_1_accuracy", "pair_recall"} <= figures.keys()
+
+    def test_images_without_a_title_are_left_out_of_the_titles_alone(self, sold):
+        titles = json.loads((sold / "runs/tiny/embeddings/text/train/ids.json").read_text())
+        images = json.loads((sold / "runs/tiny/embeddings/plain/train/ids.json").read_text())
+        assert set(titles) < set(images)
+        assert not any(name.removesuffix(".png").endswith(("3", "7")) for name in titles)
+        joined = np.load(sold / "runs/tiny/embeddings/joined/train/embeddings.npy")
+        assert joined.shape == (len(titles), 32)
+        assert np.allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-5)
+
+    def test_words_name_classes(self, sold, productrec):
+        asked = productrec("query", "runs/tiny", "--text", "yellow mug", "--json")
+        (answer,) = [json.loads(line) for line in asked.out.splitlines()]
+        assert {hit["class"] for hit in answer["found"]} <= set(COLOURS)
+
+
+class TestRefusals:
+    def test_a_table_without_titles_is_refused_before_training(self, drawn, place, productrec):
+        ran = productrec("run", write_recipe(place, drawn), *TINY, *TEXT)
+        assert ran.code != 0
+        assert "must have titles for model.text.tower=gru" in ran.err
+
+    def test_a_run_without_a_text_tower_says_how_to_get_one(self, finished, productrec):
+        asked = productrec("query", "runs/tiny", "--text", "anything")
+        assert asked.code != 0
+        assert "has no text tower" in asked.err and "model.text.tower=gru" in asked.err
+
+    def test_nothing_left_to_learn_is_refused(self, drawn, place, productrec):
+        ran = productrec("train", write_recipe(place, drawn), *TINY, *ALONE)
+        assert ran.code != 0
+        assert "a loss must be left" in ran.err
+
+    @pytest.mark.parametrize("arguments", [("--to", "words"), ("--to", "images"), ()])
+    def test_a_question_without_a_sense_is_refused(self, arguments, finished, productrec):
+        assert productrec("query", "runs/tiny", *arguments).code == 2
