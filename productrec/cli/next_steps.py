@@ -44,6 +44,7 @@ NEXT_STEPS = {
     "demo": "`productrec query {run} {photo}` asks it about one photo",
     "evaluate": "`productrec audit {run}` lists labels that it doubts",
     "evaluate, arrays": "`{command}` keeps these figures in a file",
+    "report": "`productrec audit {run} --html` lets you mark the labels that it doubts, in a page of their own",
     "centres": "`productrec evaluate {run}` says how well its embeddings find products, with intervals",
     "index show": "`productrec index compact {run}` folds what was grown and removed, where it is much",
     "index": "`productrec index show {run}` tells what it holds now",
