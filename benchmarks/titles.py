@@ -111,7 +111,7 @@ def train_once(name: str, seed: int, train: Titles, held: Titles, options: argpa
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.rate, total_steps=steps)
     where = torch.from_numpy(order)
     for _ in range(options.epochs):
-        for some in torch.from_numpy(rng.permutation(count)).split(options.batch):
+        for some in torch.split(torch.from_numpy(rng.permutation(count)), options.batch):
             if len(some) < options.batch:
                 continue
             read = read_titles(head, train, where[some])
@@ -124,7 +124,7 @@ def train_once(name: str, seed: int, train: Titles, held: Titles, options: argpa
     with torch.inference_mode():
         images = neck(held.features).numpy()
         every = torch.arange(len(held.titles))
-        embedded = torch.cat([read_titles(head, held, some) for some in every.split(512)]).numpy()
+        embedded = torch.cat([read_titles(head, held, some) for some in torch.split(every, 512)]).numpy()
     found = compute_cross_modal(
         images, embedded, np.arange(len(held.titles)), title_groups=group_equal_titles(held.titles)
     ).measure()
@@ -137,7 +137,8 @@ def read_titles(head: torch.nn.Module, titles: Titles, rows: torch.Tensor) -> to
         embedded: torch.Tensor = head(titles.text[rows])
         return embedded
     batch = titles.tokens.take(rows)
-    return head(batch.ids, batch.lengths)
+    read: torch.Tensor = head(batch.ids, batch.lengths)
+    return read
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from productrec.reporting.score_sections import build_calibration, build_figures
 def build_score_section(source: ReportSource) -> Section | None:
     """The scores of each way to predict."""
     steps: list[tuple[str, Scores]] = []
-    for run, recipe in source.runs.items():
-        own = list_steps(run, recipe)
+    for run in source.runs:
+        own = list_steps(run, source.material.views)
         steps += own if len(source.runs) == 1 else [(f"{run.name}: {title}", scores) for title, scores in own]
     ensemble = get_ensemble_folder(source.folder, source.material.views)
     if (ensemble / MANIFEST_NAME).is_file():

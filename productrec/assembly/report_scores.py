@@ -19,16 +19,18 @@ from productrec.recognition.open_set_figures import tell_open_set
 from productrec.recognition.scores import Scores
 
 
-def list_steps(run: Path, recipe: Recipe) -> list[tuple[str, Scores]]:
+def list_steps(run: Path, views: str) -> list[tuple[str, Scores]]:
     """The scores of each way to predict of a run on validation images, by title; none where nothing was fitted.
+
+    The parts are those of the plain view; ``views``: preset of which the answer is told too.
 
     Raises:
         ArtifactError: an artefact is damaged.
     """
     plain = _load_scores(run, "plain")
     steps = [(PART_TITLES[part], plain[part]) for part in PARTS if part in plain]
-    if recipe.predict.tta != "plain" and (several := _load_scores(run, recipe.predict.tta)):
-        steps.append((f"with TTA ({recipe.predict.tta})", get_answer(several)))
+    if views != "plain" and (several := _load_scores(run, views)):
+        steps.append((f"with TTA ({views})", get_answer(several)))
     return steps
 
 

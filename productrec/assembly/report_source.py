@@ -39,7 +39,7 @@ class ReportSource:
 
     def find_best(self) -> tuple[Path, Recipe] | None:
         """The run whose neighbours are shown, of several the one of the best accuracy; None where none is at hand."""
-        return max(self.runs.items(), key=lambda item: _judge(*item), default=None)
+        return max(self.runs.items(), key=lambda item: _judge(item[0], self.material.views), default=None)
 
     def find_views(self, run: Path, what: str, split: str = "") -> str | None:
         """The preset of the answers' views where the run has an artefact of it, else the plain one, else None."""
@@ -49,9 +49,9 @@ class ReportSource:
         return None
 
 
-def _judge(run: Path, recipe: Recipe) -> float:
+def _judge(run: Path, views: str) -> float:
     try:
-        steps = list_steps(run, recipe)
+        steps = list_steps(run, views)
     except ProductrecError:
         return -1.0
     return steps[-1][1].top_1_accuracy if steps else 0.0

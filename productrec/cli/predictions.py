@@ -242,7 +242,8 @@ def ensemble(
     if predicted.test_images:
         tell_next("ensemble", run=out)
     else:
-        tell_next("predict, nothing to submit", run=members[0])
+        named = [path for path in (members[0], *members[0].parents) if (path / "recipe.yaml").is_file()]
+        tell_next("predict, nothing to submit", run=_find_model(named[0]))
 
 
 COMMANDS = (predict, query, ensemble)

@@ -220,12 +220,13 @@ def run(
 ) -> None:
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
     from productrec.pipeline.play import run_recipe
+    from productrec.pipeline.select import select_runs
     from productrec.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     written = run_recipe(loaded, replace_table=replace_table, jobs=jobs, allow_code=allow_code)
     if written is None:
-        tell_next("predict, nothing to submit", run=loaded.run_folder)
+        tell_next("predict, nothing to submit", run=next(iter(select_runs(loaded).runs)))
     else:
         tell_submitted(written.path, loaded.competition)
 

@@ -44,6 +44,12 @@ class Answered:
         """(N,) how many classes rank before the label; C where that is none of the C classes, or there is none."""
         return self.answers.ranks
 
+    def take(self, rows: np.ndarray) -> Answered:
+        """Those to some images."""
+        ids = [self.ids[row] for row in rows.tolist()]
+        labels, is_labelled, best = (column[rows] for column in (self.labels, self.is_labelled, self.best))
+        return Answered(self.split, ids, labels, is_labelled, best, self.answers.take(rows))
+
     @property
     def is_right(self) -> np.ndarray:
         """(N,) whether each image has a label that ranks first."""

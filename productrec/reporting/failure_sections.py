@@ -151,8 +151,16 @@ def build_categories(root: CategoryResult, asked: str) -> Section:
     return Section("categories", "Results by category", "report_categories.html.jinja", data)
 
 
-def build_answers(answered: Sequence[Answered], names: ClassNames) -> Section:
-    """Every answer, to be searched by class and id: held as columns, of which a script shows the rows that fit."""
+def build_answers(answered: Sequence[Answered], names: ClassNames, *, most: int = 120_000) -> Section:
+    """Every answer, to be searched by class and id: held as columns, of which a script shows the rows that fit.
+
+    Args:
+        answered: answers by split.
+        names: of the classes.
+        most: answers that are held; of more the wrong and the least sure ones.
+    """
+    count = sum(len(part.ids) for part in answered)
+    answered = _keep_answers(answered, most)
     listed = np.unique(np.concatenate([np.append(part.best, part.labels[part.is_labelled]) for part in answered]))
     positions = [np.searchsorted(listed, part.best) for part in answered]
     labels = [
@@ -168,5 +176,16 @@ def build_answers(answered: Sequence[Answered], names: ClassNames) -> Section:
         "label": np.concatenate(labels).tolist(),
         "confidence": np.concatenate([(1000 * part.confidence).round().astype(np.int64) for part in answered]).tolist(),
     }
-    data = {"columns": columns, "count": len(columns["id"])}
+    data = {"columns": columns, "count": count, "held": len(columns["id"])}
     return Section("answers", "All answers", "report_answers.html.jinja", data)
+
+
+def _keep_answers(answered: Sequence[Answered], most: int) -> list[Answered]:
+    """Up to ``most`` of all answers in their order: the wrong ones, then the least sure."""
+    if sum(len(part.ids) for part in answered) <= most:
+        return list(answered)
+    worth = np.concatenate([np.where(part.is_wrong, -1.0, part.confidence) for part in answered])
+    kept = np.zeros(len(worth), dtype=bool)
+    kept[np.argsort(worth, kind="stable")[:most]] = True
+    ends = np.cumsum([len(part.ids) for part in answered])[:-1]
+    return [part.take(np.flatnonzero(own)) for part, own in zip(answered, np.split(kept, ends), strict=True)]

@@ -37,8 +37,8 @@ from productrec.reporting.provenance import build_missing
 from productrec.reporting.thumbnails import Thumbnails
 
 NAME = "report.html"
-_PICTURES = 24 << 20  # bytes of all pictures; the whole page stays below 40 MB with 100,000 answers
-_SIDE_PX, _QUALITY = 112, 70
+PICTURES_BYTES = 24 << 20  # of all pictures; the whole page stays below 40 MB with 100,000 answers
+SIDE_PX, QUALITY = 112, 70
 _SECTIONS: dict[str, Callable[[ReportSource], Section | None]] = {
     "Scores": build_score_section,
     "Training curves": build_curve_section,
@@ -91,7 +91,7 @@ def run_report(
     Raises:
         StorageError: it cannot be written.
     """
-    thumbnails = Thumbnails(side_px=_SIDE_PX, quality=_QUALITY, most_bytes=_PICTURES)
+    thumbnails = Thumbnails(side_px=SIDE_PX, quality=QUALITY, most_bytes=PICTURES_BYTES)
     material = gather_material(recipe, predictions, thumbnails)
     at_hand = {run: own for run, own in runs.items() if (run / "checkpoints").is_dir()}
     source, missing = ReportSource(folder, recipe, at_hand, material, audit), material.missing

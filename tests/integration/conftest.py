@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 
 from productrec.cli import main
+from productrec.cli.main import app
 from productrec.demo.drawn.competition import draw_competition
 
 TINY = [
@@ -45,6 +47,17 @@ def productrec(capfd, monkeypatch):
         return Outcome(code, out, err)
 
     return run
+
+
+def check_command(words: list[str]) -> None:
+    """The command exists, and it takes these options and arguments; it is not played."""
+    assert words[0] == "productrec", words
+    command, rest = typer.main.get_command(app), words[1:]
+    context = command.make_context("productrec", list(rest), obj=rest)
+    while rest and hasattr(command, "resolve_command"):
+        name, command, rest = command.resolve_command(context, rest)
+        context = command.make_context(name, list(rest), parent=context)
+        rest = context._protected_args + context.args if hasattr(context, "_protected_args") else context.args
 
 
 @pytest.fixture(scope="session")

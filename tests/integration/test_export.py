@@ -101,9 +101,7 @@ def test_an_int8_file_tells_what_it_loses(copy, productrec):
     assert (copy / "runs/tiny/export/tiny-int8.onnx").stat().st_size < (copy / FILE).stat().st_size
     assert sorted(path.name for path in (copy / "runs/tiny/export").iterdir()) == ["tiny-int8.onnx", "tiny.onnx"]
     lines = [line for line in done.err.splitlines() if line]
-    assert len(lines) == 5, (
-        done.err
-    )  # beginning, comparison, check, file, what is next: the libraries' own noise is not shown
+    assert len(lines) == 5, done.err  # beginning, comparison, check, file, next: libraries' own noise is not shown
 
 
 def test_a_program_of_torch_is_checked_on_photos_where_the_table_is_gone(copy, drawn, productrec):

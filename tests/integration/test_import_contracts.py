@@ -40,6 +40,8 @@ PLANTED = [
     ("serving/forms.py", "import aiohttp", "have their own modules"),
     ("pipeline/select.py", "from productrec.serving import limits", "Rooms"),
     ("exported.py", "from productrec.recipe import Recipe", "Only assembly, stages, conductors"),
+    ("library.py", "from productrec.cli import options", "Rooms"),
+    ("pipeline/play.py", "from productrec.library import ingest", "Rooms"),
 ]
 
 

@@ -80,7 +80,12 @@ def test_a_recipe_ends_in_the_csv_of_matches(own):
     for name, listed in rows.items():
         assert listed[0] == name and len(set(listed)) == len(listed) <= 50 and set(listed) <= set(hidden)
     fitted = json.loads((own / "runs/tiny/matches/plain/test/fitted.json").read_text())
-    assert [step["name"] for step in fitted["steps"]] == ["at_least_two", "both_ways", "neighbourhood_blending"]
+    assert [step["name"] for step in fitted["steps"]] == [
+        "titles",
+        "at_least_two",
+        "both_ways",
+        "neighbourhood_blending",
+    ]
     assert 0 < fitted["f1"] <= 1 and fitted["interval"][0] <= fitted["f1"] <= fitted["interval"][1]
     assert fitted["pool_images"] == fitted["labelled_images"] == TEST_CLASSES * SIZE == len(hidden)
     assert f",matches_f1,{fitted['f1']}" in (own / "submissions/ledger.csv").read_text()
@@ -97,6 +102,29 @@ def test_what_is_unchanged_is_skipped_and_submit_writes_the_same(played, product
     assert productrec("submit", "runs/tiny", "--out", "again/tiny.csv").code == 0
     assert (played / "again/tiny.csv").read_bytes() == before
     shutil.rmtree(played / "again")
+
+
+def test_titles_join_where_they_gain_and_are_left_out_where_they_shall_not(own, productrec):
+    hidden = json.loads((own / "hidden.json").read_text())
+    fitted = json.loads((own / "runs/tiny/matches/plain/test/fitted.json").read_text())
+    assert fitted["steps"][0]["is_kept"] and fitted["rule"]["titles"]["title"] > 0
+    for name, listed in read_csv(own / "submissions/tiny.csv").items():  # the titles name the products
+        assert {hidden[other] for other in listed} == {hidden[name]} and len(listed) == SIZE
+    done = productrec("predict", "runs/tiny", "match.titles=none")
+    assert done.code == 0 and "probability by image and title" not in done.err
+    fitted = json.loads((own / "runs/tiny/matches/plain/test/fitted.json").read_text())
+    assert fitted["rule"]["titles"] is None
+    assert "titles" not in {step["name"] for step in fitted["steps"]}
+
+
+def test_titles_that_no_test_posting_has_are_not_fitted(own, productrec):
+    lines = (own / "shopee/test.csv").read_text().splitlines()
+    bare = [lines[0], *(line.rpartition(",")[0] + "," for line in lines[1:])]
+    (own / "shopee/test.csv").write_text("\n".join(bare) + "\n")
+    done = productrec("run", "tiny.yaml", *PLAY, "name=bare", "data.table=data/bare", "train.epochs=1")
+    assert done.code == 0, done.err
+    fitted = json.loads((own / "runs/bare/matches/plain/test/fitted.json").read_text())
+    assert "titles" not in {step["name"] for step in fitted["steps"]}
 
 
 def test_a_threshold_of_ones_own_needs_no_labels(own, productrec):

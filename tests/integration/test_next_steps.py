@@ -6,28 +6,15 @@ import shutil
 import sys
 
 import pytest
-import typer
 
-from productrec.cli.main import app
 from productrec.cli.next_steps import NEXT_STEPS, RESULTS
-from tests.integration.conftest import TINY, write_recipe
+from tests.integration.conftest import TINY, check_command, write_recipe
 
 
 def find_command(sentence: str) -> list[str]:
     """The words of the command between backquotes."""
     (command,) = re.findall(r"`([^`]+)`", sentence)
     return shlex.split(command)
-
-
-def check_command(words: list[str]) -> None:
-    """The command exists, and it takes these options and arguments; it is not played."""
-    assert words[0] == "productrec", words
-    command, rest = typer.main.get_command(app), words[1:]
-    context = command.make_context("productrec", list(rest), obj=rest)
-    while rest and hasattr(command, "resolve_command"):
-        name, command, rest = command.resolve_command(context, rest)
-        context = command.make_context(name, list(rest), parent=context)
-        rest = context._protected_args + context.args if hasattr(context, "_protected_args") else context.args
 
 
 def check_next(outcome) -> list[str]:
