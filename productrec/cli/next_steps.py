@@ -63,7 +63,6 @@ RESULTS = {
     "ingest, changed",
     "query",
     "submit, checked",
-    "submit, history",
     "index show",
     "settings",
     "losses",
