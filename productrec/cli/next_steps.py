@@ -64,7 +64,6 @@ RESULTS = {
     "ingest, changed",
     "query",
     "submit, checked",
-    "submit, history",
     "index show",
     "settings",
     "losses",
