@@ -29,7 +29,7 @@ RUN python3 -m venv /opt/uv \
 WORKDIR /opt/source
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/var/cache/uv \
-    /opt/uv/bin/uv pip install --constraints constraints.txt --requirements pyproject.toml
+    /opt/uv/bin/uv pip install --constraints constraints.txt --requirements pyproject.toml --extra text
 
 # An unprivileged user. Its home and the workspace are open to all, so that `--user` may name any other.
 # Everything that is downloaded or compiled at run time lands in ~/.cache: mount that to keep it.

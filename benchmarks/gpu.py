@@ -1,6 +1,6 @@
 """Benchmark of one accelerator: first whether it computes what the CPU computes, then how fast the whole pipeline is.
 
-Compares embeddings, logits, losses, a training step and the search with the CPU's; measures pair losses, and
+Compares embeddings, logits, losses, a training step, titles and the search with the CPU's; measures pair losses, and
 training steps beside timm's; then trains
 the grocery recipe with a larger backbone for about ``--minutes``, predicts with views, and prints rates, peak memory
 and validation scores.
@@ -60,11 +60,13 @@ def main() -> int:
     from sections.agreement import check_agreement
     from sections.device_training import measure_device_training
     from sections.pair_losses import measure_pair_losses
+    from sections.titles_agreement import compare_titles
 
     from productrec.runtime import choose_dtype
 
     measures: tuple[Callable[[], list[Row]], ...] = (
         partial(check_agreement, device),
+        partial(_without_tf32, compare_titles, device),
         partial(measure_pair_losses, device, quick=options.quick),
         partial(measure_device_training, device, choose_dtype("auto", device), quick=options.quick),
     )
@@ -88,6 +90,13 @@ def main() -> int:
     if failed:
         print(f"\nFAILED: {'; '.join(failed)}")
     return 1 if failed else 0
+
+
+def _without_tf32(compare: Callable[[torch.device], list[Row]], device: torch.device) -> list[Row]:
+    from sections.agreement import without_tf32
+
+    with without_tf32():
+        return compare(device)
 
 
 def _measure_pipeline(

@@ -60,7 +60,8 @@ def compute_difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm().clamp(min=1e-30))
 
 
-def _build_row(what: str, seen: float, most: float) -> Row:
+def build_row(what: str, seen: float, most: float) -> Row:
+    """A relative difference that was seen, and the most that is allowed."""
     return Row("agreement", f"{what}, relative difference", f"{seen:.1e}", f"<= {most:.0e}", seen <= most)
 
 
@@ -88,8 +89,8 @@ def _compare_inference(device: torch.device) -> list[Row]:
         seen.append(recognise([images])[1])
     ours, reference = seen
     return [
-        _build_row("embeddings, two views", compute_difference(ours.embeddings, reference.embeddings), 5e-5),
-        _build_row("logits, two views", compute_difference(ours.logits, reference.logits), 5e-5),
+        build_row("embeddings, two views", compute_difference(ours.embeddings, reference.embeddings), 5e-5),
+        build_row("logits, two views", compute_difference(ours.logits, reference.logits), 5e-5),
     ]
 
 
@@ -113,8 +114,8 @@ def _compare_losses(device: torch.device) -> list[Row]:
             (gradient,) = torch.autograd.grad(value, embeddings)
             values.append(value)
             gradients.append(gradient)
-        table.append(_build_row(f"{name} loss", compute_difference(*values), 1e-5))
-        table.append(_build_row(f"{name} loss, gradient", compute_difference(*gradients), 1e-4))
+        table.append(build_row(f"{name} loss", compute_difference(*values), 1e-5))
+        table.append(build_row(f"{name} loss, gradient", compute_difference(*gradients), 1e-4))
     return table
 
 
@@ -136,9 +137,9 @@ def _compare_step(device: torch.device, metric: str, *, backbone: str = "regnetx
     most = 2e-2 if frozen else 1e-3
     name = metric.replace("_", "-") + (f", {backbone} with {frozen} stages frozen" if frozen else "")
     return [
-        _build_row(f"a training step, {name}: loss", compute_difference(*losses), 1e-5),
-        _build_row(f"a training step, {name}: what it adds to the weights", compute_difference(*updates), most),
-        _build_row(f"a training step, {name}: averaged weights", compute_difference(*averages), 1e-5),
+        build_row(f"a training step, {name}: loss", compute_difference(*losses), 1e-5),
+        build_row(f"a training step, {name}: what it adds to the weights", compute_difference(*updates), most),
+        build_row(f"a training step, {name}: averaged weights", compute_difference(*averages), 1e-5),
     ]
 
 
@@ -157,12 +158,12 @@ def _compare_search(device: torch.device) -> list[Row]:
     same = float((rows == expected_rows.cpu().numpy()).mean())
     where = "on a GPU" if count_gpus() else "on the CPU"
     return [
-        _build_row(
+        build_row(
             f"FAISS {where} against a matrix product: similarities",
             compute_difference(torch.from_numpy(similarities), expected),
             1e-5,
         ),
-        _build_row(
+        build_row(
             f"FAISS {where}: similarities against those of its rows",
             compute_difference(torch.from_numpy(similarities), torch.from_numpy(worth)),
             1e-5,
