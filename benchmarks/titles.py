@@ -65,7 +65,7 @@ def extract_image_features(table: ImageTable, split: str, side_px: int) -> torch
     rows = table.select([split])
     dataset = ViewedImages(open_images(table, rows), get_views("plain"), side_px)
     parts = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for batch in build_view_loader(dataset, batch_size=128, workers=0, pin_memory=False):
             parts.append(network.extract_features(batch.cuts[0]))
     return torch.cat(parts)
@@ -76,7 +76,7 @@ def extract_text_features(tower: TextTower, tokens: Tokens) -> torch.Tensor:
     order = torch.argsort(tokens.lengths)
     parts = torch.empty(len(order), tower.neck.linear.in_features)
     tower.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         for some in torch.split(order, 256):
             batch = tokens.take(some)
             parts[some] = tower.encoder(batch.ids, batch.lengths)
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--wrong", type=float, default=0.0, help="share of the training titles that change places")
     parser.add_argument("--side-px", type=int, default=96)
     parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--features", type=Path, help="folder that features are kept in")
     parser.add_argument("--out", type=Path, help="JSON lines to add the results to")
     options = parser.parse_args()
     table = load_table(options.table)
@@ -169,13 +170,20 @@ def main() -> None:
         )
     splits = {}
     for split, titles in named.items():
-        started = time.perf_counter()
-        features = extract_image_features(table, split, options.side_px)
-        middle = time.perf_counter()
         tokens = tokeniser.encode(titles, options.max_tokens)
-        text = None if tower is None else extract_text_features(tower, tokens)
-        seconds = time.perf_counter() - middle
-        print(f"{split}: {len(titles):,} images in {middle - started:.1f} s, titles in {seconds:.1f} s", flush=True)
+        kept = None if options.features is None else options.features / f"{split}-{options.text}-{options.side_px}.pt"
+        if kept is not None and kept.exists():
+            features, text = torch.load(kept, weights_only=True)
+        else:
+            started = time.perf_counter()
+            features = extract_image_features(table, split, options.side_px)
+            middle = time.perf_counter()
+            text = None if tower is None else extract_text_features(tower, tokens)
+            seconds = time.perf_counter() - middle
+            print(f"{split}: {len(titles):,} images in {middle - started:.1f} s, titles in {seconds:.1f} s", flush=True)
+            if kept is not None:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                torch.save((features, text), kept)
         splits[split] = Titles(features, titles, tokens, text)
     for name in options.losses:
         for seed in options.seeds:

@@ -73,7 +73,7 @@ def build_duplicate_section(source: ReportSource) -> Section | None:
         return None
     findings, clusters = read_findings_of(source.audit), read_clusters(source.recipe.table)
     if clusters is None:
-        why = "nobody looked for them. productrec ingest does with data.dedup=report."
+        why = "nobody looked for them. productrec ingest --dedup report does."
         source.leave_out("Near-duplicates and leaks between splits", why)
     if findings is None:
         why = "nobody looked for them. productrec audit RUN does, and writes its findings where this page finds them."

@@ -21,6 +21,7 @@ def report(
 
     One HTML file that holds all it shows and opens from disk. What is not at hand shortens it and is named in it.
     """
+    from productrec.cli.next_steps import tell_next
     from productrec.pipeline.report import report_target
     from productrec.stages.report import report as tell
 
@@ -33,6 +34,7 @@ def report(
 
         if not webbrowser.open(reported.path.resolve().as_uri()):
             warn(f"no browser opened here; open {reported.path} yourself")
+    tell_next("report", run=target)
 
 
 COMMANDS = (report,)

@@ -125,7 +125,7 @@ def test_a_shop_without_a_test_set_comes_to_an_end(place, drawn, productrec):
     done = productrec("run", recipe, *TINY, "train.epochs=1", "data.validation_fraction=0.25")
     assert done.code == 0, done.err
     assert "has no test images" in done.err
-    assert "productrec predict runs/tiny --images FOLDER --out new.csv" in done.err
+    assert "--images FOLDER --out new.csv" in done.err and "Next: `productrec serve runs/tiny`" in done.err
     assert "validation: 12 images" in done.out and "95 % interval" in done.out
     missing = productrec("submit", "runs/tiny")
     assert missing.code == 4 and "no test images" in missing.err and "--images FOLDER" in missing.err

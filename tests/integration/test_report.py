@@ -54,6 +54,7 @@ def test_a_report_holds_every_section_and_every_answer(reported, finished):
     page, outcome = reported("--plots", "plots")
     assert read_headings(page) >= HEADINGS
     assert "report.html" in outcome.err
+    assert f"Next: `productrec audit {RUN} --html`" in outcome.err
     assert not re.search(r"""(?:src|href|action)=["']?https?:""", page)
     assert {path.name for path in (finished / "plots").iterdir()} >= {"staircase.svg", "training.svg", "classes.svg"}
     table = load_table(finished / "data/tiny").images

@@ -355,7 +355,7 @@ def test_ctrl_c_leaves_the_upload_known(place, service, client, productrec):
         service.score(one)
     before = list(service.calls)
     still = productrec("submit", "--history", place)
-    assert "--refresh asks for it" in still.err and service.calls == before
+    assert "--refresh` asks for the scores" in still.err and service.calls == before
     done = productrec("submit", "--history", place / "ledger.csv", "--refresh")
     assert done.code == 0 and "0.12500" in done.out, done.err
     assert read(place)[0]["public_value"] == "0.125"

@@ -21,10 +21,20 @@ window.page = (() => {
   watch();
   addEventListener("beforeprint", () => all("img[data-thumbnail]").forEach(show));
 
-  // Filter: every word must be in an element's class or id, and a maker's own condition must hold.
+  // Filter: every word must be in an element's class or id (a number at the start of a word there: "17" is not meant for
+  // the digits within "b96171f7"), and a maker's own condition must hold.
   const filter = find("filter");
   const filtered = find("filtered");
   const fold = (text) => text.normalize("NFKC").toLowerCase();
+  const split = (text) => fold(text).split(/\s+/).filter(Boolean);
+  const isIn = (word, text) => {
+    if (!/^\d+$/.test(word)) return text.includes(word);
+    for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1)) {
+      if (!at || !/[\p{L}\p{N}]/u.test(text[at - 1])) return true;
+    }
+    return false;
+  };
+  const fitsAll = (words, text) => words.every((word) => isIn(word, text));
   let entries = null;
   let holds = () => true;
   const list = () => {
@@ -34,10 +44,10 @@ window.page = (() => {
     return entries;
   };
   const apply = () => {
-    const words = fold(filter.value).split(/\s+/).filter(Boolean);
+    const words = split(filter.value);
     let shown = 0;
     for (const entry of list()) {
-      const fits = words.every((word) => entry.text.includes(word)) && holds(entry.element);
+      const fits = fitsAll(words, entry.text) && holds(entry.element);
       entry.element.hidden = !fits;
       shown += fits ? 1 : 0;
     }
@@ -96,5 +106,5 @@ window.page = (() => {
   find("show-keys").addEventListener("click", () => dialog.showModal());
   find("hide-keys").addEventListener("click", () => dialog.close());
 
-  return { find, all, watch, listItems, currentItem, move, goTo, isWriting, applyFilter: apply, setCondition: (condition) => { holds = condition; apply(); }, addKey: (key, action) => keys.set(key, action) };
+  return { find, all, fold, split, fitsAll, watch, listItems, currentItem, move, goTo, isWriting, applyFilter: apply, setCondition: (condition) => { holds = condition; apply(); }, addKey: (key, action) => keys.set(key, action) };
 })();

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const { find, all, move } = window.page;
+  const { find, fold, split, fitsAll, move } = window.page;
 
   // Arrows go through the items too, but not where they scroll a table or move in a field.
   document.addEventListener("keydown", (event) => {
@@ -47,7 +47,6 @@
   const STEP = 100;
   const table = find("answers-table"), body = table.tBodies[0];
   const filter = find("filter"), onlyWrong = find("answers-wrong"), more = find("answers-more");
-  const fold = (text) => text.normalize("NFKC").toLowerCase();
   let data = null, texts = null, fits = [], shown = 0;
   const read = () => {
     if (data) return;
@@ -82,11 +81,11 @@
   };
   const search = () => {
     read();
-    const words = fold(filter.value).split(/\s+/).filter(Boolean);
+    const words = split(filter.value);
     fits = [];
     for (let row = 0; row < texts.length; row++) {
       if (onlyWrong.checked && !isWrong(row)) continue;
-      if (words.every((word) => texts[row].includes(word))) fits.push(row);
+      if (fitsAll(words, texts[row])) fits.push(row);
     }
     body.replaceChildren();
     shown = 0;
