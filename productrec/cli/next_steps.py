@@ -15,6 +15,10 @@ NEXT_STEPS = {
     "ingest, explained": "`{command}` writes the image table",
     "ingest, changed": "`{command}` takes the changes in",
     "audit": "write drop, relabel, weight or merge into the column action of {findings}; `{command}` then applies it",
+    "audit, with a page": (
+        "open {page} in a browser, mark what is wrong, and download the CSV; `{command}` then applies it, with the "
+        "path of what was downloaded"
+    ),
     "audit, nothing found": "`{command}` tells when the source has changed",
     "preview": "`{command}` trains on such images",
     "plan": "`{command}` trains it",

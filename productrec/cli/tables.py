@@ -153,7 +153,9 @@ def audit(
     )
     report(audited)
     command, findings = list_ingest_command(audited.table), audited.folder / CSV_NAME
-    if audited.counts:
+    if audited.counts and audited.page is not None:
+        tell_next("audit, with a page", page=audited.page, command=[*command, "--apply", CSV_NAME])
+    elif audited.counts:
         tell_next("audit", findings=findings, command=[*command, "--apply", findings])
     else:
         tell_next("audit, nothing found", command=[*command, "--diff"])

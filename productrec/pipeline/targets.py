@@ -125,6 +125,7 @@ def audit_targets(
         if len(targets) > 1:
             raise RecipeError(f"audit: {tables[0]} is an image table and must be named alone; name runs without it.")
         table = tables[0]
+        options |= {"ingest_command": list_ingest_command(table)} if html else {}
         return run_audit(table, out or name_audit(table), root=_read_root(overrides), replace=replace, **options)
     selected = load_runs(targets, overrides, command="audit")
     recipes = list(selected.runs.values())
@@ -136,6 +137,7 @@ def audit_targets(
         run_embed(folder, recipe, [EmbeddingRequest(split, "plain", True) for split in splits])
         judges.append(Judge(folder, splits, recipe.train.fold))
     table = recipes[0].table
+    options |= {"ingest_command": list_ingest_command(table)} if html else {}
     return run_audit(
         table, out or name_audit(table), judges=judges, root=recipes[0].data.images, replace=replace, **options
     )

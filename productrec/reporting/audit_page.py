@@ -21,6 +21,7 @@ from productrec.delimited import guard_cell
 from productrec.reporting.page import Section, render_page
 from productrec.reporting.thumbnails import Thumbnails
 
+CSV_NAME = "findings.csv"  # as the browser is asked to call it
 MOST_SHOWN = 1000  # findings of a kind; the CSV holds all of them
 MOST_BYTES = 24 << 20  # of all pictures
 _SIDE_PX = 160
@@ -50,7 +51,8 @@ def write_audit_page(
     findings: pd.DataFrame,
     table: ImageTable,
     *,
-    table_folder: Path,
+    name: str,
+    ingest_command: Sequence[str],
     most_shown: int = MOST_SHOWN,
     most_bytes: int = MOST_BYTES,
 ) -> None:
@@ -63,7 +65,8 @@ def write_audit_page(
         path: the page.
         findings: of `build_findings`, with labels and names.
         table: the image table they were found in.
-        table_folder: of the table, for the title and for the command that the page names at the end.
+        name: of the table, for the title.
+        ingest_command: what makes the table, by words; the page names it at the end, with the CSV to apply.
         most_shown: findings of a kind that the page shows; all of them stand in the CSV.
         most_bytes: of all pictures; findings that come later have none.
 
@@ -84,16 +87,16 @@ def write_audit_page(
             bar.advance(len(rows))
     lines = list(csv.reader(io.StringIO(format_findings(findings), newline="")))
     columns, cells = lines[0], lines[1:]
-    command = f"productrec ingest SOURCE --out {shlex.quote(str(table_folder))} --apply findings.csv"
+    command = shlex.join([*ingest_command, "--apply", CSV_NAME])
     classes = [
         (int(class_id), _name_choice(class_id, name), guard_cell("" if pd.isna(name) else str(name)))
         for class_id, name in zip(table.classes["id"], table.classes["name"], strict=True)
     ]
-    state = {"columns": columns, "rows": cells, "classes": classes, "key": compute_digest(lines)[:24]}
+    state = {"columns": columns, "rows": cells, "classes": classes, "key": compute_digest(lines)[:24], "file": CSV_NAME}
     write_text(
         path,
         render_page(
-            f"Audit of {table_folder.name}",
+            f"Audit of {name}",
             sections,
             lead="Mark what is wrong, download the CSV, and ingest the source again with it. Nothing changes before.",
             toolbar=Section("marks", "Marks", "audit_bar.html.jinja", {"state": state, "command": command}),

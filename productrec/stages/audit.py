@@ -74,6 +74,7 @@ def run_audit(
     first: int = 0,
     shown: int = 24,
     html: bool = False,
+    ingest_command: Sequence[str] = (),
     replace: bool = False,
 ) -> Audited:
     """Write ``findings.parquet``, ``findings.csv``, a sheet of the first suspects, and a page to mark findings in.
@@ -93,6 +94,7 @@ def run_audit(
         first: how many suspects get it.
         shown: suspects on the sheet.
         html: write the page, also of findings that were there already.
+        ingest_command: what makes the table as it was made, by words; the page names it.
         replace: also write over findings that were edited.
 
     Raises:
@@ -111,7 +113,7 @@ def run_audit(
         _check_unedited(out)
         if is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
             counts = load_manifest(out, kind=KIND).notes["counts"]
-            page = _write_page(out, table, table_folder) if html else None
+            page = _write_page(out, table, table_folder, ingest_command) if html else None
             found = {str(kind): int(count) for kind, count in counts.items()}
             return Audited(table_folder, out, found, skipped=True, page=page)
     rows, doubles = _find_suspects(table, sets)
@@ -132,13 +134,15 @@ def run_audit(
             draw_suspects(temporary / SHEET_NAME, suspects, shown, table)
         if doubles and shown:
             draw_twins(temporary / TWINS_NAME, doubles[:shown], table)
-    page = _write_page(out, table, table_folder) if html else None
+    page = _write_page(out, table, table_folder, ingest_command) if html else None
     return Audited(table_folder, out, counts, skipped=False, page=page)
 
 
-def _write_page(out: Path, table: ImageTable, table_folder: Path) -> Path:
+def _write_page(out: Path, table: ImageTable, table_folder: Path, ingest_command: Sequence[str]) -> Path:
     """The page of an audit's findings; no part of the artefact, since it is made anew out of it."""
-    write_audit_page(out / PAGE_NAME, pd.read_parquet(out / "findings.parquet"), table, table_folder=table_folder)
+    command = ingest_command or ("productrec", "ingest", "SOURCE", "--out", str(table_folder))
+    findings = pd.read_parquet(out / "findings.parquet")
+    write_audit_page(out / PAGE_NAME, findings, table, name=table_folder.name, ingest_command=command)
     return out / PAGE_NAME
 
 
@@ -147,7 +151,7 @@ def report(audited: Audited) -> None:
     counts = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in audited.counts.items())
     say(f"findings {audited.folder} {'unchanged' if audited.skipped else 'written'}: {counts or 'none'}")
     if audited.page is not None:
-        say(f"page {audited.page}: open it in a browser, mark what is wrong, and download the findings as CSV")
+        say(f"page {audited.page} written")
 
 
 def _check_unedited(out: Path) -> None:

@@ -81,8 +81,13 @@ def findings(table: Path) -> pd.DataFrame:
 @pytest.fixture
 def path(table: Path, findings: pd.DataFrame, tmp_path: Path) -> Path:
     """The page."""
-    write_audit_page(tmp_path / "table.audit/audit.html", findings, load_table(table), table_folder=table)
+    write_page(tmp_path / "table.audit/audit.html", findings, table)
     return tmp_path / "table.audit/audit.html"
+
+
+def write_page(path: Path, findings: pd.DataFrame, table: Path, **limits: int) -> None:
+    command = ["productrec", "ingest", "a source"]
+    write_audit_page(path, findings, load_table(table), name="shop", ingest_command=command, **limits)
 
 
 def download(page: Any, place: Path) -> Path:
@@ -122,7 +127,7 @@ def test_ten_suspects_are_marked_and_the_table_obeys(
     assert page.locator("#counts").inner_text().startswith("10 of 15 marked")
     assert items.nth(7).get_by_label("to class").input_value().startswith("кофе ☕")
     written = download(page, tmp_path)
-    assert "--apply findings.csv" in page.locator("#told").inner_text()
+    assert "productrec ingest 'a source' --apply findings.csv" in page.locator("#told").inner_text()
 
     after = ingest(source, tmp_path, "--apply", written)
     assert set(after.index[after["status"] == "dropped"]) == {IDS[0], IDS[5], IDS[9]}
@@ -193,7 +198,7 @@ def test_what_was_marked_beforehand_is_marked_and_may_be_taken_back(
     table: Path, findings: pd.DataFrame, open_page: Pages, tmp_path: Path
 ) -> None:
     findings.loc[:2, "action"] = "weight"
-    write_audit_page(tmp_path / "page.html", findings, load_table(table), table_folder=table)
+    write_page(tmp_path / "page.html", findings, table)
     page = open_page(tmp_path / "page.html")
     assert page.locator("#counts").inner_text() == "3 of 15 marked: 3 weight"
     page.locator(".finding").first.get_by_label("Take the mark").click()
@@ -213,9 +218,7 @@ def test_names_are_shown_and_not_run_and_the_filter_finds_them(path: Path, open_
 def test_only_so_many_are_shown_and_the_csv_holds_all(
     table: Path, findings: pd.DataFrame, open_page: Pages, tmp_path: Path
 ) -> None:
-    write_audit_page(
-        tmp_path / "page.html", findings, load_table(table), table_folder=table, most_shown=5, most_bytes=20_000
-    )
+    write_page(tmp_path / "page.html", findings, table, most_shown=5, most_bytes=20_000)
     page = open_page(tmp_path / "page.html")
     assert page.locator("#wrong-label .finding").count() == 5
     assert "first 5 of 12" in page.locator("#wrong-label").inner_text()

@@ -101,10 +101,11 @@ def test_a_page_is_written_beside_findings_that_were_there_already_and_is_no_par
     assert productrec("audit", "runs/tiny", "--no-duplicates").code == 0
     assert not (folder / "audit.html").exists()
     audited = productrec("audit", "runs/tiny", "--no-duplicates", "--html")
-    assert "unchanged" in audited.err and "--apply findings.csv" in audited.err, audited.err
+    applies = "--out data/tiny --format fgvc_json --apply findings.csv"
+    assert "unchanged" in audited.err and f"{applies}` then applies it" in audited.err, audited.err
     page = (folder / "audit.html").read_text(encoding="utf-8")
     suspect = next(row for row in read_findings(folder) if row["kind"] == "wrong_label")
-    assert f'data-id="{suspect["image_id"]}"' in page and "Audit of tiny" in page
+    assert f'data-id="{suspect["image_id"]}"' in page and "Audit of tiny" in page and applies in page
     assert "unchanged" in productrec("audit", "runs/tiny", "--no-duplicates").err
     (finished / "data/tiny.audit/findings.csv").write_text("image_id,action\n")
     assert "was edited" in productrec("audit", "runs/tiny", "--no-duplicates", "--html").err

@@ -137,7 +137,7 @@
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([write(marks)], { type: "text/csv;charset=utf-8" }));
-    link.download = "findings.csv";
+    link.download = state.file;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     tell(`Downloaded. Now: ${find("told").dataset.command}`);
