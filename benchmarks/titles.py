@@ -37,6 +37,7 @@ LOSSES = {
     "max of hinges, warmed up": ("max_of_hinges", {"margin": 0.2}),
     "InfoNCE, 0.07": ("nt_xent", {"temperature": 0.07}),
     "InfoNCE, learned": ("nt_xent", {"temperature": 0.07, "learn_temperature": True}),
+    "InfoNCE, 0.07, adversary 0.1": ("nt_xent", {"temperature": 0.07}),
     "SigLIP": ("pair_logistic", {}),
     "N-pair": ("n_pair", {}),
     "Multi-Similarity": ("multi_similarity", {}),
@@ -98,7 +99,13 @@ def train_once(name: str, seed: int, train: Titles, held: Titles, options: argpa
     assert isinstance(loss, PairLoss), "these losses are over pairs"
     steps = options.epochs * (count // options.batch)
     warm_up = steps // 4 if "warmed" in name else 0
-    objective = build_cross_modal_loss(loss, embedding_dim=DIM, warm_up_steps=warm_up, log_information=False)
+    objective = build_cross_modal_loss(
+        loss,
+        embedding_dim=DIM,
+        warm_up_steps=warm_up,
+        adversarial_weight=0.1 if "adversary" in name else 0.0,
+        log_information=False,
+    )
     neck = EmbeddingNeck(train.features.shape[1], DIM)
     if train.text is None:
         head: torch.nn.Module = build_text_tower(

@@ -35,6 +35,7 @@ def compare(
         raise typer.BadParameter(f"must be val, train or test; got {split!r}", param_hint="--split")
     if replace and out is None:
         raise typer.BadParameter("goes with --out", param_hint="--replace")
+    from productrec.cli.next_steps import tell_next
     from productrec.console import say
     from productrec.pipeline.comparison import compare_targets, draw_comparison, print_comparison, print_json
     from productrec.plots.files import check_kind
@@ -53,8 +54,8 @@ def compare(
         say(f"images with another answer: {out}")
     if plots is not None:
         say("pictures: " + ", ".join(map(str, draw_comparison(comparison, plots, kind=kind))))
-    if out is None and plots is None and not as_json:
-        say("Next: --out changed.csv writes all images with another answer, --plots DIR draws the comparison.")
+    if not as_json and (second / "recipe.yaml").is_file():
+        tell_next("compare", run=second)
 
 
 COMMANDS = (compare,)

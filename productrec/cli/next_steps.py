@@ -46,6 +46,7 @@ NEXT_STEPS = {
     "bundle": "take it along; `python {bundle}/run.py --help` says what it takes there",
     "run": "`{command}` shows what it can do with one photo",
     "demo": "`productrec query {run} {photo}` asks it about one photo",
+    "compare": "`productrec report {run}` shows its mistakes beside their nearest products",
     "evaluate": "`productrec audit {run}` lists labels that it doubts",
     "evaluate, arrays": "`{command}` keeps these figures in a file",
     "report": "`productrec audit {run} --html` lets you mark the labels that it doubts, in a page of their own",

@@ -15,7 +15,8 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="File to write.", show_default="report.html in the folder of the run")
     ] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder to write the plots to as well, as SVG.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Folder to write the plots to as well.")] = None,
+    plots_as: Annotated[str, typer.Option(metavar="svg|png|pdf", help="Kind of these files.")] = "svg",
 ) -> None:
     """Make a page to look at: scores, mistakes with their nearest products, hard classes, doubted labels, and more.
 
@@ -23,9 +24,10 @@ def report(
     """
     from productrec.cli.next_steps import tell_next
     from productrec.pipeline.report import report_target
+    from productrec.plots.files import check_kind
     from productrec.stages.report import report as tell
 
-    reported = report_target(target, overrides or [], out=out, plots=plots)
+    reported = report_target(target, overrides or [], out=out, plots=plots, plots_as=check_kind(plots_as))
     tell(reported)
     if open_it:
         import webbrowser

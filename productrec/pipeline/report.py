@@ -9,13 +9,19 @@ from productrec.ensembling.ensemble_file import load_ensemble
 from productrec.errors import ArtifactError, ProductrecError
 from productrec.pipeline.select import load_runs
 from productrec.pipeline.targets import name_audit
+from productrec.plots.files import Kind
 from productrec.recipe import Recipe, load_recipe
 from productrec.stages.report import Reported, run_report
 from productrec.stages.submit import find_predictions
 
 
 def report_target(
-    target: Path, overrides: Sequence[str] = (), *, out: Path | None = None, plots: Path | None = None
+    target: Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    plots: Path | None = None,
+    plots_as: Kind = "svg",
 ) -> Reported:
     """Write the report of a run folder, of a recipe's run or of an ensemble's folder.
 
@@ -24,6 +30,7 @@ def report_target(
         overrides: ``key=value`` changes, such as where the images are now.
         out: file to write; None for ``report.html`` in the folder.
         plots: folder to write the plots to as well.
+        plots_as: kind of these files.
 
     Raises:
         ArtifactError: there is no run.
@@ -45,6 +52,7 @@ def report_target(
         audit=name_audit(selected.recipe.table),
         out=out,
         plots=plots,
+        plots_as=plots_as,
     )
 
 

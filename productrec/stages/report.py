@@ -30,7 +30,7 @@ from productrec.assembly.report_score_sections import (
 from productrec.assembly.report_source import ReportSource
 from productrec.console import say
 from productrec.errors import ArtifactError, DataError
-from productrec.plots.figure import save
+from productrec.plots.files import Kind, write_plots
 from productrec.recipe import Recipe
 from productrec.reporting.page import Section, render_page
 from productrec.reporting.provenance import build_missing
@@ -76,6 +76,7 @@ def run_report(
     audit: Path,
     out: Path | None = None,
     plots: Path | None = None,
+    plots_as: Kind = "svg",
 ) -> Reported:
     """Write the page of a run or of an ensemble; what is not at hand shortens it and is named in it.
 
@@ -86,7 +87,8 @@ def run_report(
         predictions: folder that holds ``val``, ``test`` or both; None where there is none.
         audit: folder of the findings of its table, where it was audited.
         out: file to write; None for ``report.html`` in the folder.
-        plots: folder to write the plots to as well, as SVG.
+        plots: folder to write the plots to as well.
+        plots_as: kind of these files.
 
     Raises:
         StorageError: it cannot be written.
@@ -115,11 +117,8 @@ def run_report(
     )
     path = folder / NAME if out is None else out
     write_text(path, page)
-    drawn = []
-    for name, figure in source.figures.items() if plots is not None else ():
-        assert plots is not None
-        drawn.append(plots / f"{name.replace(' ', '_')}.svg")
-        save(figure, drawn[-1])
+    figures = {name.replace(" ", "_"): figure for name, figure in source.figures.items()}
+    drawn = [] if plots is None else write_plots(figures, plots, kind=plots_as)
     return Reported(path, path.stat().st_size, tuple(drawn), tuple(missing))
 
 

@@ -105,7 +105,7 @@ def test_a_person_reads_tables_and_what_to_do_next(pair, productrec):
         assert text in done.out
     assert ids[1] not in done.out and "3, the first 1" in done.out
     assert "only b right 2 (wrong to right), only a right 1 (right to wrong)" in done.err
-    assert "--plots DIR" in done.err.splitlines()[-1]
+    assert "productrec report runs/b" in done.err.splitlines()[-1]
     other_way = productrec("compare", "runs/b", "runs/a")
     assert "-5.6" in other_way.out
     png = productrec("compare", "runs/a", "runs/b", "--plots", "p", "--plots-as", "png")
