@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from productrec.artifacts import compute_file_digest
+from productrec.errors import Interrupted
+from productrec.training.run import loop
+from productrec.training.run.loop import take_step
 from tests.integration.conftest import TINY, write_recipe
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 60, 220), "yellow": (230, 220, 40)}
@@ -108,6 +112,39 @@ class TestWithClasses:
         asked = productrec("query", "runs/tiny", "--text", "yellow mug", "--json")
         (answer,) = [json.loads(line) for line in asked.out.splitlines()]
         assert {hit["class"] for hit in answer["found"]} <= set(COLOURS)
+
+
+class TestResume:
+    @pytest.mark.parametrize(
+        "own",
+        [
+            ["loss.titles.memory.rows=64", "loss.titles.memory.start_step=2", "loss.titles.warm_up_epochs=2"],
+            ["loss.titles.loss=nt_xent", "loss.titles.loss.learn_temperature=true", "train.ema_decay=0.9"],
+        ],
+        ids=["memory and warm-up", "learned temperature and average"],
+    )
+    def test_a_stopped_training_resumes_to_the_same_weights(self, place, productrec, monkeypatch, own):
+        recipe = write_recipe(place, draw_shop(place / "shop", labelled=True), competition="plain")
+        settings = [*TINY, *TEXT, "train.epochs=3", "train.batch_size=8", *own]
+        assert productrec("ingest", place / "shop", "--out", "data/tiny").code == 0
+        whole = productrec("train", recipe, *settings, "name=whole", "data.table=data/tiny")
+        assert whole.code == 0, whole.err
+        steps = []
+
+        def stop_in_the_second_epoch(*arguments):
+            if len(steps) == 4:
+                raise Interrupted("stopped by the test.", 130)
+            steps.append(arguments)
+            return take_step(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "take_step", stop_in_the_second_epoch)
+            assert productrec("train", recipe, *settings).code == 130
+        resumed = productrec("train", recipe, *settings, "--resume")
+        assert resumed.code == 0, resumed.err
+        names = [place / f"runs/{run}/checkpoints/last/weights.safetensors" for run in ("whole", "tiny")]
+        one, other = (compute_file_digest(name) for name in names)
+        assert one == other
 
 
 class TestRefusals:
