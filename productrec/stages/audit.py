@@ -16,7 +16,7 @@ from productrec.class_order import ClassOrder
 from productrec.console import say, show_progress, warn
 from productrec.data.curation.anomalies import find_class_anomalies, find_label_conflicts, find_shape_outliers
 from productrec.data.curation.duplicates import DuplicateReport, compute_fingerprints, find_duplicates
-from productrec.data.curation.findings import ACTIONS, build_findings, write_findings
+from productrec.data.curation.findings import IMAGE_ACTIONS, build_findings, write_findings
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError, DataError, RecipeError
@@ -101,8 +101,8 @@ def run_audit(
         ArtifactError: ``out`` holds something else, or findings that a person has edited.
         RecipeError: ``mark`` is no action.
     """
-    if mark is not None and mark not in ACTIONS:
-        raise RecipeError(f"audit: mark must be one of {', '.join(ACTIONS)}; got {mark!r}.")
+    if mark is not None and mark not in IMAGE_ACTIONS:
+        raise RecipeError(f"audit: mark must be one of {', '.join(IMAGE_ACTIONS)}; got {mark!r}.")
     check_replaceable(out, kind=KIND)
     table = load_table(table_folder, root=root)
     sets = {judge: _load_sets(judge) for judge in judges}

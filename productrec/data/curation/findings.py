@@ -31,6 +31,7 @@ FINDING_COLUMNS = {
     "cluster": "str",  # of near-duplicates, by the id of its first image
 }
 ACTIONS = ("drop", "relabel", "weight", "merge")
+IMAGE_ACTIONS = ACTIONS[:3]  # the last is of two classes
 _NEEDED = ("image_id", "action")
 
 
