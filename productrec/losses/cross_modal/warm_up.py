@@ -11,14 +11,21 @@ from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.cross_modal.loss import CrossModalLoss
 
 
+_TINY = 1e-12
+
+
 class WarmUp(nn.Module):
     """A loss that the first batches are trained with in place of another, or beside it.
 
     The hardest negative of a network that knows nothing is a poor guide. VSE++ (Faghri et al., BMVC 2018) says that its
     max of hinges is slow at first; what has been published as a cure is to train with the sum of hinges for an epoch
     and with the max from then on (Chen et al., CVPR 2021): ``switch``. ``mix`` is the same without the jump, and ours:
-    the other loss's share grows from 0 by equal steps and is 1 after ``steps`` batches; until then two losses are
+    the other loss's share grows from 0 by equal steps and is 1 after ``steps`` batches. Until then two losses are
     computed.
+
+    The first loss is brought to the value of the other one, batch by batch. A sum over a batch's negatives is as many
+    times a maximum as there are hinges that are not met, and Adam, which divides by the gradients of the last thousand
+    steps, would leave the maximum as many times too small a rate (benchmarks/RESULTS.md).
 
     The count of training batches is part of the state dict.
 
@@ -48,10 +55,12 @@ class WarmUp(nn.Module):
             return loss.compare(batch)
         share, self._before = self.share, self._taken
         self._taken += 1
+        then = loss.compare(batch)
         if share == 1:
-            return loss.compare(batch)
+            return then
         first = self.first.compare(batch)
-        return first if share == 0 else share * loss.compare(batch) + (1 - share) * first
+        scaled = first * (then.detach() / first.detach().clamp(min=_TINY))
+        return scaled if share == 0 else share * then + (1 - share) * scaled
 
     def forget_last(self) -> None:
         """Count the newest batch as not seen."""
