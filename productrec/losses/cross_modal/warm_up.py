@@ -10,7 +10,6 @@ from productrec.errors import RecipeError
 from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.cross_modal.loss import CrossModalLoss
 
-
 _TINY = 1e-12
 
 

@@ -54,10 +54,8 @@ def test_the_total_is_the_weighted_sum_of_its_terms() -> None:
     for step in range(3):
         images, titles = draw(step)
         found = objective(images, titles, GROUPS, GROUPS)
-        share = step / 4
         batch = CrossModalBatch(images, titles, GROUPS, GROUPS)
-        pairs = share * CrossModalLoss(MaxOfHinges(margin=0.3)).compare(batch)
-        pairs = pairs + (1 - share) * CrossModalLoss(SumOfHinges(margin=0.3)).compare(batch)
+        pairs = CrossModalLoss(MaxOfHinges(margin=0.3)).compare(batch)  # a warm-up keeps its value
         torch.testing.assert_close(found.terms["pairs"], pairs.detach())
         assert found.terms.keys() == {"pairs", "adversarial", "information_bound"} | ({"memory"} if step else set())
         assert not any(term.requires_grad for term in found.terms.values())
