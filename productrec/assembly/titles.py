@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -37,9 +39,21 @@ def list_titles(table: ImageTable, rows: pd.DataFrame, reads: str) -> list[list[
     return listed
 
 
-def has_titles(table: ImageTable, split: str, reads: str) -> bool:
-    """Whether a readable image of a split has a title."""
-    return any(list_titles(table, table.select([split]), reads))
+def list_known_titles(table: ImageTable, split: str, reads: str, *, gallery: Collection[str]) -> list[list[str]]:
+    """The titles of each readable image of a split that may be known before its class is, as a query's must be.
+
+    A class's description is known of the gallery's images alone: of another image it would tell the answer.
+
+    Args:
+        table: with the titles.
+        split: of it.
+        reads: as for `list_titles`.
+        gallery: splits of the gallery.
+    """
+    rows = table.select([split])
+    if split in gallery or reads == "title":
+        return list_titles(table, rows, reads)
+    return list_titles(table, rows, "title") if reads == "both" else [[] for _ in range(len(rows))]
 
 
 def prepare_tokeniser(recipe: Recipe, titles: list[list[str]]) -> Tokeniser:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from productrec.assembly.embedding_requests import EmbeddingRequest
-from productrec.assembly.titles import has_titles
-from productrec.console import say
+from productrec.assembly.titles import list_titles
+from productrec.console import say, warn
 from productrec.data.table import load_table
 from productrec.pipeline.select import Selected, load_runs
 from productrec.recipe import Recipe
@@ -20,7 +20,10 @@ from productrec.stages.index import run_index
 
 def index_titles(folder: Path, recipe: Recipe) -> None:
     """Embed and index the titles of a run with a text tower, and images and titles joined."""
-    run_embed_titles(folder, recipe)
+    present = run_embed_titles(folder, recipe)
+    if not set(present) & set(recipe.predict.gallery_splits):
+        warn(f"{folder}: no image of the gallery has a title, so titles cannot be searched and do not vote.")
+        return
     for space in (TEXT, JOINED):
         run_index(folder, recipe, views=space)
 
@@ -30,7 +33,7 @@ def report_validation_titles(selected: Selected) -> None:
     for folder, recipe in selected.runs.items():
         table = load_table(recipe.table, root=recipe.data.images)
         text = recipe.model.text
-        if text.is_wanted and has_titles(table, "val", text.reads):
+        if text.is_wanted and any(list_titles(table, table.select(["val"]), text.reads)):
             report_titles(run_evaluate_titles(folder, recipe), f"{folder.name}, validation")
 
 

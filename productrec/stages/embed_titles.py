@@ -10,7 +10,7 @@ import pandas as pd
 from productrec.artifacts import is_fresh
 from productrec.assembly.network import load_network, load_tokeniser
 from productrec.assembly.resources import claim_resources
-from productrec.assembly.titles import has_titles, list_titles
+from productrec.assembly.titles import list_known_titles
 from productrec.console import say
 from productrec.data.table import ImageTable, load_table
 from productrec.errors import ArtifactError
@@ -27,7 +27,7 @@ def run_embed_titles(run: Path, recipe: Recipe) -> list[str]:
 
     An image with several titles has the mean of their embeddings, brought back to unit norm. A joined embedding is the
     image's, through the plain view, and the title's, one behind the other, of unit norm: its similarity is the mean of
-    both.
+    both. Of validation and test images no class's description is read, which would tell the answer.
 
     Args:
         run: the run folder, whose images are embedded.
@@ -43,7 +43,9 @@ def run_embed_titles(run: Path, recipe: Recipe) -> list[str]:
     table = load_table(recipe.table, root=recipe.data.images)
     reads = str(checkpoint.recipe["model"]["text"]["reads"])
     splits = dict.fromkeys((*recipe.predict.gallery_splits, "val", "test"))
-    present = [split for split in splits if has_titles(table, split, reads)]
+    gallery = recipe.predict.gallery_splits
+    listed = {split: list_known_titles(table, split, reads, gallery=gallery) for split in splits}
+    present = [split for split, titles in listed.items() if any(titles)]
     if not present:
         raise ArtifactError(f"{recipe.table}: has no titles to embed. Ingest a source that has them.")
     settings = {split: {"split": split, "reads": reads} for split in present}
@@ -54,7 +56,7 @@ def run_embed_titles(run: Path, recipe: Recipe) -> list[str]:
         if not is_fresh(run / "embeddings" / TEXT / split, kind=KIND, inputs=inputs, settings=settings[split])
     ]
     if missing:
-        _embed(run, recipe, checkpoint, table, missing, inputs, settings)
+        _embed(run, recipe, checkpoint, table, {split: listed[split] for split in missing}, inputs, settings)
     for split in present:
         _join(run, split, checkpoint)
     return present
@@ -65,7 +67,7 @@ def _embed(
     recipe: Recipe,
     checkpoint: Checkpoint,
     table: ImageTable,
-    splits: list[str],
+    listed: dict[str, list[list[str]]],
     inputs: dict[str, str],
     settings: dict[str, dict[str, str]],
 ) -> None:
@@ -73,19 +75,18 @@ def _embed(
     tower, tokeniser = load_network(checkpoint).text, load_tokeniser(checkpoint)
     assert tower is not None, "a checkpoint with a tokeniser has a tower"
     tower = tower.to(resources.device)
-    for split in splits:
+    for split, titles in listed.items():
         rows = table.select([split])
-        listed = list_titles(table, rows, settings[split]["reads"])
-        kept = [place for place, own in enumerate(listed) if own]
+        kept = [place for place, own in enumerate(titles) if own]
         embedded = embed_titles(
             tower,
             tokeniser,
-            [title for place in kept for title in listed[place]],
+            [title for place in kept for title in titles[place]],
             batch_size=recipe.predict.batch_size,
             device=resources.device,
             dtype=resources.dtype,
         )
-        means = _average(embedded, [len(listed[place]) for place in kept])
+        means = _average(embedded, [len(titles[place]) for place in kept])
         ids = rows["image_id"].iloc[kept].tolist()
         _write(run, TEXT, split, ids, means, checkpoint, inputs, settings[split])
         say(f"titles of {split}: {len(ids):,} of {len(rows):,} images have one")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
 
 from productrec.artifacts import is_fresh
 from productrec.assembly.evidence import get_gallery_views, get_labels
-from productrec.assembly.titles import has_titles
+from productrec.assembly.titles import list_known_titles
 from productrec.assembly.voters import keep_title_neighbours
 from productrec.console import say
 from productrec.data.class_keys import get_class_keys
-from productrec.data.table import DISTRACTORS, load_table
+from productrec.data.table import DISTRACTORS, ImageTable, load_table
 from productrec.errors import ArtifactError
 from productrec.recipe import Recipe
 from productrec.retrieval.choice import describe_built, describe_wanted
@@ -37,7 +38,7 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     gallery_views = get_gallery_views(recipe, views)
     splits = recipe.predict.gallery_splits
     if views in (TEXT, JOINED):
-        splits = tuple(split for split in splits if has_titles(table, split, recipe.model.text.reads))
+        splits = tuple(split for split in splits if _has_titles(recipe, table, split))
     sets = [load_embedding_set(run / "embeddings" / gallery_views / split) for split in splits]
     index_folder = run / "index" / gallery_views
     inputs = {f"gallery {split}": embedded.fingerprint for split, embedded in zip(splits, sets, strict=True)}
@@ -71,7 +72,8 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
         folder = run / "embeddings" / views / split
         if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
             continue
-        if views in (TEXT, JOINED) and not has_titles(table, split, recipe.model.text.reads):
+        if views in (TEXT, JOINED) and not _has_titles(recipe, table, split):
+            shutil.rmtree(run / "neighbours" / views / split, ignore_errors=True)  # of when it had some
             continue
         queries = load_embedding_set(folder)
         if split in splits:
@@ -88,3 +90,9 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
             save_neighbours(
                 out, index, queries, recipe.predict.neighbours, inputs=search_inputs, settings=search_settings
             )
+
+
+def _has_titles(recipe: Recipe, table: ImageTable, split: str) -> bool:
+    """Whether an image of a split has a title that may be known of it."""
+    reads, gallery = recipe.model.text.reads, recipe.predict.gallery_splits
+    return any(list_known_titles(table, split, reads, gallery=gallery))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -112,6 +113,31 @@ class TestWithClasses:
         asked = productrec("query", "runs/tiny", "--text", "yellow mug", "--json")
         (answer,) = [json.loads(line) for line in asked.out.splitlines()]
         assert {hit["class"] for hit in answer["found"]} <= set(COLOURS)
+
+
+class TestDescriptions:
+    @pytest.fixture
+    def described(self, drawn, place, productrec):
+        """A run that reads the descriptions of classes, which say which class it is."""
+        shutil.copytree(drawn, place / "source")
+        lines = ["class,name,description", *(f"{label},sku {label},the product number {label}" for label in range(6))]
+        (place / "source" / "classes.csv").write_text("\n".join(lines) + "\n")
+        ran = productrec("run", write_recipe(place, place / "source"), *TINY, *TEXT, "model.text.reads=description")
+        assert ran.code == 0, ran.err
+        return place / "runs" / "tiny"
+
+    def test_they_are_learned_and_searched(self, described, productrec):
+        assert json.loads((described / "embeddings/text/train/ids.json").read_text())
+        asked = productrec("query", described, "--text", "the product number 3", "--to", "titles", "--json")
+        (answer,) = [json.loads(line) for line in asked.out.splitlines()]
+        assert answer["found"][0]["title"] == "the product number 3"
+
+    def test_they_never_tell_the_answer_to_a_query(self, described):
+        for what in ("embeddings", "neighbours"):
+            for space in ("text", "joined"):
+                assert not (described / what / space / "val").exists()
+        fitted = json.loads((described / "classifier/plain/classifier.json").read_text())
+        assert "text" not in json.dumps(fitted)
 
 
 class TestResume:
