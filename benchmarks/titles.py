@@ -37,7 +37,6 @@ LOSSES = {
     "max of hinges, warmed up": ("max_of_hinges", {"margin": 0.2}),
     "InfoNCE, 0.07": ("nt_xent", {"temperature": 0.07}),
     "InfoNCE, learned": ("nt_xent", {"temperature": 0.07, "learn_temperature": True}),
-    "InfoNCE, 0.07, adversary 0.1": ("nt_xent", {"temperature": 0.07}),
     "SigLIP": ("pair_logistic", {}),
     "N-pair": ("n_pair", {}),
     "Multi-Similarity": ("multi_similarity", {}),
@@ -103,7 +102,6 @@ def train_once(name: str, seed: int, train: Titles, held: Titles, options: argpa
         loss,
         embedding_dim=DIM,
         warm_up_steps=warm_up,
-        adversarial_weight=0.1 if "adversary" in name else 0.0,
         log_information=False,
     )
     neck = EmbeddingNeck(train.features.shape[1], DIM)

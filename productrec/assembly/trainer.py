@@ -169,7 +169,6 @@ def _build_title_loss(recipe: Recipe, steps_per_epoch: int) -> CrossModalObjecti
         memory_rows=titles.memory.rows,
         memory_start_step=titles.memory.start_step,
         memory_weight=titles.memory.weight,
-        adversarial_weight=titles.adversarial_weight,
         embedding_dim=recipe.model.embedding_dim,
     )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import SerializeAsAny, field_serializer, field_validator
+from pydantic import SerializeAsAny, field_serializer, field_validator, model_validator
 
 from productrec.losses.catalogue import list_losses
 from productrec.losses.declared import MetricLoss, PairLoss
 from productrec.losses.engine.mining import MINING_RULES, MiningRule
 from productrec.losses.own_loss import OwnLoss
+from productrec.losses.pair.max_of_hinges import MaxOfHinges
 from productrec.settings.choices import read_choice
 from productrec.settings.fields import Count, NonNegative, PositiveFloat, Settings, ShareBelowOne, setting
 from productrec.settings.text import NAME
@@ -60,9 +61,6 @@ class TitleLossSettings(Settings):
         "what else than its own title an image matches: class: those of its class, and equal ones; title: equal ones",
     )
     memory: TitleMemorySettings = TitleMemorySettings()
-    adversarial_weight: NonNegative = setting(
-        0.0, "weight of a term that makes embeddings of images and titles indistinguishable; 0: none"
-    )
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -77,6 +75,14 @@ class TitleLossSettings(Settings):
     @classmethod
     def _choose_title_mining(cls, value: Any) -> MiningRule | str | None:
         return _read_mining(value)
+
+    @model_validator(mode="after")
+    def _check_warm_up(self) -> TitleLossSettings:
+        if self.warm_up_epochs and not isinstance(self.loss, MaxOfHinges):
+            raise ValueError(
+                f"warm_up_epochs leads from the sum of hinges to max_of_hinges; got {self.loss.get_name()}. Set it to 0"
+            )
+        return self
 
     @field_serializer("loss", "mining", mode="wrap")
     def _dump_title_choice(self, value: Any, handler: Any) -> Any:

@@ -463,3 +463,14 @@ def test_re_rankings_are_names_or_names_with_settings_and_come_back_as_they_were
 def test_re_rankings_that_cannot_be_are_refused(write, value, message):
     told = refuse(write("name: shoes"), f"predict.reranking={value}")
     assert "predict.reranking" in told and message in told
+
+
+def test_a_warm_up_leads_to_the_max_of_hinges_alone(write) -> None:
+    message = refuse(write("loss: {titles: {loss: nt_xent, warm_up_epochs: 1}}"))
+    assert "warm_up_epochs leads from the sum of hinges to max_of_hinges; got nt_xent" in message
+    titles = load_recipe(write("loss: {titles: {loss: max_of_hinges, warm_up_epochs: 1}}")).loss.titles
+    assert titles.warm_up_epochs == 1
+
+
+def test_titles_are_compared_by_a_loss_over_pairs(write) -> None:
+    assert "must be a loss over pairs; soft_triple" in refuse(write("loss: {titles: {loss: soft_triple}}"))

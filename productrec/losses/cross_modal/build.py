@@ -1,4 +1,4 @@
-"""Build the cross-modal objective: the loss, its mining, warm-up, memory and adversary, as a recipe has chosen them."""
+"""Build the cross-modal objective: the loss, its mining, warm-up and memory, as a recipe has chosen them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Literal
 
 from productrec.errors import RecipeError
 from productrec.losses.build import MiningChoice, choose_mining
-from productrec.losses.cross_modal.adversary import ModalityDiscriminator
 from productrec.losses.cross_modal.loss import CrossModalLoss
 from productrec.losses.cross_modal.memory import CrossModalMemory
 from productrec.losses.cross_modal.objective import CrossModalObjective
@@ -26,8 +25,6 @@ def build_cross_modal_loss(
     memory_rows: int = 0,
     memory_start_step: int = 1000,
     memory_weight: float = 1.0,
-    adversarial_weight: float = 0.0,
-    adversarial_reversal: float = 1.0,
     embedding_dim: int,
     log_information: bool = True,
     allow_code: bool = False,
@@ -44,8 +41,6 @@ def build_cross_modal_loss(
         memory_rows: embeddings of past batches, of each tower, that the other tower is compared with; 0 for none.
         memory_start_step: batches before the first is remembered.
         memory_weight: weight of the term against the memory.
-        adversarial_weight: weight of the discriminator's loss; 0 for none.
-        adversarial_reversal: what the gradient that comes back from it is multiplied with, beyond the weight.
         embedding_dim: D of both towers.
         log_information: whether the bound on the mutual information is computed, at the loss's temperature where it
             has one, learned or not, else at 0.07.
@@ -60,8 +55,6 @@ def build_cross_modal_loss(
     if not isinstance(loss, PairLoss):
         raise RecipeError(f"{loss.get_name()}: has centres of classes, and titles have none. Choose a loss over pairs.")
     rule = choose_mining(loss, mining, embedding_dim)
-    if not 0 <= adversarial_weight < float("inf"):
-        raise RecipeError(f"adversary: weight must be at least 0; got {adversarial_weight}.")
     started: WarmUp | None = None
     if warm_up_steps:
         if not isinstance(loss, MaxOfHinges):
@@ -76,12 +69,9 @@ def build_cross_modal_loss(
         if memory_rows
         else None
     )
-    discriminator = ModalityDiscriminator(embedding_dim, reversal=adversarial_reversal) if adversarial_weight else None
     return CrossModalObjective(
         CrossModalLoss(loss, rule),
         warm_up=started,
         memory=memory,
-        discriminator=discriminator,
-        adversarial_weight=adversarial_weight,
         log_information=log_information,
     )

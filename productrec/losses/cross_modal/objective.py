@@ -1,4 +1,4 @@
-"""The cross-modal objective: the pairs of a batch with their warm-up, the memory, the adversary, and what is logged."""
+"""The cross-modal objective: the pairs of a batch with their warm-up, the memory, and what is logged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from productrec.losses.cross_modal.adversary import ModalityDiscriminator
 from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.cross_modal.information import compute_information_bound
 from productrec.losses.cross_modal.loss import CrossModalLoss
@@ -20,8 +19,8 @@ _TEMPERATURE = 0.07
 class CrossModalTerms(NamedTuple):
     """``total``: scalar with its graph; ``terms``: each part unweighted and detached, those alone that there were.
 
-    ``pairs``: both directions of the batch; ``memory``: of the batch against the memory; ``adversarial``: the
-    discriminator's cross-entropy in nats; ``information_bound``: nats, see `compute_information_bound`.
+    ``pairs``: both directions of the batch; ``memory``: of the batch against the memory;
+    ``information_bound``: nats, see `compute_information_bound`.
     """
 
     total: Tensor
@@ -29,14 +28,12 @@ class CrossModalTerms(NamedTuple):
 
 
 class CrossModalObjective(nn.Module):
-    """``pairs + memory weight * memory + adversarial weight * adversarial``.
+    """``pairs + memory weight * memory``.
 
     Args:
         loss: of the pairs of a batch, and of a batch against the memory.
         warm_up: another loss that it begins with.
         memory: of both towers.
-        discriminator: the adversary.
-        adversarial_weight: of its term.
         log_information: whether the bound on the mutual information is computed.
     """
 
@@ -46,14 +43,11 @@ class CrossModalObjective(nn.Module):
         *,
         warm_up: WarmUp | None = None,
         memory: CrossModalMemory | None = None,
-        discriminator: ModalityDiscriminator | None = None,
-        adversarial_weight: float = 1.0,
         log_information: bool = True,
     ) -> None:
         super().__init__()
         self.loss = loss
-        self.warm_up, self.memory, self.discriminator = warm_up, memory, discriminator
-        self._adversarial_weight = adversarial_weight
+        self.warm_up, self.memory = warm_up, memory
         self._log_information = log_information
 
     def forward(self, images: Tensor, titles: Tensor, image_groups: Tensor, title_groups: Tensor) -> CrossModalTerms:
@@ -73,10 +67,6 @@ class CrossModalObjective(nn.Module):
                 total, terms["memory"] = total + self.memory.weight * against, against.detach()
         if not batch.has_both:
             return CrossModalTerms(total, terms)
-        if self.discriminator is not None:
-            adversarial = self.discriminator(images, titles)
-            total = total + self._adversarial_weight * adversarial
-            terms["adversarial"] = adversarial.detach()
         if self._log_information:
             terms["information_bound"] = compute_information_bound(batch, temperature=self._find_temperature())
         return CrossModalTerms(total, terms)

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from productrec.errors import RecipeError
 from productrec.losses.catalogue import list_losses
-from productrec.losses.cross_modal.adversary import ModalityDiscriminator
 from productrec.losses.cross_modal.batch import CrossModalBatch
 from productrec.losses.cross_modal.build import build_cross_modal_loss
 from productrec.losses.cross_modal.information import compute_information_bound
@@ -44,7 +43,6 @@ def build_all() -> CrossModalObjective:
         memory_rows=20,
         memory_start_step=1,
         memory_weight=0.5,
-        adversarial_weight=0.25,
         embedding_dim=6,
     )
 
@@ -57,9 +55,9 @@ def test_the_total_is_the_weighted_sum_of_its_terms() -> None:
         batch = CrossModalBatch(images, titles, GROUPS, GROUPS)
         pairs = CrossModalLoss(MaxOfHinges(margin=0.3)).compare(batch)  # a warm-up keeps its value
         torch.testing.assert_close(found.terms["pairs"], pairs.detach())
-        assert found.terms.keys() == {"pairs", "adversarial", "information_bound"} | ({"memory"} if step else set())
+        assert found.terms.keys() == {"pairs", "information_bound"} | ({"memory"} if step else set())
         assert not any(term.requires_grad for term in found.terms.values())
-        total = found.terms["pairs"] + 0.25 * found.terms["adversarial"] + 0.5 * found.terms.get("memory", 0)
+        total = found.terms["pairs"] + 0.5 * found.terms.get("memory", 0)
         torch.testing.assert_close(found.total.detach(), total)
         found.total.backward()
         for leaf in (images, titles, *objective.parameters()):
@@ -152,7 +150,7 @@ def test_what_a_loss_learns_is_learned_by_both_directions() -> None:
 
 def test_settings_reach_their_parts() -> None:
     objective = build_all()
-    assert isinstance(objective.memory, CrossModalMemory) and isinstance(objective.discriminator, ModalityDiscriminator)
+    assert isinstance(objective.memory, CrossModalMemory)
     assert (len(objective.memory.images), objective.memory.start_step, objective.memory.weight) == (20, 1, 0.5)
     assert objective.warm_up is not None and (objective.warm_up.steps, objective.warm_up.how) == (4, "mix")
 
@@ -163,7 +161,5 @@ def test_what_cannot_be_built_is_said() -> None:
             build_cross_modal_loss(list_losses()[name](), embedding_dim=6)
     with pytest.raises(RecipeError, match="warm-up: leads from the sum of hinges to max_of_hinges; got circle"):
         build_cross_modal_loss(list_losses()["circle"](), warm_up_steps=3, embedding_dim=6)
-    with pytest.raises(RecipeError, match="adversary: weight must be at least 0; got -1"):
-        build_cross_modal_loss(MaxOfHinges(), adversarial_weight=-1.0, embedding_dim=6)
     with pytest.raises(RecipeError, match="--allow-code"):
         build_cross_modal_loss(OwnLoss(path="somewhere:Else"), embedding_dim=6)
