@@ -19,7 +19,7 @@ from productrec.assembly.titles import list_titles
 from productrec.data.dataset import ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable, load_table
-from productrec.data.title_batches import number_groups
+from productrec.data.titles import number_groups
 from productrec.data.view_presets import get_views
 from productrec.losses.catalogue import list_losses
 from productrec.losses.cross_modal.build import build_cross_modal_loss

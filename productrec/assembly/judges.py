@@ -17,7 +17,7 @@ from productrec.console import warn
 from productrec.data.dataset import ViewedImages, build_view_loader
 from productrec.data.images import open_images
 from productrec.data.table import ImageTable
-from productrec.data.title_batches import number_groups
+from productrec.data.titles import number_groups
 from productrec.data.view_presets import get_views
 from productrec.errors import DataError, describe_offenders
 from productrec.losses.centres.soft_triple import SoftTripleModule
@@ -120,6 +120,8 @@ def choose_figure(table: ImageTable, recipe: Recipe, order: ClassOrder) -> str:
     """
     labels = table.select(["val"])["label"].dropna().to_numpy(dtype=np.int64)
     figure = recipe.train.keep_best_by
+    if not len(order) and figure not in TITLE_FIGURES:
+        return "pair_recall"
     if not recipe.loss.needs_labels and figure in HEAD_FIGURES:
         return "pair_recall"
     is_foreign = len(labels) > 0 and not (order.positions_of(labels) >= 0).any()

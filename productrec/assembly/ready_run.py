@@ -26,6 +26,11 @@ def prepare_run(run: Path, recipe: Recipe) -> ReadyRun:
         ArtifactError: no checkpoint, one that was written before class names were kept, or a damaged artefact.
     """
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    if not checkpoint.class_ids:
+        raise ArtifactError(
+            f"{checkpoint.folder}: learned from titles alone and knows no classes. Search it: "
+            f'productrec query {run} --text "WORDS", or productrec query {run} PHOTO --to titles'
+        )
     if not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     resources = claim_resources(recipe, run)

@@ -10,8 +10,8 @@ import pandas as pd
 from productrec.assembly.training_data import TrainingData
 from productrec.console import say
 from productrec.data.table import ImageTable
-from productrec.data.title_batches import RowTitles, number_groups
-from productrec.data.titles import split_titles
+from productrec.data.title_batches import RowTitles
+from productrec.data.titles import normalise_title, number_groups, split_titles
 from productrec.errors import DataError
 from productrec.models.text.tokens import Tokeniser
 from productrec.models.text.tower import build_tokeniser
@@ -29,10 +29,10 @@ def list_titles(table: ImageTable, rows: pd.DataFrame, reads: str) -> list[list[
     described: dict[int, str] = {}
     if reads != "title":
         pairs = zip(table.classes["id"].tolist(), table.classes["description"].tolist(), strict=True)
-        described = {class_id: " ".join(text.split()) for class_id, text in pairs if isinstance(text, str)}
+        described = {class_id: normalise_title(text) for class_id, text in pairs if isinstance(text, str)}
     listed = []
     for title, label in zip(rows["title"].tolist(), rows["label"].tolist(), strict=True):
-        own = [] if reads == "description" or not isinstance(title, str) else split_titles(title)
+        own = [] if reads == "description" else [normalise_title(one) for one in split_titles(title)]
         if reads != "title" and not pd.isna(label) and described.get(int(label)):
             own.append(described[int(label)])
         listed.append(own)

@@ -148,7 +148,7 @@ def _choose_head(
     recipe: Recipe, class_count: int, ranks: Ranks, dtype: torch.dtype
 ) -> Callable[[int], nn.Module] | None:
     """What builds the head, where it stands in shards."""
-    if not recipe.train.shard_head:
+    if not recipe.train.shard_head or not class_count:
         return None
     return partial(
         ShardedHead,

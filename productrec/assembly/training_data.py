@@ -62,15 +62,16 @@ class TrainingData:
 def select_training_data(recipe: Recipe, table: ImageTable) -> TrainingData:
     """The labelled images that a recipe trains on, and those it gives a predicted label.
 
-    Where no term of its loss looks at classes, and no training image has a label, all images with a title instead; they
-    have no classes.
+    Where no term of its loss looks at classes, and a training image with a title has no label, all images with a title
+    instead; then there are no classes.
 
     Raises:
         DataError: there are fewer than two, or see `leave_fold_out` and `add_pseudo_labels`.
         ArtifactError: see `add_pseudo_labels`.
     """
     rows = table.select(recipe.train.splits)
-    if not recipe.loss.needs_labels and rows["label"].isna().all():
+    unlabelled = int((rows["label"].isna() & rows["title"].notna()).sum())
+    if not recipe.loss.needs_labels and unlabelled:
         rows = leave_fold_out(rows[rows["title"].notna()], recipe.train.fold, recipe.table)
         if len(rows) < 2:
             raise DataError(
@@ -79,11 +80,14 @@ def select_training_data(recipe: Recipe, table: ImageTable) -> TrainingData:
             )
         return TrainingData(rows, ClassOrder([]), np.zeros(len(rows), dtype=np.int64))
     rows = leave_fold_out(rows[rows["label"].notna()], recipe.train.fold, recipe.table)
+    alone = "To learn from titles alone give model.text.tower, loss.metric=none and loss.classification_weight=0."
     if len(rows) < 2:
         raise DataError(
             f"{recipe.table}: splits {recipe.train.splits} must hold at least 2 readable images with a label; "
-            f"got {len(rows)}."
+            f"got {len(rows)}." + (f" {alone}" if unlabelled else "")
         )
+    if unlabelled:
+        warn(f"{unlabelled:,} images have a title and no label; they are not trained on. {alone}")
     rows = add_pseudo_labels(rows, table, recipe)
     order = ClassOrder.of_labels(rows["label"])
     return TrainingData(rows, order, order.positions_of(rows["label"].to_numpy(dtype=np.int64)))

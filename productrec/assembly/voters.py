@@ -23,7 +23,7 @@ TITLES = "titles"
 
 def list_voters(recipe: Recipe) -> tuple[str, ...]:
     """The voters that a recipe lets speak, where they are at hand, in the order in which they join a classifier."""
-    return tuple(name for name in VOTERS if name != TITLES or recipe.predict.titles == "auto")
+    return VOTERS if recipe.predict.titles == "auto" else ()
 
 
 def get_voter_folder(run: Path, voter: str, split: str) -> Path:

@@ -151,6 +151,10 @@ def query(
     """
     files, overrides = split_overrides(photos or [])
     if text or to is not None:
+        given = {"--box": box, "--unknown": unknown, "--views": views, "--index": index, "--strip": strip}
+        for name, value in (given | {"--replace": replace}).items():
+            if value:
+                raise typer.BadParameter("goes without --text and --to", param_hint=name)
         _search(run, files, overrides, text or [], to, as_json=as_json, nearest=nearest)
         return
     if not files:

@@ -8,16 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 
 class TitleBatch(NamedTuple):
     """One title of each image of a batch.
 
-    ``ids``: (B, L) int64 tokens, padded; ``lengths``: (B,) int64, at least 1; ``groups``: (B,) int64, equal for images
-    and titles that belong together; ``present``: (B,) bool, whether the image has a title, else a stand-in is there.
+    ``ids``: (B, L) integers, tokens, padded; ``lengths``: (B,) int64, at least 1; ``groups``: (B,) int64, equal for
+    images and titles that belong together; ``present``: (B,) bool, whether the image has a title, else a stand-in is
+    there.
     """
 
     ids: Tensor
@@ -36,8 +35,8 @@ class RowTitles:
     """The titles of N images, as tokens.
 
     ``ids``: (T, L) integers, padded; ``lengths``: (T,) int64; ``starts``: (N + 1,), the titles of image i are those
-    from ``starts[i]`` to before ``starts[i + 1]``; ``groups``: (N,), see `number_groups`; ``seed``: decides which title
-    of several an epoch takes.
+    from ``starts[i]`` to before ``starts[i + 1]``; ``groups``: (N,), see `titles.number_groups`; ``seed``: decides which
+    title of several an epoch takes.
     """
 
     ids: Tensor
@@ -69,25 +68,3 @@ class RowTitles:
     def _draw(self, row: int, epoch: int) -> int:
         drawn = hashlib.blake2b(f"title {self.seed} {epoch} {row}".encode(), digest_size=8).digest()
         return int.from_bytes(drawn, "little")
-
-
-def number_groups(titles: list[list[str]], labels: np.ndarray | None) -> np.ndarray:
-    """A number (N,) for each image: equal where a chain of equal titles, or of equal labels, joins two images.
-
-    Args:
-        titles: of each of N images.
-        labels: (N,) class positions, below 0 for none; None where classes do not count.
-    """
-    numbers: dict[tuple[str, object], int] = {}
-    rows, columns = [], []
-    for row, own in enumerate(titles):
-        marks: list[tuple[str, object]] = [("title", title) for title in own]
-        if labels is not None and labels[row] >= 0:
-            marks.append(("label", int(labels[row])))
-        for mark in marks or [("alone", row)]:
-            rows.append(row)
-            columns.append(numbers.setdefault(mark, len(numbers)) + len(titles))
-    size = len(titles) + len(numbers)
-    links = coo_matrix((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
-    groups: np.ndarray = connected_components(links, directed=False)[1][: len(titles)].astype(np.int64)
-    return groups

@@ -40,7 +40,7 @@ class Answers:
 
 def answer_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Answers:
     """Answer the test images as the recipe's contract asks, and print what that is worth."""
-    if selected.recipe.model.text.is_wanted and not has_classes(selected.recipe):
+    if not all(has_classes(folder, recipe) for folder, recipe in selected.runs.items()):
         prepare_searches(selected)
         return Answers(None)
     answers = load_contract(selected.recipe.competition).answers

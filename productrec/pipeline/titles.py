@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from productrec.stages.embed import run_embed
 from productrec.stages.embed_titles import run_embed_titles
 from productrec.stages.evaluate_titles import TitleEvaluation, report_titles, run_evaluate_titles
 from productrec.stages.index import run_index
+from productrec.training.run.checkpoint import load_checkpoint
 
 
 def index_titles(folder: Path, recipe: Recipe) -> None:
@@ -23,6 +25,8 @@ def index_titles(folder: Path, recipe: Recipe) -> None:
     present = run_embed_titles(folder, recipe)
     if not set(present) & set(recipe.predict.gallery_splits):
         warn(f"{folder}: no image of the gallery has a title, so titles cannot be searched and do not vote.")
+        for space in (TEXT, JOINED):  # of when it had some
+            shutil.rmtree(folder / "neighbours" / space, ignore_errors=True)
         return
     for space in (TEXT, JOINED):
         run_index(folder, recipe, views=space)
@@ -37,9 +41,9 @@ def report_validation_titles(selected: Selected) -> None:
             report_titles(run_evaluate_titles(folder, recipe), f"{folder.name}, validation")
 
 
-def has_classes(recipe: Recipe) -> bool:
-    """Whether the table of a recipe has an image with a label."""
-    return bool(load_table(recipe.table, root=recipe.data.images).images["label"].notna().any())
+def has_classes(folder: Path, recipe: Recipe) -> bool:
+    """Whether a run knows classes; one that learned from titles alone knows none."""
+    return bool(load_checkpoint(folder / "checkpoints" / recipe.predict.checkpoint).class_ids)
 
 
 def prepare_searches(selected: Selected) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import model_validator
+
 from productrec.settings.fields import Positive, PositiveFloat, Settings, ShareBelowOne, setting
 
 NO_TOWER = "none"
@@ -24,11 +26,19 @@ class TextSettings(Settings):
     vocabulary: Positive = setting(8192, "pieces of words that the tokeniser of a gru or transformer learns, at most")
     max_tokens: Positive = setting(48, "pieces of a title that are read; what follows is left out")
     width: Positive = setting(256, "numbers a piece is held in, of a gru or transformer")
-    layers: Positive = setting(2, "blocks of a transformer")
+    layers: Positive = setting(1, "blocks of a transformer, or layers of a gru")
     heads: Positive = setting(4, "attention heads of a transformer's block")
     dropout: ShareBelowOne = setting(0.1, "dropout in a gru or transformer")
     freeze: bool = setting(False, "leave a pretrained encoder as it is and learn only what brings it into the space")
     rate_factor: PositiveFloat = setting(1.0, "learning rate of a pretrained encoder, times that of the backbone")
+
+    @model_validator(mode="after")
+    def _check_freeze(self) -> TextSettings:
+        if self.freeze and self.tower in (NO_TOWER, "gru", "transformer"):
+            raise ValueError(
+                f"freeze leaves a pretrained encoder as it is; {self.tower} has none. Name one (minilm), or train it"
+            )
+        return self
 
     @property
     def is_wanted(self) -> bool:

@@ -85,6 +85,17 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_titles(self) -> Recipe:
+        titles = self.loss.titles
+        if self.model.text.is_wanted and not titles.weight:
+            raise ValueError("loss.titles.weight must be above 0 with a text tower; or give model.text.tower=none")
+        if self.model.text.is_wanted and 0 < titles.memory.rows < self.train.batch_size:
+            raise ValueError(
+                f"loss.titles.memory.rows must hold a batch, {self.train.batch_size} images; got {titles.memory.rows}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_mixing(self) -> Recipe:
         mixed = self.train.cut_mix + self.train.mix_up
         if mixed and not self.loss.classification_weight:

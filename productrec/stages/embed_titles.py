@@ -13,7 +13,6 @@ from productrec.assembly.resources import claim_resources
 from productrec.assembly.titles import list_known_titles
 from productrec.console import say
 from productrec.data.table import ImageTable, load_table
-from productrec.errors import ArtifactError
 from productrec.models.text.embed_titles import embed_titles
 from productrec.recipe import Recipe
 from productrec.retrieval.embedding_set import JOINED, KIND, TEXT, load_embedding_set, write_embedding_set
@@ -34,7 +33,7 @@ def run_embed_titles(run: Path, recipe: Recipe) -> list[str]:
         recipe: gallery splits and image table.
 
     Returns:
-        The splits of which an image has a title.
+        The splits of which an image has a title that may be known; none where the table has no titles.
 
     Raises:
         ArtifactError: no checkpoint, or one without a text tower.
@@ -46,8 +45,6 @@ def run_embed_titles(run: Path, recipe: Recipe) -> list[str]:
     gallery = recipe.predict.gallery_splits
     listed = {split: list_known_titles(table, split, reads, gallery=gallery) for split in splits}
     present = [split for split, titles in listed.items() if any(titles)]
-    if not present:
-        raise ArtifactError(f"{recipe.table}: has no titles to embed. Ingest a source that has them.")
     settings = {split: {"split": split, "reads": reads} for split in present}
     inputs = {"weights": checkpoint.weights_digest, "table": table.fingerprint}
     missing = [

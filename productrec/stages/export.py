@@ -97,6 +97,11 @@ def run_export(
     if to == "onnx":
         _check_libraries()
     checkpoint = load_checkpoint(run / "checkpoints" / recipe.predict.checkpoint)
+    if not checkpoint.class_ids:
+        raise ArtifactError(
+            f"{checkpoint.folder}: learned from titles alone and knows no classes. Search it: "
+            f'productrec query {run} --text "WORDS", or productrec query {run} PHOTO --to titles'
+        )
     if not checkpoint.class_keys:
         raise ArtifactError(f"{checkpoint.folder}: was written before class names were kept in it. Train anew.")
     images = gather_images(recipe, checkpoint, photos)

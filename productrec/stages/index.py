@@ -68,7 +68,7 @@ def run_index(run: Path, recipe: Recipe, *, views: str) -> None:
     index = load_index(index_folder)
     gallery_ids = [image_id for embedded in sets for image_id in embedded.ids]
     gallery_classes = get_labels(table, gallery_ids)
-    for split in ("val", "test", DISTRACTORS):
+    for split in ("val", "test") if views in (TEXT, JOINED) else ("val", "test", DISTRACTORS):
         folder = run / "embeddings" / views / split
         if not len(table.select([split])):  # what lies in the folder is of an earlier state of the table
             continue

@@ -12,6 +12,7 @@ from productrec.errors import DataError
 from productrec.recipe import Recipe
 from productrec.retrieval.catalogue import Catalogue
 from productrec.retrieval.choice import describe_built
+from productrec.retrieval.embedding_set import JOINED, TEXT
 from productrec.retrieval.milvus import parse_address
 
 
@@ -23,6 +24,12 @@ def run_remove(run: Path, keys: Sequence[str]) -> None:
         DataError: no index holds one of the classes.
     """
     _remove(str(run), open_indexes(run), keys)
+    for space in (TEXT, JOINED):  # of titles, where the run has some
+        if (run / "index" / space).is_dir():
+            catalogue = Catalogue(run / "index" / space)
+            held = [key for key in dict.fromkeys(keys) if catalogue.has_class(key)]
+            if held:
+                say(f"index {run / 'index' / space}: {catalogue.remove(held):,} titles removed")
 
 
 def run_remove_at(address: str, keys: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from productrec.data.curation.folds import assign_folds, get_groups, join_groups
+from productrec.data.titles import normalise_title, number_groups, split_titles
 from productrec.errors import DataError
 
 HoldOut = Literal["images", "classes"]
@@ -90,13 +91,15 @@ def hold_out_classes(images: pd.DataFrame, fraction: float, seed: int) -> pd.Dat
 def hold_out_titled(images: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     """Move ``fraction`` of the training images that have a title and no label to val, by a draw on seed and ids alone.
 
-    Images of one group, and images of equal titles, are moved together or not at all, so that what is looked for in val
-    was not seen in training; where a group is larger than what is still to be moved, others go in its stead.
+    Images of one group, and images that share a title, are moved together or not at all, so that what is looked for in
+    val was not seen in training among images without a label; where a group is larger than what is still to be moved,
+    others go in its stead.
     """
     is_titled = (images["split"] == "train") & images["label"].isna() & images["title"].notna()
     rows = images[is_titled].sort_values("image_id")
+    titles = [[normalise_title(title) for title in split_titles(text)] for text in rows["title"]]
     _, groups, sizes = np.unique(
-        join_groups(get_groups(rows), rows["title"].to_numpy(dtype=object)), return_inverse=True, return_counts=True
+        join_groups(get_groups(rows), number_groups(titles, None)), return_inverse=True, return_counts=True
     )
     left = int(len(rows) * fraction + 0.5)
     is_held = np.zeros(len(sizes), bool)

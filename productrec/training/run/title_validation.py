@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from productrec.errors import DataError
 from productrec.metrics.cross_modal import compute_cross_modal
 from productrec.models.recognizer import Recognizer
 from productrec.runtime import autocast
@@ -42,7 +43,10 @@ class TitleValidation:
 
         Returns:
             ``image_to_title_recall@K`` and ``title_to_image_recall@K`` for 1, 5 and 10, and their mean,
-            ``pair_recall``; none where not two images have a title.
+            ``pair_recall``.
+
+        Raises:
+            DataError: fewer than two images with a title can be read.
         """
         assert isinstance(network, Recognizer) and network.text is not None, "a network that titles judge reads them"
         was_training = network.training
@@ -58,7 +62,7 @@ class TitleValidation:
         owners = row_of[self.owners]
         known = owners >= 0
         if len(set(owners[known].tolist())) < 2:
-            return {}
+            raise DataError("validation: at least 2 images with a title must be readable to be told apart; fewer are.")
         found = compute_cross_modal(
             images, titles[known], owners[known], title_groups=self.groups[self.owners[known]]
         ).measure()

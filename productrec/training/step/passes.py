@@ -157,14 +157,16 @@ class Passes:
         loss, terms = self._objective.compare(everyone, every_label, every_key)
         if titles is None or self._recognizer.text is None:
             return loss, terms
-        title_loss, title_terms = self._compare_titles(everyone, titles)
-        return loss + title_loss, terms | title_terms
+        compared = self._compare_titles(everyone, titles)
+        return None if compared is None else (loss + compared[0], terms | compared[1])
 
-    def _compare_titles(self, images: Tensor, titles: TitleBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The title term of all ranks' images (N, D) and this rank's titles."""
+    def _compare_titles(self, images: Tensor, titles: TitleBatch) -> tuple[Tensor, dict[str, Tensor]] | None:
+        """The title term of all ranks' images (N, D) and this rank's titles; None where a title is not finite."""
         assert self._recognizer.text is not None
         with self._cast():
             embedded = self._recognizer.text(titles.ids, titles.lengths)
+        if self._is_bad(Recognized(embedded, embedded[:0])):
+            return None
         every_title = self._ranks.gather_rows(embedded)
         present, groups = self._ranks.gather_rows(titles.present), self._ranks.gather_rows(titles.groups)
         return self._objective.compare_titles(images[present], every_title[present], groups[present])

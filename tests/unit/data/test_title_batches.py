@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from productrec.data.title_batches import RowTitles, number_groups
+from productrec.data.title_batches import RowTitles
+from productrec.data.titles import number_groups
 
 
 def same(groups, *rows):
