@@ -98,6 +98,8 @@ def predict(
     if embed_together(selected):
         answers = answer_runs(selected, weights=parse_weights(weights))
         step = "predict" if answers.folder is not None else "predict, nothing to submit"
+        if not answers.has_classes:
+            step = "predict, titles alone"
         tell_next(step, run=selected.folder if answers.folder is not None else next(iter(selected.runs)))
 
 
@@ -156,6 +158,8 @@ def query(
             if value:
                 raise typer.BadParameter("goes without --text and --to", param_hint=name)
         _search(run, files, overrides, text or [], to, as_json=as_json, nearest=nearest)
+        if not as_json:
+            tell_next("search", run=run)
         return
     if not files:
         raise typer.BadParameter("name photos, or words with --text", param_hint="PHOTO")

@@ -36,7 +36,8 @@ def report(
 
         if not webbrowser.open(reported.path.resolve().as_uri()):
             warn(f"no browser opened here; open {reported.path} yourself")
-    tell_next("report", run=target)
+    is_run = target.suffix in (".yaml", ".yml") or any(target.glob("**/checkpoints"))
+    tell_next("report" if is_run else "report, of an ensemble", run=target)
 
 
 COMMANDS = (report,)

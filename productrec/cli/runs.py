@@ -186,6 +186,7 @@ def evaluate(
             report_titles(figures, f"{name}, {split or 'val'}")
         if json is not None:
             write_json(json, {name: asdict(figures) for name, figures in found.items()})
+        tell_next("evaluate, titles", run=target)
         return
     wanted = Wanted(parse_numbers(k), parse_numbers(map_k), bootstrap, clustering)
     evaluations = evaluate_target(
@@ -221,12 +222,14 @@ def run(
     """Play a recipe from the source folder to the CSV; what is finished and unchanged is skipped."""
     from productrec.pipeline.play import run_recipe
     from productrec.pipeline.select import select_runs
+    from productrec.pipeline.titles import has_classes
     from productrec.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     written = run_recipe(loaded, replace_table=replace_table, jobs=jobs, allow_code=allow_code)
     if written is None:
-        tell_next("predict, nothing to submit", run=next(iter(select_runs(loaded).runs)))
+        folder, own = next(iter(select_runs(loaded).runs.items()))
+        tell_next("predict, nothing to submit" if has_classes(folder, own) else "predict, titles alone", run=folder)
     else:
         tell_submitted(written.path, loaded.competition)
 

@@ -35,8 +35,8 @@ class RowTitles:
     """The titles of N images, as tokens.
 
     ``ids``: (T, L) integers, padded; ``lengths``: (T,) int64; ``starts``: (N + 1,), the titles of image i are those
-    from ``starts[i]`` to before ``starts[i + 1]``; ``groups``: (N,), see `titles.number_groups`; ``seed``: decides which
-    title of several an epoch takes.
+    from ``starts[i]`` to before ``starts[i + 1]``; ``groups``: (N,), see `titles.number_groups`; ``seed``: decides
+    which title of several an epoch takes.
     """
 
     ids: Tensor

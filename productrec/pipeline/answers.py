@@ -30,19 +30,20 @@ class Answers:
 
     ``folder``: what can be submitted; None where there are no test images, or the contract wants no CSV.
     ``validation``: of class probabilities, scores by run and by way to predict (head, vote, ..., fused, tta);
-    ``ensembled``: those of several runs as one.
+    ``ensembled``: those of several runs as one; ``has_classes``: false of runs that learned from titles alone.
     """
 
     folder: Path | None
     validation: dict[str, dict[str, Scores]] = field(default_factory=dict)
     ensembled: Scores | None = None
+    has_classes: bool = True
 
 
 def answer_runs(selected: Selected, *, weights: Sequence[float] | None = None) -> Answers:
     """Answer the test images as the recipe's contract asks, and print what that is worth."""
     if not all(has_classes(folder, recipe) for folder, recipe in selected.runs.items()):
         prepare_searches(selected)
-        return Answers(None)
+        return Answers(None, has_classes=False)
     answers = load_contract(selected.recipe.competition).answers
     if answers == "matches":
         matched = match_runs(selected, weights=weights)

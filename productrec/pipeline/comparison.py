@@ -94,7 +94,7 @@ def tell_counts(paired: Paired, first: str, second: str) -> str:
     if not moved:
         return f"{told} Neither is better."
     likely = "hardly by chance" if paired.chance < 0.05 else "it may well be chance"
-    return f"{told} As uneven a split of {moved:,} comes by chance {100 * paired.chance:.2g} times in 100: {likely}."
+    return f"{told} As uneven a split of {moved:,} comes by chance {100 * paired.chance:.3g} times in 100: {likely}."
 
 
 def print_json(comparison: Comparison) -> None:
