@@ -51,6 +51,19 @@ def named(productrec, place):
     return place
 
 
+class TestWordsFindWhatTheyName:
+    def test_after_some_training_the_first_image_is_of_the_colour_that_is_asked_for(self, place, productrec):
+        recipe = write_recipe(place, draw_shop(place / "shop", labelled=False), competition="plain")
+        more = ("train.epochs=40", "train.learning_rate=0.003", "loss.titles.loss=nt_xent", "train.validate_every=40")
+        ran = productrec("run", recipe, *TINY, *TEXT, *ALONE, *more)
+        assert ran.code == 0, ran.err
+        words = [word for colour in COLOURS for word in ("--text", f"{colour} mug")]
+        asked = productrec("query", "runs/tiny", *words, "--nearest", "1", "--json")
+        found = [json.loads(line)["found"][0]["image"] for line in asked.out.splitlines()]
+        right = [image.startswith(colour) for image, colour in zip(found, COLOURS, strict=True)]
+        assert sum(right) >= 3, found
+
+
 class TestWithoutClasses:
     def test_the_run_learns_and_is_judged_by_titles(self, named, productrec):
         figures = json.loads((named / "runs/tiny/metrics.jsonl").read_text().splitlines()[-1])
@@ -140,6 +153,89 @@ class TestDescriptions:
         assert "text" not in json.dumps(fitted)
 
 
+class TestUnusualTables:
+    @pytest.fixture
+    def shop(self, place):
+        return draw_shop(place / "shop", labelled=True)
+
+    def rewrite(self, shop, change):
+        """Rows of the shop's table, each changed; columns are those of the first."""
+        with (shop / "train.csv").open(newline="") as file:
+            rows = [change(row) for row in csv.DictReader(file)]
+        with (shop / "train.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def test_titled_distractors_are_no_obstacle(self, shop, place, productrec):
+        recipe = write_recipe(place, shop, competition="plain")
+        ran = productrec("run", recipe, *TINY, *TEXT, "data.distractors=[yellow]")
+        assert ran.code == 0, ran.err
+        assert not (place / "runs/tiny/neighbours/text/distractors").exists()
+
+    def test_titles_alone_are_learned_of_all_images_where_some_have_no_label(self, shop, place, productrec):
+        self.rewrite(
+            shop, lambda row: row | {"label": row["label"] if row["id"].endswith("0.png") else "", "title": row["id"]}
+        )
+        ran = productrec("run", write_recipe(place, shop, competition="plain"), *TINY, *TEXT, *ALONE)
+        assert ran.code == 0, ran.err
+        assert "images of 0 classes" in ran.err
+        assert "productrec query runs/tiny --text WORDS" in ran.err.splitlines()[-1]
+        with_labels = productrec(
+            "train", "tiny.yaml", *TINY, *TEXT, "name=labelled", "data.table=data/tiny", "train.batch_size=4"
+        )
+        assert "have a title and no label; they are not trained on" in with_labels.err
+
+    @pytest.mark.parametrize("figure", ["recall@1", "map@r", "top_1_accuracy"])
+    def test_a_figure_that_needs_classes_gives_way_to_one_of_titles(self, place, productrec, figure):
+        recipe = write_recipe(place, draw_shop(place / "shop", labelled=False), competition="plain")
+        ran = productrec("run", recipe, *TINY, *TEXT, *ALONE, f"train.keep_best_by={figure}")
+        assert ran.code == 0, ran.err
+
+    def test_a_run_of_titles_alone_says_how_it_is_asked(self, named, productrec):
+        photo = named / "shop" / "images" / "green1.png"
+        for arguments in (("query", "runs/tiny", photo), ("export", "runs/tiny")):
+            refused = productrec(*arguments)
+            assert refused.code != 0
+            assert "learned from titles alone" in refused.err and "--to titles" in refused.err
+
+    def test_a_table_without_titles_is_answered_as_by_a_run_without_them(self, shop, place, productrec):
+        recipe = write_recipe(place, shop, competition="plain")
+        assert productrec("run", recipe, *TINY, *TEXT).code == 0
+        self.rewrite(shop, lambda row: {"id": row["id"], "label": row["label"]})
+        assert productrec("ingest", shop, "--out", "data/bare").code == 0
+        predicted = productrec("predict", "runs/tiny", "data.table=data/bare")
+        assert predicted.code == 0, predicted.err
+        assert "no image of the gallery has a title" in predicted.err
+        assert not (place / "runs/tiny/neighbours/text").exists()
+
+    def test_titles_that_are_turned_off_do_not_vote(self, shop, place, productrec):
+        ran = productrec("run", write_recipe(place, shop, competition="plain"), *TINY, *TEXT, "predict.titles=none")
+        assert ran.code == 0, ran.err
+        fitted = json.loads((place / "runs/tiny/classifier/plain/classifier.json").read_text())
+        assert "joined" not in json.dumps(fitted)
+
+    def test_a_removed_class_is_no_longer_found_by_its_titles(self, shop, place, productrec):
+        assert productrec("run", write_recipe(place, shop, competition="plain"), *TINY, *TEXT).code == 0
+        words = ("query", "runs/tiny", "--text", "red mug", "--to", "titles", "--nearest", "50", "--json")
+        assert '"class": "red"' in productrec(*words).out
+        assert productrec("index", "remove", "runs/tiny", "red").code == 0
+        assert '"class": "red"' not in productrec(*words).out
+
+    @pytest.mark.parametrize(
+        ("setting", "said"),
+        [
+            ("loss.titles.weight=0", "loss.titles.weight must be above 0"),
+            ("loss.titles.memory.rows=4", "loss.titles.memory.rows must hold a batch"),
+            ("model.text.freeze=true", "freeze leaves a pretrained encoder as it is; gru has none"),
+        ],
+    )
+    def test_settings_without_a_sense_are_refused_with_the_recipe(self, shop, place, productrec, setting, said):
+        ran = productrec("train", write_recipe(place, shop, competition="plain"), *TINY, *TEXT, setting)
+        assert ran.code != 0
+        assert said in ran.err
+
+
 class TestResume:
     @pytest.mark.parametrize(
         "own",
@@ -189,6 +285,6 @@ class TestRefusals:
         assert ran.code != 0
         assert "a loss must be left" in ran.err
 
-    @pytest.mark.parametrize("arguments", [("--to", "words"), ("--to", "images"), ()])
+    @pytest.mark.parametrize("arguments", [("--to", "words"), ("--to", "images"), (), ("--text", "a", "--unknown")])
     def test_a_question_without_a_sense_is_refused(self, arguments, finished, productrec):
         assert productrec("query", "runs/tiny", *arguments).code == 2
