@@ -16,7 +16,7 @@ from productrec.settings.fields import Count, NonNegative, PositiveFloat, Settin
 from productrec.settings.text import NAME
 
 DEFAULT_LOSS = "multi_similarity"
-DEFAULT_TITLE_LOSS = "max_of_hinges"
+DEFAULT_TITLE_LOSS = "nt_xent"
 NONE, AUTO = "none", "auto"
 CHOICES = ("loss.metric", "loss.mining", "loss.titles.loss", "loss.titles.mining")  # settings that are one of several
 

@@ -121,6 +121,7 @@ def run_ingest(
     if not replace and is_complete and is_fresh(out, kind=KIND, inputs=inputs, settings=settings):
         return _load_summary(out, skipped=True, contents=contents)
     earlier = _load_earlier(out)
+    _warn_of_lost_findings(out, inputs.get("findings"), data.findings)
     is_other = (out / MANIFEST_NAME).exists() and load_manifest(out).inputs.get("rows") != inputs["rows"]
     if is_other and not replace:
         raise ArtifactError(_explain_other(out, root, earlier, contents))
@@ -157,6 +158,18 @@ def run_ingest(
         free_class_id=contents.free_class_id,
     )
     return _load_summary(out, skipped=False, contents=contents, changes=changes)
+
+
+def _warn_of_lost_findings(out: Path, digest: str | None, given: Path | None) -> None:
+    """Tell where a table had findings applied that the source, read afresh, may not have any more."""
+    earlier = load_manifest(out).inputs.get("findings") if (out / MANIFEST_NAME).exists() else None
+    if earlier is None or earlier == digest:
+        return
+    told = "none are" if given is None else f"{given} is another file"
+    warn(
+        f"{out} had findings applied, and {told} applied now: the source is read afresh, so what was changed before comes "
+        "back unless the new file holds those rows too. Put all rows into one file."
+    )
 
 
 def _list_changed_settings(out: Path, settings: dict[str, object]) -> list[str]:

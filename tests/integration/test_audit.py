@@ -85,6 +85,10 @@ def test_a_run_judges_the_fold_it_left_out_and_a_marked_weight_is_obeyed(place, 
     assert weights.notna().sum() == 5
     assert float(weights[suspects[0]["image_id"]]) == float(suspects[0]["weight"])
     assert productrec("train", recipe, *TINY, "name=weighed", "data.table=data/tiny").code == 0
+    again = productrec("ingest", drawn, "--out", "data/tiny", "--folds", "2", "--apply", path, "--replace")
+    assert "had findings applied" not in again.err
+    without = productrec("ingest", drawn, "--out", "data/tiny", "--folds", "2", "--replace")
+    assert "data/tiny had findings applied, and none are applied now" in without.err
 
 
 def test_a_run_of_all_images_judges_each_by_the_others(finished, productrec):

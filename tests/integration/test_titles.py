@@ -240,7 +240,12 @@ class TestResume:
     @pytest.mark.parametrize(
         "own",
         [
-            ["loss.titles.memory.rows=64", "loss.titles.memory.start_step=2", "loss.titles.warm_up_epochs=2"],
+            [
+                "loss.titles.memory.rows=64",
+                "loss.titles.memory.start_step=2",
+                "loss.titles.warm_up_epochs=2",
+                "loss.titles.loss=max_of_hinges",
+            ],
             ["loss.titles.loss=nt_xent", "loss.titles.loss.learn_temperature=true", "train.ema_decay=0.9"],
         ],
         ids=["memory and warm-up", "learned temperature and average"],
