@@ -165,10 +165,10 @@ def _warn_of_lost_findings(out: Path, digest: str | None, given: Path | None) ->
     earlier = load_manifest(out).inputs.get("findings") if (out / MANIFEST_NAME).exists() else None
     if earlier is None or earlier == digest:
         return
-    told = "none are" if given is None else f"{given} is another file"
+    told = "none are applied now" if given is None else f"another file is applied now, {given}"
     warn(
-        f"{out} had findings applied, and {told} applied now: the source is read afresh, so what was changed before comes "
-        "back unless the new file holds those rows too. Put all rows into one file."
+        f"{out} had findings applied; {told}. The source is read afresh, so what was changed before comes back unless "
+        "the new file holds those rows too. Put all rows into one file."
     )
 
 

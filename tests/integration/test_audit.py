@@ -88,7 +88,7 @@ def test_a_run_judges_the_fold_it_left_out_and_a_marked_weight_is_obeyed(place, 
     again = productrec("ingest", drawn, "--out", "data/tiny", "--folds", "2", "--apply", path, "--replace")
     assert "had findings applied" not in again.err
     without = productrec("ingest", drawn, "--out", "data/tiny", "--folds", "2", "--replace")
-    assert "data/tiny had findings applied, and none are applied now" in without.err
+    assert "data/tiny had findings applied; none are applied now" in without.err
 
 
 def test_a_run_of_all_images_judges_each_by_the_others(finished, productrec):
