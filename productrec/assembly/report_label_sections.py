@@ -10,7 +10,7 @@ import pandas as pd
 from productrec.artifacts import MANIFEST_NAME, compute_versions, load_manifest
 from productrec.assembly.evidence import get_labels, load_gallery
 from productrec.assembly.report_evidence import find_suspects
-from productrec.assembly.report_material import Material, read_clusters, read_findings_of
+from productrec.assembly.report_material import Material, read_clusters
 from productrec.assembly.report_source import ReportSource
 from productrec.class_order import ClassOrder
 from productrec.data.curation.findings import build_findings
@@ -35,7 +35,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
     """Images whose label is doubted."""
     material, table, best, judged = source.material, source.material.table, source.find_best(), source.material.judged
     rows, notes = list[dict[str, object]](), list[str]()
-    findings = read_findings_of(source.audit)
+    findings = source.findings
     if table is None:
         return None
     parts = []
@@ -71,7 +71,7 @@ def build_duplicate_section(source: ReportSource) -> Section | None:
     material = source.material
     if material.table is None:
         return None
-    findings, clusters = read_findings_of(source.audit), read_clusters(source.recipe.table)
+    findings, clusters = source.findings, read_clusters(source.recipe.table)
     if clusters is None:
         why = "nobody looked for them. productrec ingest --dedup report does."
         source.leave_out("Near-duplicates and leaks between splits", why)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from productrec.artifacts import MANIFEST_NAME
+from productrec.artifacts import MANIFEST_NAME, load_manifest
 from productrec.assembly.evidence import NO_LABEL, get_labels
 from productrec.assembly.table_state import check_current
 from productrec.data.images import open_images
@@ -87,7 +87,11 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         names |= dict(zip(kept.class_ids, kept.names, strict=True))
         views = str(kept.made.get("views") or views)
         labels = np.full(len(kept.ids), NO_LABEL) if table is None else get_labels(table, kept.ids)
-        answered[split] = summarise_answers(split, kept.ids, labels, labels != NO_LABEL, kept.class_ids, kept.values)
+        unread = np.isin(kept.ids, kept.fallback)
+        if (count := int((unread & (labels != NO_LABEL)).sum())) > 0:
+            missing.append(_tell_unread(count, split))
+        is_judged = (labels != NO_LABEL) & ~unread
+        answered[split] = summarise_answers(split, kept.ids, labels, is_judged, kept.class_ids, kept.values)
     if table is None:
         return Material(table, answered, views, ClassNames(names), {}, Pictures(thumbnails, None, {}), {}, missing)
     names |= dict(zip(table.classes["id"].tolist(), map(_read_name, table.classes["name"]), strict=True))
@@ -103,6 +107,13 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         _list_examples(table, recipe.predict.gallery_splits),
         missing,
     )
+
+
+def _tell_unread(count: int, split: str) -> str:
+    told = "validation" if split == "val" else split
+    if count == 1:
+        return f"1 labelled {told} image: it could not be read, so its answer is not judged."
+    return f"{count:,} labelled {told} images: they could not be read, so their answers are not judged."
 
 
 def _read_name(name: object) -> str:
@@ -129,10 +140,18 @@ def _list_examples(table: ImageTable, splits: Sequence[str]) -> dict[int, list[s
     return grouped
 
 
-def read_findings_of(folder: Path) -> pd.DataFrame | None:
-    """The findings of an audit as it wrote them; None where it wrote none there."""
+def read_findings_of(folder: Path, table: ImageTable) -> pd.DataFrame | None:
+    """The findings of an audit as it wrote them; None where it wrote none there.
+
+    Raises:
+        ArtifactError: they are of an earlier state of the table.
+    """
     path = folder / "findings.parquet"
-    return pd.read_parquet(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    if load_manifest(folder).inputs.get("table") != table.fingerprint:
+        raise ArtifactError(f"the audit in {folder} is of an earlier state of the table.")
+    return pd.read_parquet(path)
 
 
 def read_clusters(table: Path) -> pd.DataFrame | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from productrec.artifacts import MANIFEST_NAME
-from productrec.assembly.report_material import Material
+from productrec.assembly.report_material import Material, read_findings_of
 from productrec.assembly.report_scores import list_steps
-from productrec.errors import ProductrecError
+from productrec.errors import ArtifactError, ProductrecError
 from productrec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,6 +41,18 @@ class ReportSource:
     def leave_out(self, what: str, why: str) -> None:
         """Note that something is not shown, and why, or how to have it."""
         self.material.missing.append(f"{what}: {why}")
+
+    @cached_property
+    def findings(self) -> pd.DataFrame | None:
+        """Findings of the audit of the table as it is now; None where there is none, or of an earlier state alone."""
+        if self.material.table is None:
+            return None
+        try:
+            return read_findings_of(self.audit, self.material.table)
+        except ArtifactError as error:
+            again = f"Audit anew: productrec audit {shlex.quote(os.path.relpath(self.folder))}"
+            self.leave_out("Findings of the audit", f"{error} {again}")
+            return None
 
     def find_best(self) -> tuple[Path, Recipe] | None:
         """The run whose neighbours are shown, of several the one of the best accuracy; None where none is at hand."""

@@ -131,6 +131,37 @@ def test_a_leak_and_an_audit_are_shown(reported, finished):
     assert f'data-id="{of_val["image_id"]} {of_train["image_id"]}"' in page
 
 
+def test_an_audit_of_an_earlier_state_of_the_table_is_not_shown(reported, finished, productrec):
+    assert productrec("audit", RUN).code == 0
+    page, _ = reported()
+    assert "Training images: by the audit in" in page and "earlier state" not in page
+    manifest = finished / "data/tiny.audit/manifest.json"
+    told = json.loads(manifest.read_text())
+    told["inputs"]["table"] = "0" * 64
+    manifest.write_text(json.dumps(told))
+    page, outcome = reported()
+    assert "Training images: by the audit in" not in page
+    (line,) = [line for line in outcome.err.splitlines() if "earlier state" in line]
+    assert line == (
+        "not shown: Findings of the audit: the audit in data/tiny.audit is of an earlier state of the table. "
+        "Audit anew: productrec audit runs/tiny"
+    )
+    assert productrec("audit", RUN).code == 0
+    assert "Training images: by the audit in" in reported()[0]
+
+
+def test_images_that_cannot_be_read_are_not_judged(reported, finished):
+    folder = finished / RUN / "predictions/plain/val"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    ids = json.loads((folder / "ids.json").read_text())
+    before, _ = reported()
+    manifest["notes"]["fallback"] = ids[:2]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    page, outcome = reported()
+    assert f" of {len(ids)} validation images" in before and f" of {len(ids) - 2} validation images" in page
+    assert "2 labelled validation images: they could not be read, so their answers are not judged." in page
+
+
 def test_a_run_that_is_none_is_refused(place, productrec):
     outcome = productrec("report", "nothing")
     assert outcome.code == 2 and "no such run" in outcome.err
