@@ -25,6 +25,7 @@ from productrec.reporting.failure_sections import (
 from productrec.reporting.label_sections import build_duplicates, build_suspects
 from productrec.reporting.map_section import MOST, build_class_map, draw_map
 from productrec.reporting.page import Section
+from productrec.reporting.places import shorten_paths
 from productrec.reporting.provenance import build_provenance, list_artifacts
 
 _SUSPECTS = 24
@@ -43,7 +44,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
         parts.append(
             findings[(findings["kind"] == "wrong_label") & findings["new_label"].notna() & findings["label"].notna()]
         )
-        notes.append(f"Training images: by the audit in {source.audit}.")
+        notes.append(f"Training images: by the audit in {shorten_paths(str(source.audit))}.")
     else:
         notes.append("Training images were not judged: productrec audit RUN does, and this page shows it then.")
     views = None if best is None or judged is None else source.find_views(best[0], "neighbours", judged.split)
@@ -62,6 +63,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
         examples=material.get_examples,
         pictures=material.pictures,
         shown=_SUSPECTS,
+        ingest_command=source.ingest_command,
         notes=notes,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,8 @@ class ReportSource:
     """A run or an ensemble that is reported on.
 
     ``folder``: of it; ``recipe``: that stands for it; ``runs``: run folders of its models with their recipes, the run
-    alone where it is no ensemble; ``audit``: folder of the findings of its table; ``figures``: plots by name, as far as
-    they are drawn.
+    alone where it is no ensemble; ``audit``: folder of the findings of its table; ``ingest_command``: what makes the
+    table, by words; ``figures``: plots by name, as far as they are drawn.
     """
 
     folder: Path
@@ -36,6 +36,7 @@ class ReportSource:
     runs: Mapping[Path, Recipe]
     material: Material
     audit: Path
+    ingest_command: Sequence[str]
     figures: dict[str, Figure] = field(default_factory=dict)
 
     def leave_out(self, what: str, why: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from productrec.ensembling.ensemble_file import load_ensemble
 from productrec.errors import ArtifactError, ProductrecError
 from productrec.pipeline.select import load_runs
-from productrec.pipeline.targets import name_audit
+from productrec.pipeline.targets import list_ingest_command, name_audit
 from productrec.plots.files import Kind
 from productrec.recipe import Recipe, load_recipe
 from productrec.stages.report import Reported, run_report
@@ -50,10 +50,18 @@ def report_target(
         runs,
         predictions=predictions,
         audit=name_audit(selected.recipe.table),
+        ingest_command=_list_ingest_command(selected.recipe.table),
         out=out,
         plots=plots,
         plots_as=plots_as,
     )
+
+
+def _list_ingest_command(table: Path) -> list[str]:
+    try:
+        return list_ingest_command(table)
+    except ArtifactError:  # the table is not at hand
+        return ["productrec", "ingest", "SOURCE", "--out", str(table)]
 
 
 def _find_members(folder: Path, views: str, overrides: Sequence[str]) -> dict[Path, Recipe]:

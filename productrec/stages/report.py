@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from productrec.errors import ArtifactError, DataError
 from productrec.plots.files import Kind, write_plots
 from productrec.recipe import Recipe
 from productrec.reporting.page import Section, render_page
+from productrec.reporting.places import shorten_paths
 from productrec.reporting.provenance import build_missing
 from productrec.reporting.thumbnails import Thumbnails
 
@@ -74,6 +75,7 @@ def run_report(
     *,
     predictions: Path | None,
     audit: Path,
+    ingest_command: Sequence[str],
     out: Path | None = None,
     plots: Path | None = None,
     plots_as: Kind = "svg",
@@ -86,6 +88,7 @@ def run_report(
         runs: run folders of its models with their recipes; the run alone where it is no ensemble.
         predictions: folder that holds ``val``, ``test`` or both; None where there is none.
         audit: folder of the findings of its table, where it was audited.
+        ingest_command: what makes the table, by words; the page names it.
         out: file to write; None for ``report.html`` in the folder.
         plots: folder to write the plots to as well.
         plots_as: kind of these files.
@@ -96,7 +99,7 @@ def run_report(
     thumbnails = Thumbnails(side_px=SIDE_PX, quality=QUALITY, most_bytes=PICTURES_BYTES)
     material = gather_material(recipe, predictions, thumbnails)
     at_hand = {run: own for run, own in runs.items() if (run / "checkpoints").is_dir()}
-    source, missing = ReportSource(folder, recipe, at_hand, material, audit), material.missing
+    source, missing = ReportSource(folder, recipe, at_hand, material, audit, ingest_command), material.missing
     if not at_hand:
         missing.append(f"Everything of its models: no trained run of {folder} is at hand.")
     sections = [section for title in _SECTIONS if (section := _build(title, source)) is not None]
@@ -104,6 +107,7 @@ def run_report(
         missing.append(f"{thumbnails.left_out:,} pictures, which would make the page too large.")
     if thumbnails.broken:
         missing.append(f"{thumbnails.broken:,} pictures, whose files cannot be read.")
+    missing = [shorten_paths(line) for line in missing]
     if missing:
         sections.append(build_missing(missing))
     page = render_page(

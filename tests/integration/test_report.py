@@ -1,8 +1,11 @@
 """The report of a tiny run: all of it, and what is missing named and left out."""
 
+import html
 import json
 import re
+import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +15,10 @@ from productrec.assembly.report_evidence import compute_share_maps, load_split_n
 from productrec.assembly.report_material import gather_material
 from productrec.data.curation.findings import read_findings
 from productrec.data.table import load_table
+from productrec.pipeline.targets import list_ingest_command
 from productrec.recipe import load_recipe
 from productrec.reporting.thumbnails import Thumbnails
+from tests.integration.conftest import check_command
 
 RUN = "runs/tiny"
 HEADINGS = {
@@ -127,7 +132,7 @@ def test_a_leak_and_an_audit_are_shown(reported, finished):
     )
     page, _ = reported()
     assert "Duplicates and leaks" in read_headings(page)
-    assert "1 clusters of near-duplicates, 1 of them across splits, a leak." in page
+    assert "<p>1 cluster of near-duplicates, 1 of them across splits, a leak.</p>" in page
     assert f'data-id="{of_val["image_id"]} {of_train["image_id"]}"' in page
 
 
@@ -148,6 +153,27 @@ def test_an_audit_of_an_earlier_state_of_the_table_is_not_shown(reported, finish
     )
     assert productrec("audit", RUN).code == 0
     assert "Training images: by the audit in" in reported()[0]
+
+
+def test_the_findings_are_applied_by_the_command_that_makes_the_table(reported, finished, drawn):
+    page, _ = reported()
+    command = html.unescape(re.search(r"<code>(productrec ingest [^<]+ --apply findings.csv)</code>", page).group(1))
+    words = shlex.split(command)
+    check_command(words)
+    assert Path(words[2]).resolve() == drawn and words[3:5] == ["--out", "data/tiny"]
+    assert list_ingest_command(finished / "data/tiny") == words[:-2]  # as the page of the audit has it
+
+
+def test_what_is_not_shown_is_told_without_the_path_of_the_machine(reported, finished):
+    weights = finished / RUN / "checkpoints/best/weights.safetensors"
+    weights.unlink()
+    shutil.rmtree(finished / "data/tiny")
+    recipe = finished / RUN / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("data/tiny", str(finished / "data/tiny")))
+    page, outcome = reported()
+    (told,) = [line for line in outcome.err.splitlines() if "Labels, pictures and names of classes" in line]
+    assert "data/tiny: no image table here" in told and str(finished) not in told
+    assert str(finished) not in page[page.index('id="missing-title"') :]
 
 
 def test_images_that_cannot_be_read_are_not_judged(reported, finished):
