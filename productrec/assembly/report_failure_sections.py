@@ -50,7 +50,9 @@ def build_mistake_section(source: ReportSource) -> Section | None:
         try:
             neighbours = load_split_neighbours(*best, views, judged.split)
             if len(source.runs) > 1:
-                notes.append(f"Nearest products and similarities are those of {best[0].name}, the best model alone.")
+                notes.append(
+                    f"Nearest products and similarities are those of {source.name(best[0])}, the best model alone."
+                )
         except ArtifactError as error:
             source.leave_out("Nearest products of mistakes", str(error))
     else:

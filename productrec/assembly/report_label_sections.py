@@ -51,7 +51,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
     trains_on = () if best is None else best[1].train.splits
     if best is not None and judged is not None and views is not None and judged.split not in trains_on:
         rows = find_suspects(*best, table, views, judged.split)
-        notes.append(f"{judged.title.capitalize()}: by the neighbours and the head of {best[0].name}.")
+        notes.append(f"{judged.title.capitalize()}: by the neighbours and the head of {source.name(best[0])}.")
     if not parts and not rows and views is None:
         source.leave_out("Suspected wrong labels", "there are neither findings nor neighbours. Run productrec audit.")
         return None
@@ -119,16 +119,16 @@ def build_answer_section(source: ReportSource) -> Section | None:
 def build_provenance_section(source: ReportSource) -> Section | None:
     """Recipe, environment and artefacts."""
     recipes = {source.recipe.name: save_recipe(source.recipe)}
-    recipes |= {run.name: save_recipe(own) for run, own in source.runs.items()} if len(source.runs) > 1 else {}
+    recipes |= {source.name(run): save_recipe(own) for run, own in source.runs.items()} if len(source.runs) > 1 else {}
     environments: dict[str, Mapping[str, str]] = {}
     artifacts = list_artifacts(source.folder)
     for run in source.runs:
         if (run / MANIFEST_NAME).is_file():
-            environments[f"training of {run.name}"] = load_manifest(run).versions
+            environments[f"training of {source.name(run)}"] = load_manifest(run).versions
         else:
-            source.leave_out(f"Environment of the training of {run.name}", "the training is not finished.")
+            source.leave_out(f"Environment of the training of {source.name(run)}", "the training is not finished.")
         if run != source.folder and source.folder not in run.parents:
-            artifacts += [(f"{run.name}/{place}", kind, digest) for place, kind, digest in list_artifacts(run)]
+            artifacts += [(f"{source.name(run)}/{place}", kind, digest) for place, kind, digest in list_artifacts(run)]
     environments["this report"] = compute_versions()
     return build_provenance(recipes, environments, artifacts)
 

@@ -18,6 +18,7 @@ from productrec.delimited import unguard_cell
 from productrec.errors import ArtifactError, DataError
 from productrec.recipe import Recipe
 from productrec.recognition.probabilities import load_probabilities
+from productrec.recognition.scores import Scores
 from productrec.reporting.answered import Answered, summarise_answers
 from productrec.reporting.class_names import ClassNames
 from productrec.reporting.pictures import Pictures
@@ -32,7 +33,8 @@ class Material:
 
     ``table``: None where it is not at hand; ``answered``: by split; ``views``: preset that the answers looked through;
     ``names``: of classes; ``paths``: of classes in the category tree; ``examples``: image ids by class, of the gallery;
-    ``pictures``: of all images; ``missing``: what is not at hand, and how to have it, in words.
+    ``pictures``: of all images; ``missing``: what is not at hand, and how to have it, in words;
+    ``fair``: by split, scores by what was fitted on other images than those it answered, where these were kept.
     """
 
     table: ImageTable | None
@@ -43,6 +45,7 @@ class Material:
     pictures: Pictures
     examples: dict[int, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    fair: dict[str, Scores] = field(default_factory=dict)
 
     @property
     def judged(self) -> Answered | None:
@@ -70,6 +73,7 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         missing.append(f"Labels, pictures and names of classes: {error}")
     names: dict[int, str] = {}
     answered: dict[str, Answered] = {}
+    fair: dict[str, Scores] = {}
     views = recipe.predict.tta
     if predictions is None:
         missing.append("Answers, mistakes and results by class: there are no predictions. Run productrec predict.")
@@ -87,13 +91,17 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         names |= dict(zip(kept.class_ids, kept.names, strict=True))
         views = str(kept.made.get("views") or views)
         labels = np.full(len(kept.ids), NO_LABEL) if table is None else get_labels(table, kept.ids)
+        if split == "val" and kept.made.get("validation"):
+            fair[split] = Scores(**kept.made["validation"])
         unread = np.isin(kept.ids, kept.fallback)
         if (count := int((unread & (labels != NO_LABEL)).sum())) > 0:
             missing.append(_tell_unread(count, split))
         is_judged = (labels != NO_LABEL) & ~unread
         answered[split] = summarise_answers(split, kept.ids, labels, is_judged, kept.class_ids, kept.values)
     if table is None:
-        return Material(table, answered, views, ClassNames(names), {}, Pictures(thumbnails, None, {}), {}, missing)
+        return Material(
+            table, answered, views, ClassNames(names), {}, Pictures(thumbnails, None, {}), {}, missing, fair
+        )
     names |= dict(zip(table.classes["id"].tolist(), map(_read_name, table.classes["name"]), strict=True))
     paths = zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True)
     pictures = _open_pictures(table, thumbnails, missing)
@@ -106,6 +114,7 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         pictures,
         _list_examples(table, recipe.predict.gallery_splits),
         missing,
+        fair,
     )
 
 

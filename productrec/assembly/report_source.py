@@ -17,6 +17,7 @@ from productrec.assembly.report_material import Material, read_findings_of
 from productrec.assembly.report_scores import list_steps
 from productrec.errors import ArtifactError, ProductrecError
 from productrec.recipe import Recipe
+from productrec.reporting.places import shorten_paths
 
 if TYPE_CHECKING:
     from productrec.plots.figure import Figure
@@ -27,7 +28,8 @@ class ReportSource:
     """A run or an ensemble that is reported on.
 
     ``folder``: of it; ``recipe``: that stands for it; ``runs``: run folders of its models with their recipes, the run
-    alone where it is no ensemble; ``audit``: folder of the findings of its table; ``ingest_command``: what makes the
+    alone where it is no ensemble; ``ensemble``: artefact of how the
+    answers of several models became one, where they did; ``audit``: folder of the findings of its table; ``ingest_command``: what makes the
     table, by words; ``figures``: plots by name, as far as they are drawn.
     """
 
@@ -35,9 +37,16 @@ class ReportSource:
     recipe: Recipe
     runs: Mapping[Path, Recipe]
     material: Material
+    ensemble: Path | None
     audit: Path
     ingest_command: Sequence[str]
     figures: dict[str, Figure] = field(default_factory=dict)
+
+    def name(self, run: Path) -> str:
+        """What a run is called: by its folder's name, or by its path where another's folder has that name too."""
+        if sum(other.name == run.name for other in self.runs) > 1:
+            return shorten_paths(os.path.abspath(run))
+        return run.name
 
     def leave_out(self, what: str, why: str) -> None:
         """Note that something is not shown, and why, or how to have it."""

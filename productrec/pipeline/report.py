@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from productrec.ensembling.ensemble_file import load_ensemble
+from productrec.ensembling.ensemble_file import get_ensemble_folder, load_ensemble
 from productrec.errors import ArtifactError, ProductrecError
 from productrec.pipeline.select import load_runs
 from productrec.pipeline.targets import list_ingest_command, name_audit
 from productrec.plots.files import Kind
 from productrec.recipe import Recipe, load_recipe
 from productrec.stages.report import Reported, run_report
+from productrec.stages.structure import SUFFIX
 from productrec.stages.submit import find_predictions
 
 
@@ -41,14 +42,18 @@ def report_target(
         predictions = find_predictions(selected.folder)
     except ArtifactError:
         predictions = None
+    ensemble = None
+    if predictions is not None:
+        ensemble = get_ensemble_folder(selected.folder, predictions.name.removesuffix(SUFFIX))
     runs = selected.runs
-    if not selected.recipe.members and not (selected.folder / "checkpoints").is_dir() and predictions is not None:
-        runs = _find_members(selected.folder, predictions.name, overrides) or runs
+    if not selected.recipe.members and not (selected.folder / "checkpoints").is_dir() and ensemble is not None:
+        runs = _find_members(selected.folder, ensemble, overrides) or runs
     return run_report(
         selected.folder,
         selected.recipe,
         runs,
         predictions=predictions,
+        ensemble=ensemble,
         audit=name_audit(selected.recipe.table),
         ingest_command=_list_ingest_command(selected.recipe.table),
         out=out,
@@ -64,10 +69,10 @@ def _list_ingest_command(table: Path) -> list[str]:
         return ["productrec", "ingest", "SOURCE", "--out", str(table)]
 
 
-def _find_members(folder: Path, views: str, overrides: Sequence[str]) -> dict[Path, Recipe]:
+def _find_members(folder: Path, ensemble: Path, overrides: Sequence[str]) -> dict[Path, Recipe]:
     """The runs that an ensemble names, as far as they are at hand: by their paths, or below or beside its folder."""
     try:
-        names = load_ensemble(folder / "ensemble" / views).names
+        names = load_ensemble(ensemble).names
     except ProductrecError:
         return {}
     found = {}

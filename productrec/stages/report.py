@@ -39,6 +39,7 @@ from productrec.reporting.thumbnails import Thumbnails
 
 NAME = "report.html"
 PICTURES_BYTES = 24 << 20  # of all pictures; the whole page stays below 40 MB with 100,000 answers
+_TOLD_FROM = 0.0005  # a difference of accuracies that shows
 SIDE_PX, QUALITY = 112, 70
 _SECTIONS: dict[str, Callable[[ReportSource], Section | None]] = {
     "Scores": build_score_section,
@@ -74,6 +75,7 @@ def run_report(
     runs: Mapping[Path, Recipe],
     *,
     predictions: Path | None,
+    ensemble: Path | None,
     audit: Path,
     ingest_command: Sequence[str],
     out: Path | None = None,
@@ -87,6 +89,7 @@ def run_report(
         recipe: that stands for it.
         runs: run folders of its models with their recipes; the run alone where it is no ensemble.
         predictions: folder that holds ``val``, ``test`` or both; None where there is none.
+        ensemble: artefact of how the answers of several models became one; None where they did not.
         audit: folder of the findings of its table, where it was audited.
         ingest_command: what makes the table, by words; the page names it.
         out: file to write; None for ``report.html`` in the folder.
@@ -99,7 +102,7 @@ def run_report(
     thumbnails = Thumbnails(side_px=SIDE_PX, quality=QUALITY, most_bytes=PICTURES_BYTES)
     material = gather_material(recipe, predictions, thumbnails)
     at_hand = {run: own for run, own in runs.items() if (run / "checkpoints").is_dir()}
-    source, missing = ReportSource(folder, recipe, at_hand, material, audit, ingest_command), material.missing
+    source, missing = ReportSource(folder, recipe, at_hand, material, ensemble, audit, ingest_command), material.missing
     if not at_hand:
         missing.append(f"Everything of its models: no trained run of {folder} is at hand.")
     sections = [section for title in _SECTIONS if (section := _build(title, source)) is not None]
@@ -148,9 +151,13 @@ def _tell(recipe: Recipe, material: Material) -> str:
     judged = material.judged
     if judged is None:
         return f"Competition {recipe.competition}. No labelled image was predicted."
-    labelled = int(judged.is_labelled.sum())
-    right = int(judged.is_right.sum())
+    labelled, right = int(judged.is_labelled.sum()), int(judged.is_right.sum())
+    told = f"{right:,} of {labelled:,} {judged.title} are named right, {100 * right / labelled:.1f} %"
+    fair = material.fair.get(judged.split)
+    if fair is None or abs(fair.top_1_accuracy - right / labelled) < _TOLD_FROM:
+        return f"Competition {recipe.competition}: {told}."
     return (
-        f"Competition {recipe.competition}: {right:,} of {labelled:,} {judged.title} are named right, "
-        f"{100 * right / labelled:.1f} %."
+        f"Competition {recipe.competition}: top-1 accuracy {100 * fair.top_1_accuracy:.1f} % on {fair.images:,} "
+        f"{judged.title}, each answered by what was fitted on others of them. Mistakes, confusions, classes and "
+        f"categories below are of the answers as they stand, fitted on these very images: {told}."
     )

@@ -67,7 +67,9 @@ def path(tmp_path: Path) -> Path:
         build_confusions(find_confusions(answered, most=4), answered, NAMES, list_examples, pictures),
         build_mistakes(mistakes, answered, NAMES, pictures, maps={}, notes=["A note."]),
         build_classes(list_class_results(answered), answered.title, NAMES, list_examples, pictures),
-        build_suspects(suspects, names=NAMES, examples=list_examples, pictures=pictures, shown=2, ingest_command=COMMAND),
+        build_suspects(
+            suspects, names=NAMES, examples=list_examples, pictures=pictures, shown=2, ingest_command=COMMAND
+        ),
         build_answers([answered], NAMES),
     ]
     page = tmp_path / "report.html"

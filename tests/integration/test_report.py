@@ -191,3 +191,35 @@ def test_images_that_cannot_be_read_are_not_judged(reported, finished):
 def test_a_run_that_is_none_is_refused(place, productrec):
     outcome = productrec("report", "nothing")
     assert outcome.code == 2 and "no such run" in outcome.err
+
+
+def test_the_lead_is_of_images_that_nothing_was_fitted_on(reported, finished):
+    manifest = finished / RUN / "predictions/plain/val/manifest.json"
+    told = json.loads(manifest.read_text())
+    page, _ = reported()
+    right, count = map(int, re.search(r"(\d+) of (\d+) validation images are named right", page).groups())
+    told["notes"]["made"]["validation"]["top_1_accuracy"] = right / count
+    manifest.write_text(json.dumps(told))
+    assert "as they stand" not in reported()[0]
+    told["notes"]["made"]["validation"]["top_1_accuracy"] = 0.125
+    manifest.write_text(json.dumps(told))
+    page, _ = reported()
+    assert f"top-1 accuracy 12.5 % on {count} validation images, each answered by what was fitted on others" in page
+    assert f"as they stand, fitted on these very images: {right} of {count} validation images" in page
+
+
+def test_an_ensemble_of_two_runs_of_one_folder_name(reported, finished, productrec):
+    shutil.copytree(finished / RUN, finished / "more/tiny")
+    done = productrec("ensemble", RUN, "more/tiny", "--out", "runs/both")
+    assert done.code == 0, done.err
+    outcome = productrec("report", "runs/both", "--plots", "plots")
+    assert outcome.code == 0, outcome.err
+    page = (finished / "runs/both/report.html").read_text(encoding="utf-8")
+    scores = page[page.index('id="scores"') : page.index('id="curves"')]
+    rows = re.findall(r"<t[dh][^>]*>([^<]+)", scores)
+    assert {"runs/tiny: fused", "more/tiny: fused", "ensembled"} <= set(rows)
+    for section, following in (("curves", "calibration"), ("provenance", "missing")):
+        part = page[page.index(f'id="{section}"') :].partition(f'id="{following}"')[0]
+        assert "runs/tiny" in part and "more/tiny" in part
+    drawn = {path.name for path in (finished / "plots").iterdir()}
+    assert {"training_runs-tiny.svg", "training_more-tiny.svg"} <= drawn
