@@ -11,7 +11,7 @@ from productrec.artifacts import MANIFEST_NAME, compute_versions, load_manifest
 from productrec.assembly.evidence import get_labels, load_gallery
 from productrec.assembly.report_evidence import find_suspects
 from productrec.assembly.report_material import Material, read_clusters
-from productrec.assembly.report_source import ReportSource
+from productrec.assembly.report_source import OUT_OF_FOLD, ReportSource
 from productrec.class_order import ClassOrder
 from productrec.data.curation.findings import build_findings
 from productrec.data.table import ImageTable
@@ -47,7 +47,9 @@ def build_suspect_section(source: ReportSource) -> Section | None:
         notes.append(f"Training images: by the audit in {shorten_paths(str(source.audit))}.")
     else:
         notes.append("Training images were not judged: productrec audit RUN does, and this page shows it then.")
-    views = None if best is None or judged is None else source.find_views(best[0], "neighbours", judged.split)
+    views = None
+    if best is not None and judged is not None and judged.split != OUT_OF_FOLD:
+        views = source.find_views(best[0], "neighbours", judged.split)
     trains_on = () if best is None else best[1].train.splits
     if best is not None and judged is not None and views is not None and judged.split not in trains_on:
         rows = find_suspects(*best, table, views, judged.split)

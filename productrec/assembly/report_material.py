@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from productrec.artifacts import MANIFEST_NAME, load_manifest
+from productrec.artifacts import load_manifest
 from productrec.assembly.evidence import NO_LABEL, get_labels
 from productrec.assembly.table_state import check_current
 from productrec.data.images import open_images
@@ -57,13 +57,16 @@ class Material:
         return self.examples.get(class_id, [])
 
 
-def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbnails) -> Material:
+def gather_material(
+    recipe: Recipe, predictions: Mapping[str, Path], thumbnails: Thumbnails, *, without: str = ""
+) -> Material:
     """Read what a report shows of predictions and of their table.
 
     Args:
         recipe: image table and gallery splits.
-        predictions: folder that holds ``val``, ``test`` or both; None where there is none.
+        predictions: folders of them by split, those of the images to judge by first.
         thumbnails: of the page.
+        without: why there are none, in words; empty where nobody made them yet.
     """
     missing: list[str] = []
     try:
@@ -75,14 +78,12 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
     answered: dict[str, Answered] = {}
     fair: dict[str, Scores] = {}
     views = recipe.predict.tta
-    if predictions is None:
-        missing.append("Answers, mistakes and results by class: there are no predictions. Run productrec predict.")
-    for split in ("val", "test") if predictions is not None else ():
-        assert predictions is not None
-        if not (predictions / split / MANIFEST_NAME).is_file():
-            continue
+    if not predictions:
+        why = without or "there are no predictions. Run productrec predict."
+        missing.append(f"Answers, mistakes and results by class: {why}")
+    for split, folder in predictions.items():
         try:
-            kept = load_probabilities(predictions / split)
+            kept = load_probabilities(folder)
             if table is not None:
                 check_current(kept, table)
         except ArtifactError as error:
@@ -119,7 +120,7 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
 
 
 def _tell_unread(count: int, split: str) -> str:
-    told = "validation" if split == "val" else split
+    told = {"val": "validation", "train": "training"}.get(split, split)
     if count == 1:
         return f"1 labelled {told} image: it could not be read, so its answer is not judged."
     return f"{count:,} labelled {told} images: they could not be read, so their answers are not judged."

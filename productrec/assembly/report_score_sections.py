@@ -8,7 +8,7 @@ import numpy as np
 
 from productrec.artifacts import MANIFEST_NAME
 from productrec.assembly.report_scores import list_steps, load_calibration, load_open_set, load_trainings
-from productrec.assembly.report_source import ReportSource
+from productrec.assembly.report_source import OUT_OF_FOLD, ReportSource
 from productrec.competitions.contract import load_contract
 from productrec.ensembling.ensemble_file import load_ensemble
 from productrec.metrics.calibration import compute_reliability
@@ -18,6 +18,8 @@ from productrec.plots.training import draw_training_curves
 from productrec.recognition.scores import Scores, score_answers
 from productrec.reporting.page import Section
 from productrec.reporting.score_sections import build_calibration, build_figures, build_scores, draw_steps
+
+_ANSWERS = {"test": "answers to test images", OUT_OF_FOLD: "answers out of fold"}
 
 
 def build_score_section(source: ReportSource) -> Section | None:
@@ -35,7 +37,7 @@ def build_score_section(source: ReportSource) -> Section | None:
     for split, part in source.material.answered.items():
         if part.is_labelled.any() and (split == "test" or not steps):
             rows = np.flatnonzero(part.is_labelled)
-            title = "answers to test images" if split == "test" else "answers"
+            title = _ANSWERS.get(split, "answers")
             steps.append((title, score_answers(part.answers.take(rows), metric=metric)))
     if not steps:
         source.leave_out("Scores", "there is no labelled image that was predicted. Run productrec predict.")
@@ -92,7 +94,9 @@ def build_open_set_section(source: ReportSource) -> Section | None:
             curves[source.name(run)], told = found
             notes += [f"{source.name(run)}: {told}."] if told else []
     if not curves:
-        why = "a run must have a classifier, neighbours and enough labelled images. Run productrec predict."
+        why = "they are not told apart by answers out of fold."
+        if judged is None or judged.split != OUT_OF_FOLD:
+            why = "a run must have a classifier, neighbours and enough labelled images. Run productrec predict."
         source.leave_out("Unknown products", why)
         return None
     source.figures["open set"] = figure = draw_open_set(curves)

@@ -22,15 +22,17 @@ from productrec.reporting.places import shorten_paths
 if TYPE_CHECKING:
     from productrec.plots.figure import Figure
 
+OUT_OF_FOLD = "train"  # the split whose images are judged where there are no validation images
+
 
 @dataclass
 class ReportSource:
     """A run or an ensemble that is reported on.
 
-    ``folder``: of it; ``recipe``: that stands for it; ``runs``: run folders of its models with their recipes, the run
-    alone where it is no ensemble; ``ensemble``: artefact of how the
-    answers of several models became one, where they did; ``audit``: folder of the findings of its table; ``ingest_command``: what makes the
-    table, by words; ``figures``: plots by name, as far as they are drawn.
+    ``folder``: of it; ``recipe``: that stands for it; ``runs``: run folders of its models with their recipes, the
+    run alone where it is no ensemble; ``ensemble``: artefact of how the answers of several models became one, where
+    they did; ``audit``: folder of the findings of its table; ``ingest_command``: what makes the table, by words;
+    ``figures``: plots by name, as far as they are drawn.
     """
 
     folder: Path

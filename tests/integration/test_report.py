@@ -113,7 +113,7 @@ def test_without_images_weights_or_predictions_there_is_a_page_still(reported, f
 
 def test_the_shares_of_a_map_sum_to_the_similarity_of_the_neighbour(finished):
     run, recipe = finished / RUN, load_recipe(finished / RUN / "recipe.yaml", [])
-    material = gather_material(recipe, run / "predictions/plain", Thumbnails())
+    material = gather_material(recipe, {"val": run / "predictions/plain/val"}, Thumbnails())
     neighbours = load_split_neighbours(run, recipe, "plain", "val")
     pairs = [(neighbours.ids[row], neighbours.gallery_ids[neighbours.rows[row, 0]]) for row in range(3)]
     shares = compute_share_maps(run, recipe, [*pairs, ("absent", pairs[0][0])], material.pictures)
@@ -183,7 +183,7 @@ def test_images_that_cannot_be_read_are_not_judged(reported, finished):
     before, _ = reported()
     manifest["notes"]["fallback"] = ids[:2]
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    page, outcome = reported()
+    page, _ = reported()
     assert f" of {len(ids)} validation images" in before and f" of {len(ids) - 2} validation images" in page
     assert "2 labelled validation images: they could not be read, so their answers are not judged." in page
 
