@@ -50,7 +50,9 @@ def test_titles_are_shown_by_their_figures(place, productrec):
     full = json.loads((place / "runs/tiny/evaluations/titles/val/evaluation.json").read_text())["full"]
     cells = read_cells(page, "titles")
     assert f"{100 * full['image_to_title_recall@1']:.2f}" in cells
-    assert cells[cells.index("image to title median rank (not in %)") + 1] == f"{full['image_to_title_median_rank']:.3f}"
+    assert (
+        cells[cells.index("image to title median rank (not in %)") + 1] == f"{full['image_to_title_median_rank']:.3f}"
+    )
 
 
 def test_retrieval_is_shown_as_it_was_evaluated(finished, productrec):
