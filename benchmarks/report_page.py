@@ -96,7 +96,9 @@ def write_page(path: Path, place: Path, count: int, classes: int) -> None:
         build_confusions(find_confusions(answered, most=16), answered, names, list_examples, pictures),
         build_mistakes(mistakes, answered, names, pictures, maps={}),
         build_classes(list_class_results(answered), answered.title, names, list_examples, pictures),
-        build_suspects(suspects, names=names, examples=list_examples, pictures=pictures, shown=24),
+        build_suspects(
+            suspects, names=names, examples=list_examples, pictures=pictures, shown=24, ingest_command=["productrec"]
+        ),
         build_class_map(figure, shown=classes, classes=classes),
         build_answers([answered], names),
     ]

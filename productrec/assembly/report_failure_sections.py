@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from productrec.assembly.report_evidence import compute_share_maps, load_split_neighbours, tell_shares
-from productrec.assembly.report_source import ReportSource
+from productrec.assembly.report_source import OUT_OF_FOLD, ReportSource
 from productrec.errors import ArtifactError, ProductrecError
 from productrec.recipe import Recipe
 from productrec.reporting.category_results import build_category_results
@@ -44,15 +44,19 @@ def build_mistake_section(source: ReportSource) -> Section | None:
     if judged is None:
         return None
     neighbours, views, notes = None, None, list[str]()
-    if best is not None:
+    if best is not None and judged.split != OUT_OF_FOLD:
         views = source.find_views(best[0], "neighbours", judged.split)
     if best is not None and views is not None:
         try:
             neighbours = load_split_neighbours(*best, views, judged.split)
             if len(source.runs) > 1:
-                notes.append(f"Nearest products and similarities are those of {best[0].name}, the best model alone.")
+                notes.append(
+                    f"Nearest products and similarities are those of {source.name(best[0])}, the best model alone."
+                )
         except ArtifactError as error:
             source.leave_out("Nearest products of mistakes", str(error))
+    elif judged.split == OUT_OF_FOLD:
+        source.leave_out("Nearest products of mistakes", "each image was answered by the run that left its fold out.")
     else:
         source.leave_out("Nearest products of mistakes", "there are no neighbours. Run productrec predict.")
     mistakes = describe_mistakes(judged, choose_mistakes(judged, most=_MISTAKES), neighbours)

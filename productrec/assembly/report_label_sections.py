@@ -10,8 +10,8 @@ import pandas as pd
 from productrec.artifacts import MANIFEST_NAME, compute_versions, load_manifest
 from productrec.assembly.evidence import get_labels, load_gallery
 from productrec.assembly.report_evidence import find_suspects
-from productrec.assembly.report_material import Material, read_clusters, read_findings_of
-from productrec.assembly.report_source import ReportSource
+from productrec.assembly.report_material import Material, read_clusters
+from productrec.assembly.report_source import OUT_OF_FOLD, ReportSource
 from productrec.class_order import ClassOrder
 from productrec.data.curation.findings import build_findings
 from productrec.data.table import ImageTable
@@ -25,6 +25,7 @@ from productrec.reporting.failure_sections import (
 from productrec.reporting.label_sections import build_duplicates, build_suspects
 from productrec.reporting.map_section import MOST, build_class_map, draw_map
 from productrec.reporting.page import Section
+from productrec.reporting.places import shorten_paths
 from productrec.reporting.provenance import build_provenance, list_artifacts
 
 _SUSPECTS = 24
@@ -35,7 +36,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
     """Images whose label is doubted."""
     material, table, best, judged = source.material, source.material.table, source.find_best(), source.material.judged
     rows, notes = list[dict[str, object]](), list[str]()
-    findings = read_findings_of(source.audit)
+    findings = source.findings
     if table is None:
         return None
     parts = []
@@ -43,14 +44,16 @@ def build_suspect_section(source: ReportSource) -> Section | None:
         parts.append(
             findings[(findings["kind"] == "wrong_label") & findings["new_label"].notna() & findings["label"].notna()]
         )
-        notes.append(f"Training images: by the audit in {source.audit}.")
+        notes.append(f"Training images: by the audit in {shorten_paths(str(source.audit))}.")
     else:
         notes.append("Training images were not judged: productrec audit RUN does, and this page shows it then.")
-    views = None if best is None or judged is None else source.find_views(best[0], "neighbours", judged.split)
+    views = None
+    if best is not None and judged is not None and judged.split != OUT_OF_FOLD:
+        views = source.find_views(best[0], "neighbours", judged.split)
     trains_on = () if best is None else best[1].train.splits
     if best is not None and judged is not None and views is not None and judged.split not in trains_on:
         rows = find_suspects(*best, table, views, judged.split)
-        notes.append(f"{judged.title.capitalize()}: by the neighbours and the head of {best[0].name}.")
+        notes.append(f"{judged.title.capitalize()}: by the neighbours and the head of {source.name(best[0])}.")
     if not parts and not rows and views is None:
         source.leave_out("Suspected wrong labels", "there are neither findings nor neighbours. Run productrec audit.")
         return None
@@ -62,6 +65,7 @@ def build_suspect_section(source: ReportSource) -> Section | None:
         examples=material.get_examples,
         pictures=material.pictures,
         shown=_SUSPECTS,
+        ingest_command=source.ingest_command,
         notes=notes,
     )
 
@@ -71,7 +75,7 @@ def build_duplicate_section(source: ReportSource) -> Section | None:
     material = source.material
     if material.table is None:
         return None
-    findings, clusters = read_findings_of(source.audit), read_clusters(source.recipe.table)
+    findings, clusters = source.findings, read_clusters(source.recipe.table)
     if clusters is None:
         why = "nobody looked for them. productrec ingest --dedup report does."
         source.leave_out("Near-duplicates and leaks between splits", why)
@@ -117,16 +121,16 @@ def build_answer_section(source: ReportSource) -> Section | None:
 def build_provenance_section(source: ReportSource) -> Section | None:
     """Recipe, environment and artefacts."""
     recipes = {source.recipe.name: save_recipe(source.recipe)}
-    recipes |= {run.name: save_recipe(own) for run, own in source.runs.items()} if len(source.runs) > 1 else {}
+    recipes |= {source.name(run): save_recipe(own) for run, own in source.runs.items()} if len(source.runs) > 1 else {}
     environments: dict[str, Mapping[str, str]] = {}
     artifacts = list_artifacts(source.folder)
     for run in source.runs:
         if (run / MANIFEST_NAME).is_file():
-            environments[f"training of {run.name}"] = load_manifest(run).versions
+            environments[f"training of {source.name(run)}"] = load_manifest(run).versions
         else:
-            source.leave_out(f"Environment of the training of {run.name}", "the training is not finished.")
+            source.leave_out(f"Environment of the training of {source.name(run)}", "the training is not finished.")
         if run != source.folder and source.folder not in run.parents:
-            artifacts += [(f"{run.name}/{place}", kind, digest) for place, kind, digest in list_artifacts(run)]
+            artifacts += [(f"{source.name(run)}/{place}", kind, digest) for place, kind, digest in list_artifacts(run)]
     environments["this report"] = compute_versions()
     return build_provenance(recipes, environments, artifacts)
 

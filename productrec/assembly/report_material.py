@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from productrec.artifacts import MANIFEST_NAME
+from productrec.artifacts import load_manifest
 from productrec.assembly.evidence import NO_LABEL, get_labels
 from productrec.assembly.table_state import check_current
 from productrec.data.images import open_images
@@ -18,6 +18,7 @@ from productrec.delimited import unguard_cell
 from productrec.errors import ArtifactError, DataError
 from productrec.recipe import Recipe
 from productrec.recognition.probabilities import load_probabilities
+from productrec.recognition.scores import Scores
 from productrec.reporting.answered import Answered, summarise_answers
 from productrec.reporting.class_names import ClassNames
 from productrec.reporting.pictures import Pictures
@@ -32,7 +33,8 @@ class Material:
 
     ``table``: None where it is not at hand; ``answered``: by split; ``views``: preset that the answers looked through;
     ``names``: of classes; ``paths``: of classes in the category tree; ``examples``: image ids by class, of the gallery;
-    ``pictures``: of all images; ``missing``: what is not at hand, and how to have it, in words.
+    ``pictures``: of all images; ``missing``: what is not at hand, and how to have it, in words;
+    ``fair``: by split, scores by what was fitted on other images than those it answered, where these were kept.
     """
 
     table: ImageTable | None
@@ -43,6 +45,7 @@ class Material:
     pictures: Pictures
     examples: dict[int, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    fair: dict[str, Scores] = field(default_factory=dict)
 
     @property
     def judged(self) -> Answered | None:
@@ -54,13 +57,16 @@ class Material:
         return self.examples.get(class_id, [])
 
 
-def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbnails) -> Material:
+def gather_material(
+    recipe: Recipe, predictions: Mapping[str, Path], thumbnails: Thumbnails, *, without: str = ""
+) -> Material:
     """Read what a report shows of predictions and of their table.
 
     Args:
         recipe: image table and gallery splits.
-        predictions: folder that holds ``val``, ``test`` or both; None where there is none.
+        predictions: folders of them by split, those of the images to judge by first.
         thumbnails: of the page.
+        without: why there are none, in words; empty where nobody made them yet.
     """
     missing: list[str] = []
     try:
@@ -70,15 +76,14 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         missing.append(f"Labels, pictures and names of classes: {error}")
     names: dict[int, str] = {}
     answered: dict[str, Answered] = {}
+    fair: dict[str, Scores] = {}
     views = recipe.predict.tta
-    if predictions is None:
-        missing.append("Answers, mistakes and results by class: there are no predictions. Run productrec predict.")
-    for split in ("val", "test") if predictions is not None else ():
-        assert predictions is not None
-        if not (predictions / split / MANIFEST_NAME).is_file():
-            continue
+    if not predictions:
+        why = without or "there are no predictions. Run productrec predict."
+        missing.append(f"Answers, mistakes and results by class: {why}")
+    for split, folder in predictions.items():
         try:
-            kept = load_probabilities(predictions / split)
+            kept = load_probabilities(folder)
             if table is not None:
                 check_current(kept, table)
         except ArtifactError as error:
@@ -87,9 +92,17 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         names |= dict(zip(kept.class_ids, kept.names, strict=True))
         views = str(kept.made.get("views") or views)
         labels = np.full(len(kept.ids), NO_LABEL) if table is None else get_labels(table, kept.ids)
-        answered[split] = summarise_answers(split, kept.ids, labels, labels != NO_LABEL, kept.class_ids, kept.values)
+        if split == "val" and kept.made.get("validation"):
+            fair[split] = Scores(**kept.made["validation"])
+        unread = np.isin(kept.ids, kept.fallback)
+        if (count := int((unread & (labels != NO_LABEL)).sum())) > 0:
+            missing.append(_tell_unread(count, split))
+        is_judged = (labels != NO_LABEL) & ~unread
+        answered[split] = summarise_answers(split, kept.ids, labels, is_judged, kept.class_ids, kept.values)
     if table is None:
-        return Material(table, answered, views, ClassNames(names), {}, Pictures(thumbnails, None, {}), {}, missing)
+        return Material(
+            table, answered, views, ClassNames(names), {}, Pictures(thumbnails, None, {}), {}, missing, fair
+        )
     names |= dict(zip(table.classes["id"].tolist(), map(_read_name, table.classes["name"]), strict=True))
     paths = zip(table.classes["id"].tolist(), table.classes["path"].tolist(), strict=True)
     pictures = _open_pictures(table, thumbnails, missing)
@@ -102,7 +115,15 @@ def gather_material(recipe: Recipe, predictions: Path | None, thumbnails: Thumbn
         pictures,
         _list_examples(table, recipe.predict.gallery_splits),
         missing,
+        fair,
     )
+
+
+def _tell_unread(count: int, split: str) -> str:
+    told = {"val": "validation", "train": "training"}.get(split, split)
+    if count == 1:
+        return f"1 labelled {told} image: it could not be read, so its answer is not judged."
+    return f"{count:,} labelled {told} images: they could not be read, so their answers are not judged."
 
 
 def _read_name(name: object) -> str:
@@ -129,10 +150,18 @@ def _list_examples(table: ImageTable, splits: Sequence[str]) -> dict[int, list[s
     return grouped
 
 
-def read_findings_of(folder: Path) -> pd.DataFrame | None:
-    """The findings of an audit as it wrote them; None where it wrote none there."""
+def read_findings_of(folder: Path, table: ImageTable) -> pd.DataFrame | None:
+    """The findings of an audit as it wrote them; None where it wrote none there.
+
+    Raises:
+        ArtifactError: they are of an earlier state of the table.
+    """
     path = folder / "findings.parquet"
-    return pd.read_parquet(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    if load_manifest(folder).inputs.get("table") != table.fingerprint:
+        raise ArtifactError(f"the audit in {folder} is of an earlier state of the table.")
+    return pd.read_parquet(path)
 
 
 def read_clusters(table: Path) -> pd.DataFrame | None:

@@ -146,7 +146,7 @@ def audit_targets(
 def list_ingest_command(table: Path) -> list[str]:
     """The command that makes a table as it was made, by words; ``SOURCE`` where its source is not there any more."""
     source, manifest = find_source(table), load_manifest(table)
-    command = ["productrec", "ingest", "SOURCE" if source is None else _shorten(source), "--out", str(table)]
+    command = ["productrec", "ingest", "SOURCE" if source is None else _shorten(source), "--out", _shorten(table)]
     for key, value in manifest.settings.items():
         if key == "images":
             root = Path(value)

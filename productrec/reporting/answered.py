@@ -11,7 +11,7 @@ from productrec.class_order import ClassOrder
 from productrec.metrics.answers import NO_ANSWERS, Answers, join, summarise
 
 _BLOCK_ROWS = 4096
-_TITLES = {"val": "validation images", "test": "test images", "train": "training images"}
+_TITLES = {"val": "validation images", "test": "test images", "train": "training images, each out of fold,"}
 
 
 @dataclass(frozen=True)

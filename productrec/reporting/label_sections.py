@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from productrec.data.curation.findings import FINDING_COLUMNS, format_findings
+from productrec.reporting.audit_page import CSV_NAME
 from productrec.reporting.class_names import ClassNames
 from productrec.reporting.failure_sections import Examples
 from productrec.reporting.page import Section
@@ -30,6 +32,7 @@ def build_suspects(
     examples: Examples,
     pictures: Pictures,
     shown: int,
+    ingest_command: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Section:
     """Images whose label is doubted, the least believed first, each beside examples of both classes; and their CSV.
@@ -40,6 +43,7 @@ def build_suspects(
         examples: image ids of a class.
         pictures: of the images.
         shown: of the suspects; all are in the CSV.
+        ingest_command: what makes the table, by words; the page names it, with the CSV to apply.
         notes: who doubts them.
     """
     doubted = set(suspects["image_id"])
@@ -68,6 +72,7 @@ def build_suspects(
         "csv": _split_csv(suspects),
         "actions": _ACTIONS,
         "notes": list(notes),
+        "command": shlex.join([*ingest_command, "--apply", CSV_NAME]),
     }
     return Section("suspects", "Suspected wrong labels", "report_suspects.html.jinja", data)
 

@@ -26,7 +26,8 @@ class Mistake:
 
     ``label`` and ``best``: class ids, true and answered; ``rank``: how many classes rank before the label; ``nearest``:
     products, the most similar first; ``right_place``: among how many neighbours the first of the right class is the
-    last (1 for the nearest), None where there is none among the ``looked_at``; ``right``: that neighbour.
+    last (1 for the nearest), None where there is none among the ``looked_at``; ``right``: that neighbour;
+    ``is_known``: whether the label is one of the classes that could be answered.
     """
 
     image_id: str
@@ -38,6 +39,7 @@ class Mistake:
     right_place: int | None = None
     right: Near | None = None
     looked_at: int = 0
+    is_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ def describe_mistakes(
     for row in rows.tolist():
         image_id, label = answered.ids[row], int(answered.labels[row])
         plain = (image_id, label, int(answered.best[row]), float(answered.confidence[row]), int(answered.ranks[row]))
+        is_known = bool(answered.answers.labels[row] >= 0)
         if neighbours is None or image_id not in row_of:
-            found.append(Mistake(*plain))
+            found.append(Mistake(*plain, is_known=is_known))
             continue
         query = row_of[image_id]
         labels = np.asarray(neighbours.labels[query])
@@ -100,6 +103,7 @@ def describe_mistakes(
                 right_place=None if place is None else place + 1,
                 right=None if place is None else _get_near(neighbours, query, place),
                 looked_at=len(labels),
+                is_known=is_known,
             )
         )
     return found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from productrec.plots.figure import Figure
 
 TEMPLATE = "report_figures.html.jinja"
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 Steps = Sequence[tuple[str, Scores]]
 _ACCURACY = VALIDATION_FIGURES["top_1_accuracy"].title
 _ERROR = VALIDATION_FIGURES["top_3_error"].title
@@ -55,12 +56,17 @@ def build_calibration(figure: Figure, curves: Mapping[str, Reliability], notes: 
     return build_figures("calibration", "Confidence against accuracy", {"": figure}, [*told, *notes])
 
 
+def build_tables(anchor: str, title: str, tables: Sequence[Table], notes: Sequence[str] = ()) -> Section:
+    """A section of tables, each with its caption, columns and rows; then notes."""
+    return Section(anchor, title, "report_tables.html.jinja", {"tables": list(tables), "notes": list(notes)})
+
+
 def build_figures(
     anchor: str,
     title: str,
     figures: Mapping[str, Figure],
     notes: Sequence[str] = (),
-    table: tuple[str, Sequence[str], Sequence[Sequence[str]]] | None = None,
+    table: Table | None = None,
 ) -> Section:
     """A section of plots, each below its heading, or without one where that is empty; then notes; then a table.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,11 @@ from productrec.assembly.report_label_sections import (
     build_suspect_section,
 )
 from productrec.assembly.report_material import Material, gather_material
+from productrec.assembly.report_other_sections import (
+    build_match_section,
+    build_retrieval_section,
+    build_title_section,
+)
 from productrec.assembly.report_score_sections import (
     build_calibration_section,
     build_curve_section,
@@ -33,14 +38,19 @@ from productrec.errors import ArtifactError, DataError
 from productrec.plots.files import Kind, write_plots
 from productrec.recipe import Recipe
 from productrec.reporting.page import Section, render_page
+from productrec.reporting.places import shorten_paths
 from productrec.reporting.provenance import build_missing
 from productrec.reporting.thumbnails import Thumbnails
 
 NAME = "report.html"
 PICTURES_BYTES = 24 << 20  # of all pictures; the whole page stays below 40 MB with 100,000 answers
+_TOLD_FROM = 0.0005  # a difference of accuracies that shows
 SIDE_PX, QUALITY = 112, 70
 _SECTIONS: dict[str, Callable[[ReportSource], Section | None]] = {
     "Scores": build_score_section,
+    "Matches": build_match_section,
+    "Retrieval": build_retrieval_section,
+    "Images and titles": build_title_section,
     "Training curves": build_curve_section,
     "Confidence against accuracy": build_calibration_section,
     "Unknown products": build_open_set_section,
@@ -54,6 +64,16 @@ _SECTIONS: dict[str, Callable[[ReportSource], Section | None]] = {
     "All answers": build_answer_section,
     "Recipe, environment and artefacts": build_provenance_section,
 }
+_OF_CLASS_ANSWERS = (
+    "Scores",
+    "Confidence against accuracy",
+    "Unknown products",
+    "Confused pairs",
+    "Mistakes",
+    "Hard and easy classes",
+    "Results by category",
+    "All answers",
+)
 _KEYS = (("\N{RIGHTWARDS ARROW}", "to the next item"), ("\N{LEFTWARDS ARROW}", "to the item before"))
 
 
@@ -72,8 +92,11 @@ def run_report(
     recipe: Recipe,
     runs: Mapping[Path, Recipe],
     *,
-    predictions: Path | None,
+    predictions: Mapping[str, Path],
+    without: str,
+    ensemble: Path | None,
     audit: Path,
+    ingest_command: Sequence[str],
     out: Path | None = None,
     plots: Path | None = None,
     plots_as: Kind = "svg",
@@ -84,8 +107,11 @@ def run_report(
         folder: of the run or the ensemble.
         recipe: that stands for it.
         runs: run folders of its models with their recipes; the run alone where it is no ensemble.
-        predictions: folder that holds ``val``, ``test`` or both; None where there is none.
+        predictions: folders of them by split, those of the images to judge by first.
+        without: why class answers do not apply to it, in words; empty where they do.
+        ensemble: artefact of how the answers of several models became one; None where they did not.
         audit: folder of the findings of its table, where it was audited.
+        ingest_command: what makes the table, by words; the page names it.
         out: file to write; None for ``report.html`` in the folder.
         plots: folder to write the plots to as well.
         plots_as: kind of these files.
@@ -94,22 +120,24 @@ def run_report(
         StorageError: it cannot be written.
     """
     thumbnails = Thumbnails(side_px=SIDE_PX, quality=QUALITY, most_bytes=PICTURES_BYTES)
-    material = gather_material(recipe, predictions, thumbnails)
+    material = gather_material(recipe, predictions, thumbnails, without=without)
     at_hand = {run: own for run, own in runs.items() if (run / "checkpoints").is_dir()}
-    source, missing = ReportSource(folder, recipe, at_hand, material, audit), material.missing
+    source, missing = ReportSource(folder, recipe, at_hand, material, ensemble, audit, ingest_command), material.missing
     if not at_hand:
         missing.append(f"Everything of its models: no trained run of {folder} is at hand.")
-    sections = [section for title in _SECTIONS if (section := _build(title, source)) is not None]
+    titles = [title for title in _SECTIONS if predictions or not without or title not in _OF_CLASS_ANSWERS]
+    sections = [section for title in titles if (section := _build(title, source)) is not None]
     if thumbnails.left_out:
         missing.append(f"{thumbnails.left_out:,} pictures, which would make the page too large.")
     if thumbnails.broken:
         missing.append(f"{thumbnails.broken:,} pictures, whose files cannot be read.")
+    missing = [shorten_paths(line) for line in missing]
     if missing:
         sections.append(build_missing(missing))
     page = render_page(
         f"Report of {recipe.name}",
         sections,
-        lead=_tell(recipe, material),
+        lead=_tell(recipe, material, without),
         thumbnails=thumbnails,
         styles=("report.css",),
         scripts=("report.js",),
@@ -140,13 +168,19 @@ def report(reported: Reported) -> None:
     say(f"report {reported.path}: {reported.bytes / 1e6:.1f} MB; open it in a browser, it needs nothing else")
 
 
-def _tell(recipe: Recipe, material: Material) -> str:
+def _tell(recipe: Recipe, material: Material, without: str) -> str:
     judged = material.judged
     if judged is None:
+        if without and not material.answered:
+            return f"Competition {recipe.competition}. Results by class: {without}"
         return f"Competition {recipe.competition}. No labelled image was predicted."
-    labelled = int(judged.is_labelled.sum())
-    right = int(judged.is_right.sum())
+    labelled, right = int(judged.is_labelled.sum()), int(judged.is_right.sum())
+    told = f"{right:,} of {labelled:,} {judged.title} are named right, {100 * right / labelled:.1f} %"
+    fair = material.fair.get(judged.split)
+    if fair is None or abs(fair.top_1_accuracy - right / labelled) < _TOLD_FROM:
+        return f"Competition {recipe.competition}: {told}."
     return (
-        f"Competition {recipe.competition}: {right:,} of {labelled:,} {judged.title} are named right, "
-        f"{100 * right / labelled:.1f} %."
+        f"Competition {recipe.competition}: top-1 accuracy {100 * fair.top_1_accuracy:.1f} % on {fair.images:,} "
+        f"{judged.title}, each answered by what was fitted on others of them. Mistakes, confusions, classes and "
+        f"categories below are of the answers as they stand, fitted on these very images: {told}."
     )

@@ -20,6 +20,7 @@ from productrec.reporting.thumbnails import Thumbnails
 from tests.browser.conftest import Pages, check_accessibility, has_sideways_scroll
 
 CLASSES = 5
+COMMAND = ["productrec", "ingest", "shop", "--out", "data/shop"]
 HOSTILE = "<script>alert(1)</script>"
 NAMES = ClassNames({0: HOSTILE, 1: '"><img src=x onerror=alert(2)>', 2: "=HYPERLINK(1)", 3: "tea", 4: "jam & more"})
 
@@ -66,7 +67,9 @@ def path(tmp_path: Path) -> Path:
         build_confusions(find_confusions(answered, most=4), answered, NAMES, list_examples, pictures),
         build_mistakes(mistakes, answered, NAMES, pictures, maps={}, notes=["A note."]),
         build_classes(list_class_results(answered), answered.title, NAMES, list_examples, pictures),
-        build_suspects(suspects, names=NAMES, examples=list_examples, pictures=pictures, shown=2),
+        build_suspects(
+            suspects, names=NAMES, examples=list_examples, pictures=pictures, shown=2, ingest_command=COMMAND
+        ),
         build_answers([answered], NAMES),
     ]
     page = tmp_path / "report.html"

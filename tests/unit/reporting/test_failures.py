@@ -10,8 +10,11 @@ from productrec.reporting.category_results import build_category_results
 from productrec.reporting.class_names import ClassNames
 from productrec.reporting.class_results import list_class_results, pick_easiest
 from productrec.reporting.confusions import find_confusions
-from productrec.reporting.failure_sections import build_answers
+from productrec.reporting.failure_sections import build_answers, build_mistakes
 from productrec.reporting.mistakes import SplitNeighbours, choose_mistakes, describe_mistakes
+from productrec.reporting.page import render_page
+from productrec.reporting.pictures import Pictures
+from productrec.reporting.thumbnails import Thumbnails
 
 CLASS_IDS = [10, 20, 30]
 
@@ -98,6 +101,17 @@ def test_where_the_right_class_stood() -> None:
     assert first.right_place == 3 and first.right is not None and first.right.image_id == "a"
     assert second.right_place is None and second.looked_at == 3
     assert describe_mistakes(answered, np.array([0]), None)[0].nearest == ()
+
+
+def test_a_class_that_the_model_does_not_know_has_no_rank() -> None:
+    answered = answer([10, 99], [20, 30])
+    mistakes = describe_mistakes(answered, np.array([0, 1]), None)
+    assert [mistake.is_known for mistake in mistakes] == [True, False]
+    pictures = Pictures(Thumbnails(), None, {})
+    section = build_mistakes(mistakes, answered, ClassNames({}), pictures, maps={})
+    page = render_page("Mistakes", [section], styles=("report.css",))
+    assert page.count("The right class ranks ") == 1 and "ranks 4" not in page
+    assert page.count("The model does not know the right class.") == 1
 
 
 def test_of_too_many_answers_the_wrong_and_the_least_sure_are_held() -> None:
