@@ -10,13 +10,15 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from productrec.retrieval.neighbours import write_neighbours
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 METHOD = "TF-IDF of words and of 3 and 4 characters"  # told in artefacts, so that another one makes them anew
 _WORDS = r"[^\s!-/:-@\[-`{-~]+"  # what white space and ASCII punctuation part, in every script
@@ -89,6 +91,9 @@ def fit_titles(titles: Sequence[object]) -> TitleGallery | None:
         return None
     own = [known[row] for row in rows]
     how: dict[str, Any] = {"lowercase": False, "sublinear_tf": True, "dtype": np.float32}
+    # Here alone: whoever only reads neighbours does without it, an exported file on a small machine among them.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=_CHARACTERS, **how).fit(own)
     has_words = any(re.search(_WORDS, title) for title in own)
     words = TfidfVectorizer(token_pattern=_WORDS, **how).fit(own) if has_words else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from productrec.metrics.figures import HEAD_FIGURES, RETRIEVAL_FIGURES, VALIDATION_FIGURES, is_better
+from productrec.metrics.figures import HEAD_FIGURES, RETRIEVAL_FIGURES, TITLE_FIGURES, VALIDATION_FIGURES, is_better
 from productrec.sweep.study import TrialRow
 from productrec.sweep.trials import rank_row
 
@@ -18,5 +18,5 @@ def test_less_of_an_error_and_more_of_the_others_is_better(name, better, worse):
     assert min(rows, key=lambda row: rank_row(row, name)).number == 2
 
 
-def test_every_validation_figure_judges_head_or_embedding():
-    assert (*HEAD_FIGURES, *RETRIEVAL_FIGURES) == tuple(VALIDATION_FIGURES)
+def test_every_validation_figure_judges_head_embedding_or_titles():
+    assert (*HEAD_FIGURES, *RETRIEVAL_FIGURES, *TITLE_FIGURES) == tuple(VALIDATION_FIGURES)
