@@ -15,6 +15,7 @@ from productrec.assembly.run_indexes import Embedder, load_embedder
 from productrec.assembly.titles import list_titles
 from productrec.data.class_keys import get_class_keys
 from productrec.data.table import ImageTable, load_table
+from productrec.data.titles import normalise_title
 from productrec.errors import ArtifactError, ProductrecError
 from productrec.models.text.embed_titles import embed_titles
 from productrec.models.text.tokens import Tokeniser
@@ -58,7 +59,7 @@ class TitleSearch:
         return embed_titles(
             self.tower,
             self.tokeniser,
-            words,
+            [normalise_title(text) for text in words],
             batch_size=self.recipe.predict.batch_size,
             device=self.embedder.device,
             dtype=self.embedder.dtype,

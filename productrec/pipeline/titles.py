@@ -43,6 +43,8 @@ def report_validation_titles(selected: Selected) -> None:
 
 def has_classes(folder: Path, recipe: Recipe) -> bool:
     """Whether a run knows classes; one that learned from titles alone knows none."""
+    if not recipe.model.text.is_wanted:
+        return True
     return bool(load_checkpoint(folder / "checkpoints" / recipe.predict.checkpoint).class_ids)
 
 
